@@ -1,0 +1,1 @@
+"""Pure decisions of the daemon package: values in, values out."""

@@ -1,0 +1,112 @@
+"""Every path of the registry's tree is made here and nowhere else.
+
+/mesos/json.info_0000000003                 leading master, Mesos' form (lowest sequence leads)
+/fairlead/endpoints/marathon:%2Fshop%2Fweb/member_<task id>_<8 hex>
+"""
+
+import hashlib
+from urllib.parse import quote, unquote
+
+ROOT = "/fairlead"
+CLUSTER = f"{ROOT}/cluster"
+REVISION = f"{ROOT}/revision"
+EPOCHS = f"{ROOT}/epochs"
+ELECTIONS = f"{ROOT}/elections"
+ENDPOINTS = f"{ROOT}/endpoints"
+PORTLESS = f"{ROOT}/portless"
+LEAVING = f"{ROOT}/leaving"
+ROUTES = f"{ROOT}/routes"
+BALANCERS = f"{ROOT}/lb/balancers"
+PROGRESS = f"{ROOT}/lb/progress"
+NAME_SERVERS = f"{ROOT}/dns/servers"
+AGENTS = f"{ROOT}/agents"
+MASTER = f"{ROOT}/master"
+MASTER_FRAMEWORKS = f"{MASTER}/frameworks"
+MASTER_MAINTENANCE = f"{MASTER}/maintenance"
+MASTER_AGENTS = f"{MASTER}/agents"
+APPS = f"{ROOT}/services/apps"
+DEPLOYMENTS = f"{ROOT}/services/deployments"
+SERVICES = f"{ROOT}/services"
+MESOS = "/mesos"
+
+CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES)
+"""What snapshots contain, and commits change. Folders of folders: ENDPOINTS, PORTLESS."""
+NODE_LIMIT_BYTES = 512 * 1024
+
+_SAFE = ":@!$&'()*+,;=~"  # legal in znode names and in file systems; `/` and `%` are not in it
+
+
+def escape(name: str) -> str:
+    """Any text as one path segment, reversibly. `marathon:/shop/web` -> `marathon:%2Fshop%2Fweb`."""
+    text = quote(name, safe=_SAFE)
+    return {".": "%2E", "..": "%2E%2E", "": "%"}.get(text, text)
+
+
+def unescape(segment: str) -> str:
+    return "" if segment == "%" else unquote(segment)
+
+
+def service_key(framework: str, name: str) -> str:
+    """`marathon`, `/shop/web` -> `marathon:/shop/web`; escape() makes the path segment of it."""
+    return f"{escape(framework)}:{name}" if ":" in framework else f"{framework}:{name}"
+
+
+def split_service_key(key: str) -> tuple[str, str]:
+    framework, _, name = key.partition(":")
+    return unescape(framework), name
+
+
+def digest(data: bytes) -> str:
+    """8 hex characters; `data` is canonical JSON (sorted keys, no blanks)."""
+    return hashlib.sha256(data).hexdigest()[:8]
+
+
+def endpoint_folder(service: str) -> str:
+    return f"{ENDPOINTS}/{escape(service)}"
+
+
+def member_name(task_id: str, data: bytes) -> str:
+    """A member never changes; its name says its content. `member_shop_web.instance-1_0a1b2c3d`."""
+    return f"member_{escape(task_id)}_{digest(data)}"
+
+
+def portless_name(task_id: str, data: bytes) -> str:
+    return f"task_{escape(task_id)}_{digest(data)}"
+
+
+def task_of(node_name: str) -> str:
+    """The task id in a member's or portless node's name."""
+    return unescape(node_name.partition("_")[2].rpartition("_")[0])
+
+
+def member(service: str, name: str) -> str:
+    return f"{ENDPOINTS}/{escape(service)}/{name}"
+
+
+def portless(service: str, name: str) -> str:
+    return f"{PORTLESS}/{escape(service)}/{name}"
+
+
+def leaving(task_id: str) -> str:
+    return f"{LEAVING}/{escape(task_id)}"
+
+
+def route(service: str) -> str:
+    return f"{ROUTES}/{escape(service)}"
+
+
+def below(folder: str, name: str) -> str:
+    """A document named by any text below a folder of this file."""
+    return f"{folder}/{escape(name)}"
+
+
+def epoch(role: str) -> str:
+    return f"{EPOCHS}/{escape(role)}"
+
+
+def election(role: str) -> str:
+    """Candidates' nodes `c_<sequence>`; the master's stand in MESOS instead, as `json.info_<sequence>`."""
+    return f"{ELECTIONS}/{escape(role)}/c_"
+
+
+MASTER_CANDIDACY = f"{MESOS}/json.info_"

@@ -1,0 +1,246 @@
+"""The typed records that two subsystems share. Unknown keys are ignored, so that neighbouring versions work together.
+
+Canonical JSON (sorted keys, no blanks) is what is stored, and what digests are taken over.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from fairlead_daemon.errors import Refused
+
+R = TypeVar("R")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of what is stored."""
+
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+def encode(record: object) -> bytes:
+    return _encoder.encode(record)
+
+
+def decode(kind: type[R], data: bytes, *, place: str) -> R:
+    """Raises Refused naming `place` and the field, as in `/fairlead/leaving/t1: deadline: Expected float`."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"{place}: {error}") from error
+
+
+class Address(Record, frozen=True, kw_only=True):
+    host: str
+    port: int
+
+
+class TaskRef(Record, frozen=True, kw_only=True):
+    """Which task a member is. `app` is the full app id for our service scheduler, else ""."""
+
+    id: str
+    name: str
+    framework: str
+    framework_id: str
+    agent: str
+    app: str = ""
+    version: str = ""
+
+
+class Discovery(Record, frozen=True, kw_only=True):
+    """Mesos' DiscoveryInfo, as far as names and balancers need it."""
+
+    name: str = ""
+    visibility: str = ""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    given: bool = False
+    """Whether the framework gave a DiscoveryInfo at all: Mesos-DNS makes other SRV records then."""
+
+
+class Port(Record, frozen=True, kw_only=True):
+    """One port of a task. `number` is the discovery port, `host_port` where it is reached on the agent."""
+
+    index: int
+    number: int
+    host_port: int
+    name: str = ""
+    protocols: tuple[str, ...] = ("tcp",)
+    """As given, in lower case; empty when the framework said none: DNS then makes both tcp and udp."""
+
+
+class Ips(Record, frozen=True, kw_only=True):
+    """A task's addresses by Mesos-DNS' IPSources."""
+
+    host: tuple[str, ...] = ()
+    mesos: tuple[str, ...] = ()
+    netinfo: tuple[str, ...] = ()
+    docker: tuple[str, ...] = ()
+
+
+class Member(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """One endpoint: what stands in a member node. The first four keys are the ServerSet format."""
+
+    serviceEndpoint: Address  # noqa: N815  # ServerSet's spelling
+    task: TaskRef
+    additionalEndpoints: Mapping[str, Address] = msgspec.field(default_factory=dict)  # noqa: N815  # see above
+    shard: int | None = None
+    discovery: Discovery = Discovery()
+    ports: tuple[Port, ...] = ()
+    ips: Ips = Ips()
+    zone: str = ""
+    region: str = ""
+    weight: float = 1.0
+    status: str | msgspec.UnsetType = msgspec.UNSET
+    """"ALIVE": always given, so that omit_defaults keeps it (ServerSet readers demand it)."""
+
+
+class Portless(Record, frozen=True, kw_only=True):
+    """A running task without ports: a name, no member."""
+
+    task: TaskRef
+    discovery: Discovery = Discovery()
+    ips: Ips = Ips()
+
+
+class Reason(enum.StrEnum):
+    KILL = "kill"
+    SCALE = "scale"
+    DRAIN = "drain"
+    UNHEALTHY = "unhealthy"
+    DEAD = "dead"
+
+
+class Leaving(Record, frozen=True, kw_only=True):
+    """A task withdrawn and about to be killed. `deadline_s` is wall clock, seconds since 1970.
+
+    `members` are the node names taken away with it: readers tell a departure from a disappearance by them.
+    """
+
+    task: str
+    service: str
+    member: str
+    reason: Reason
+    deadline_s: float
+
+
+class Check(Record, frozen=True, kw_only=True):
+    """How a balancer asks a server for its health; path "" is a plain TCP connect."""
+
+    path: str = ""
+    interval_s: float = 2.0
+    timeout_s: float = 2.0
+    fall: int = 3
+
+
+class RoutePort(Record, frozen=True, kw_only=True):
+    """What a balancer needs to know of one port of a service.
+
+    `service_port` 0: no port of its own, only virtual hosts. `mode` is "http" or "tcp".
+    """
+
+    index: int
+    name: str = ""
+    service_port: int = 0
+    mode: str = "http"
+    vhosts: tuple[str, ...] = ()
+    path: str = ""
+    sticky: bool = False
+    balance: str = "roundrobin"
+    check: Check | None = None
+    reuse: bool = False
+    """Connections to servers may be reused: the service never closes an idle one under a request."""
+    retry_non_idempotent: bool = False
+    """Opt-in: POSTs are retried on another server too, and may then be executed twice."""
+    timeout_server_s: float = 60.0
+
+
+class Route(Record, frozen=True, kw_only=True):
+    """What a balancer needs and a task does not know. `app` is for names (`shop_web_10100`) and people."""
+
+    service: str
+    app: str = ""
+    ports: tuple[RoutePort, ...] = ()
+    source: str = "services"
+
+
+class Balancer(Record, frozen=True, kw_only=True):
+    """A registered balancer; persistent. It must have drained a task before that is killed. `node`: one a machine."""
+
+    id: str
+    admin: str
+    node: bool = False
+
+
+class Progress(Record, frozen=True, kw_only=True):
+    """What a balancer has applied, read back from HAProxy. `busy`: leaving task ids that still have sessions."""
+
+    applied_revision: int
+    busy: tuple[str, ...] = ()
+    busy_more: bool = False
+
+
+BUSY_LIMIT = 1000
+
+
+class NameServer(Record, frozen=True, kw_only=True):
+    """An announced DNS server with the largest TTL it gives out: kills wait that long."""
+
+    id: str
+    address: str
+    largest_ttl_s: int
+
+
+class Agent(Record, frozen=True, kw_only=True):
+    """Announced by the agent itself: readers' stand-in when no master leads."""
+
+    id: str
+    host: str
+    port: int
+    boot_id: str
+    hostname: str = ""
+    zone: str = ""
+    region: str = ""
+    attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+class MasterAddress(Record, frozen=True, kw_only=True):
+    hostname: str
+    ip: str
+    port: int
+
+
+class MasterInfo(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Mesos' MasterInfo JSON, exactly: what stands in json.info_<seq>. `ip` is the little-endian integer."""
+
+    address: MasterAddress
+    hostname: str
+    id: str
+    ip: int
+    pid: str
+    port: int
+    version: str
+
+
+class Framework(Record, frozen=True, kw_only=True):
+    """A registered framework, for names (`F.domain`) and for failover after the master's."""
+
+    id: str
+    name: str
+    hostname: str = ""
+    ip: str = ""
+    port: int = 0
+    active: bool = True
+
+
+class Cluster(Record, frozen=True, kw_only=True):
+    """/fairlead/cluster: whose registry this is. `base` plus the revision node's version is the revision."""
+
+    uuid: str
+    schema: int = 1
+    base: int = 0
+
+
+SCHEMA = 1
