@@ -1,0 +1,66 @@
+"""Fixtures every test may use. Real servers are started once a session where they can be shared."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.ports import free_port as pick_port
+from harness.servers import require
+from harness.zookeeper import ZooKeeper
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        for program in mark.args:
+            require(program)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Soaks run only when asked for by name: `-m soak`."""
+    if "soak" in (config.getoption("-m") or ""):
+        return
+    soaks = [item for item in items if item.get_closest_marker("soak")]
+    if soaks:
+        config.hook.pytest_deselected(items=soaks)
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+
+
+def _short_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A temporary folder with a short path (sockets!), reachable by user nobody."""
+    folder = _short_folder()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def free_port() -> int:
+    return pick_port()
+
+
+@pytest.fixture(scope="session")
+def zookeeper() -> Iterator[ZooKeeper]:
+    """One real ZooKeeper for the session: use a chroot of your own (`zookeeper.url + "/" + name`)."""
+    folder = _short_folder()
+    server = ZooKeeper(folder).start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own_zookeeper() -> Iterator[ZooKeeper]:
+    """A real ZooKeeper of this test alone, to be killed and paused."""
+    folder = _short_folder()
+    server = ZooKeeper(folder).start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
