@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from harness.ports import free_port as pick_port
 from harness.servers import require
 from harness.zookeeper import ZooKeeper

@@ -1,5 +1,6 @@
 """Free ports of the loopback interface."""
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -24,8 +25,6 @@ def free_range(count: int, host: str = "127.0.0.1") -> range:
 
 def _candidates(count: int) -> Iterator[int]:
     """Starts at a place that depends on the process, so that test runs side by side do not meet."""
-    import os
-
     span = LAST - FIRST - count
     start = (os.getpid() * 37) % span
     for step in range(span):

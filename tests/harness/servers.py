@@ -94,7 +94,9 @@ class Server:
 
         def check() -> object:
             if not self.running():
-                raise RuntimeError(f"{what} ended with {self.process.returncode if self.process else '?'}:\n{self.tail()}")
+                raise RuntimeError(
+                    f"{what} ended with {self.process.returncode if self.process else '?'}:\n{self.tail()}"
+                )
             return probe()
 
         wait_until(what, check, within_s=within_s)
