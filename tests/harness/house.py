@@ -19,6 +19,7 @@ from typing import Any
 from harness.ports import free_port, free_range
 from harness.servers import Server, require
 from harness.waiting import wait_until
+from harness.zookeeper import ZooKeeper
 
 HARNESS = Path(__file__).parent
 FAIRLEAD = Path(sys.executable).with_name("fairlead")
@@ -59,7 +60,8 @@ class House:
         if url != "local":
             self.settings["registry"] = url
         self.config = folder / "up.toml"
-        self.config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in self.settings.items()))
+        self.config.write_text(_toml(self.settings))
+        self.zookeeper: ZooKeeper | None = None
         self.up = Server([str(FAIRLEAD), "up", "--config", str(self.config)], log=folder / "up.log")
         self.counts = folder / "counts"
         self.counts.mkdir(mode=0o777)
@@ -93,9 +95,18 @@ class House:
         assert not left, f"`up` left processes behind: {list(left.values())}"
         assert code in {0, None}, f"`up` ended with {code}:\n{self.up.tail()}"
 
-    def left_behind(self) -> dict[int, str]:
-        """Processes whose command line or environment names our folder."""
-        found = {}
+    def registry_socket(self) -> Path:
+        assert self.url == "local", "only the local registry has a socket"
+        return self.folder / "data" / "registry.sock"
+
+    def end_keepers(self, data: Path) -> None:
+        """Kills the keeper and the tasks of an agent that the test started itself."""
+        for pid in self.left_behind(data):
+            os.kill(pid, signal.SIGKILL)
+
+    def left_behind(self, folder: Path | None = None) -> dict[int, str]:
+        """Processes whose command line or environment names the folder, by default the house's."""
+        wanted, found = str(folder or self.folder).encode(), {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
@@ -104,7 +115,7 @@ class House:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if str(self.folder).encode() in words and state != "Z" and b"QuorumPeer" not in words:
+            if wanted in words and state != "Z" and b"QuorumPeer" not in words:
                 found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:150]
         return found
 
@@ -267,6 +278,15 @@ class House:
                     continue
         return found
 
+    def keeper_of(self, task_pid: int) -> int:
+        """Pid of the keeper among the ancestors of a task's process."""
+        pid = task_pid
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if b"keeper" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        raise AssertionError(f"no keeper above {task_pid}")
+
     def agents(self) -> list[dict[str, Any]]:
         value: list[dict[str, Any]] = self.get("master_port", "/slaves")["slaves"]
         return value
@@ -320,6 +340,16 @@ class House:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(errors="replace")
+
+
+def _toml(settings: Mapping[str, Any]) -> str:
+    """Plain keys, then one level of tables: `{"settings": {"master": {…}}}`."""
+    plain = {k: v for k, v in settings.items() if not isinstance(v, dict)}
+    lines = [f"{k} = {json.dumps(v)}\n" for k, v in plain.items()]
+    for name, tables in settings.items():
+        for daemon, table in tables.items() if isinstance(tables, dict) else ():
+            lines += [f"\n[{name}.{daemon}]\n", *(f"{k} = {json.dumps(v)}\n" for k, v in table.items())]
+    return "".join(lines)
 
 
 def own_loopback_address() -> str:

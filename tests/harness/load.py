@@ -143,6 +143,12 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends the load and takes its report; a second call does nothing."""
+        if self.result:
+            return
         self.process.terminate()
         self.process.wait(ANSWER_WITHIN_S + 5)
         self.result = json.loads(self.file.read_text())
