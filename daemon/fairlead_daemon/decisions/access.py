@@ -81,7 +81,8 @@ def is_ours(host: str, names: Collection[str]) -> bool:
 
 def _without_port(host: str) -> str:
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, closed, _ = host[1:].partition("]")
+        return name if closed else host
     return host.partition(":")[0] if host.count(":") == 1 else host
 
 
