@@ -31,6 +31,9 @@ MESOS = "/mesos"
 
 CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES)
 """What snapshots contain, and commits change. Folders of folders: ENDPOINTS, PORTLESS."""
+NESTED = (ENDPOINTS, PORTLESS)
+CONFIRMED = f"{ROOT}/confirmed"
+"""A person's word that a held reading is to be believed."""
 NODE_LIMIT_BYTES = 512 * 1024
 
 _SAFE = ":@!$&'()*+,;=~"  # legal in znode names and in file systems; `/` and `%` are not in it
@@ -110,3 +113,14 @@ def election(role: str) -> str:
 
 
 MASTER_CANDIDACY = f"{MESOS}/json.info_"
+
+
+def clocked_folder(path: str) -> str:
+    """The folder a clocked node stands in, as a Sight names it; "" when the path is no clocked node.
+
+    `/fairlead/endpoints/s/member_1` -> `/fairlead/endpoints/s`; `/fairlead/endpoints/s` -> "".
+    """
+    folder = path.rpartition("/")[0]
+    if folder in CLOCKED:
+        return "" if folder in NESTED else folder
+    return folder if folder.rpartition("/")[0] in NESTED else ""

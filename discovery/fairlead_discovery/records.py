@@ -241,6 +241,9 @@ class Cluster(Record, frozen=True, kw_only=True):
     uuid: str
     schema: int = 1
     base: int = 0
+    epoch_base: int = 0
+    """Added to the versions of epoch nodes. A new cluster begins above every older one's epochs, so that agents do not
+    refuse its leaders: seconds since 1970 at its making."""
 
 
 SCHEMA = 1

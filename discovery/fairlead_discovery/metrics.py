@@ -1,0 +1,29 @@
+"""Every metric of discovery. `fairlead_registry_…` is the `local` backend's process, the rest any reader or writer."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+clients = Gauge("fairlead_registry_clients", "Connections to the local registry")
+sessions = Gauge("fairlead_registry_sessions", "Sessions of the local registry, connected or within their 10 s")
+revision = Gauge("fairlead_registry_revision", "Revision of the local registry")
+store_seconds = Histogram(
+    "fairlead_registry_store_seconds",
+    "Time to bring one batch to disk",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2),
+)
+store_changes = Counter("fairlead_registry_store_changes", "Nodes written to disk")
+
+in_sight = Gauge("fairlead_discovery_in_sight", "1 while the registry is in sight")
+reconnects = Counter("fairlead_discovery_reconnects", "Times the registry came back into sight")
+sessions_lost = Counter("fairlead_discovery_sessions_lost", "Sessions that ended without us: all is announced again")
+commits = Counter("fairlead_discovery_commits", "Commits by outcome", ["outcome"])
+commit_seconds = Histogram(
+    "fairlead_discovery_commit_seconds",
+    "Time of a commit, from call to answer",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2, 5),
+)
+snapshot_revision = Gauge("fairlead_discovery_snapshot_revision", "Revision of the newest snapshot")
+snapshot_age_seconds = Gauge(
+    "fairlead_discovery_snapshot_age_seconds", "Seconds since the snapshot was known to be true"
+)
+snapshot_trust = Gauge("fairlead_discovery_snapshot_trust", "1 for the trust the snapshot has", ["trust"])
+snapshot_bad_nodes = Gauge("fairlead_discovery_snapshot_bad_nodes", "Nodes that could not be read")
