@@ -49,7 +49,7 @@ class ComposedRegistry:
         return self.store.sights()
 
     async def commit(self, changes: Sequence[Change], *, guard: Guard | None = None) -> int:
-        ops = (*_guarded(guard), *map(of_change, changes))
+        ops = (*self._guarded(guard), *map(of_change, changes))
         check_sizes(ops)
         start_s = perf_counter()
         try:
@@ -66,11 +66,11 @@ class ComposedRegistry:
         return await self.tree.get(path)
 
     async def write(self, path: str, data: bytes, *, expect: int = ANY, guard: Guard | None = None) -> int:
-        results = await self._document((*_guarded(guard), Set(path=path, data=data, expect=expect)))
+        results = await self._document((*self._guarded(guard), Set(path=path, data=data, expect=expect)))
         return int(results[-1])
 
     async def remove(self, path: str, *, expect: int = ANY, guard: Guard | None = None) -> None:
-        await self._document((*_guarded(guard), Drop(path=path, expect=expect, missing_ok=expect == ANY)))
+        await self._document((*self._guarded(guard), Drop(path=path, expect=expect, missing_ok=expect == ANY)))
 
     async def _document(self, ops: Sequence[AnyOp]) -> Sequence[int | str]:
         check_sizes(ops)
@@ -103,6 +103,10 @@ class ComposedRegistry:
         await asyncio.gather(*(c.withdraw() for c in tuple(self._candidates)))
         await self.store.close()
 
-
-def _guarded(guard: Guard | None) -> tuple[Check, ...]:
-    return () if guard is None else (Check(path=paths.epoch(guard.role), version=guard.epoch),)
+    def _guarded(self, guard: Guard | None) -> tuple[Check, ...]:
+        if guard is None:
+            return ()
+        version = guard.epoch - self.store.cluster.epoch_base
+        if version < 0:
+            raise Conflict(f"epoch {guard.epoch} of {guard.role} is older than this registry")
+        return (Check(path=paths.epoch(guard.role), version=version),)

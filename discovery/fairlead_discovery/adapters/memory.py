@@ -18,12 +18,11 @@ from fairlead_discovery.records import Cluster, encode
 from fairlead_discovery.store import Store
 
 
-def fresh_nodes() -> Nodes:
+def fresh_nodes(epoch_base: int) -> Nodes:
     """An empty cluster of its own."""
     nodes = Nodes()
-    nodes.apply(
-        (Set(path=paths.CLUSTER, data=encode(Cluster(uuid=str(uuid.uuid4())))), Set(path=paths.REVISION)), session=""
-    )
+    data = encode(Cluster(uuid=str(uuid.uuid4()), epoch_base=epoch_base))
+    nodes.apply((Set(path=paths.CLUSTER, data=data), Set(path=paths.REVISION)), session="")
     return nodes
 
 
@@ -63,7 +62,8 @@ class MemoryCluster:
     """One in-process registry, with the faults a test may want."""
 
     def __init__(self) -> None:
-        self._hub = Hub(fresh_nodes())
+        self._hub = Hub(fresh_nodes(0))
+        self._emptied = 0
         self._links: dict[LinkedStore, MemoryLink] = {}
         self._cut: set[LinkedStore] = set()
         self._down = False
@@ -104,7 +104,8 @@ class MemoryCluster:
     def restart_empty(self) -> None:
         """The registry comes back as another cluster, with nothing in it."""
         self.stop()
-        self._hub = Hub(fresh_nodes())
+        self._emptied += 1
+        self._hub = Hub(fresh_nodes(1000 * self._emptied))
         self.start()
 
 
