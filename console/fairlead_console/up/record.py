@@ -1,0 +1,59 @@
+"""Who of us runs: `processes.json` in the data directory, and what the process table shows beside it."""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from fairlead_daemon.files import replace_file
+from fairlead_daemon.processes import Identity, identify
+
+FILE = "processes.json"
+
+
+def write(data_dir: Path, processes: Mapping[str, Identity]) -> None:
+    """`{"master": {"pid": 12, "start_ticks": 345}, …}`, replaced whole at every change."""
+    data = msgspec.json.format(msgspec.json.encode(dict(sorted(processes.items()))), indent=1)
+    replace_file(data_dir / FILE, data + b"\n")
+
+
+def read(data_dir: Path) -> dict[str, Identity]:
+    """What a predecessor wrote; {} when there is none, or it cannot be read (the process table is asked anyway)."""
+    try:
+        return msgspec.json.decode((data_dir / FILE).read_bytes(), type=dict[str, Identity])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def running(data_dir: Path) -> list[tuple[str, Identity]]:
+    """A predecessor's daemons, by name: our own user's processes whose command line ends in
+    `--config <data_dir>/etc/<name>.toml`. So one that was started but never recorded is found too, and a pid that
+    someone else got after a reboot is not.
+    """
+    prefix = f"{data_dir}/etc/"
+    found = []
+    for pid, words in command_lines():
+        config = next((after for word, after in itertools.pairwise(words) if word == "--config"), "")
+        if config.startswith(prefix) and config.endswith(".toml") and _own(pid) and (identity := identify(pid)):
+            found.append((config.removeprefix(prefix).removesuffix(".toml"), identity))
+    return sorted(found)
+
+
+def _own(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def command_lines() -> Iterator[tuple[int, list[str]]]:
+    """Of all processes that we may look at, but ourselves."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                raw = (entry / "cmdline").read_bytes()
+            except OSError:  # it ended meanwhile
+                continue
+            yield int(entry.name), raw.decode("utf-8", "replace").rstrip("\0").split("\0")

@@ -1,0 +1,68 @@
+"""What every verb gets: addresses, the wish for JSON, and calls to the daemons that carry the token."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from fairlead_console.addresses import Addresses, find
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One run of a verb."""
+
+    addresses: Addresses
+    as_json: bool
+
+    def run(self, body: "Callable[[Calls], Coroutine[Any, Any, T]]") -> T:
+        """Runs an async body with HTTP calls at hand."""
+
+        async def with_session() -> T:
+            from fairlead_daemon.client import make_session  # noqa: PLC0415  # `--help` is fast without aiohttp
+
+            async with make_session(self.addresses.token_path) as session:
+                return await body(Calls(self.addresses, session))
+
+        return asyncio.run(with_session())
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """`await calls.services("GET", "/v2/apps")`. Raises Conflict, Refused, Unavailable in the server's words."""
+
+    addresses: Addresses
+    session: Any
+
+    async def url(self, method: str, url: str, body: object = None) -> Any:
+        from fairlead_daemon.client import call  # noqa: PLC0415  # loaded by now
+
+        return await call(self.session, method, url, body=body)
+
+    async def services(self, method: str, path: str, body: object = None) -> Any:
+        return await self.url(method, self.addresses.services + path, body)
+
+    async def master(self, method: str, path: str, body: object = None) -> Any:
+        return await self.url(method, self.addresses.master + path, body)
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds `--json` and `--data-dir`; the function gets a Use before its own arguments."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @click.option(
+        "--data-dir",
+        default="",
+        metavar="DIR",
+        help="Data directory of the `fairlead up` to ask. Default: FAIRLEAD_DATA_DIR, ./.fairlead, /var/lib/fairlead.",
+    )
+    @functools.wraps(function)
+    def wrapped(*, as_json: bool, data_dir: str, **arguments: Any) -> None:
+        function(Use(find(data_dir), as_json), **arguments)
+
+    return wrapped

@@ -1,0 +1,1 @@
+"""One module a verb. Each `--help` has an example; each takes `--json` and `--data-dir`."""

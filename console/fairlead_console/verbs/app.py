@@ -1,0 +1,200 @@
+"""`fairlead app`: Marathon's REST API, `/v2/apps`, for people."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from fairlead_console.output import say, show_json, show_table
+from fairlead_console.use import Calls, Use, verb
+from fairlead_console.watching import follow
+from fairlead_daemon.errors import BadSettings, Refused
+
+
+@click.group()
+def app() -> None:
+    """Deploy, list, scale, restart and remove apps.
+
+    Example: fairlead app deploy app.json
+    """
+
+
+def _waiting(function: Any) -> Any:
+    """The options of every verb that makes a deployment."""
+    for option in (
+        click.option("--force", is_flag=True, help="Take over from a deployment that runs."),
+        click.option("--timeout", "timeout_s", default=300.0, show_default=True, metavar="SECONDS"),
+        click.option("--no-wait", is_flag=True, help="Return once the deployment has begun."),
+    ):
+        function = option(function)
+    return function
+
+
+@app.command(epilog="Example: fairlead app deploy app.json; or: generate | fairlead app deploy -")
+@click.argument("file")
+@_waiting
+@verb
+def deploy(use: Use, file: str, **how: Any) -> None:
+    """Create or change the app in FILE (JSON; - reads it from stdin; several in a list) and wait until it runs."""
+    for definition in read_definitions(file):
+        _deploy(use, definition["id"], "PUT", "", definition, **how)
+
+
+@app.command(name="list", epilog="Example: fairlead app list --json")
+@verb
+def list_(use: Use) -> None:
+    """All apps with their instances."""
+    apps = use.run(lambda calls: calls.services("GET", "/v2/apps"))["apps"]
+    if use.as_json:
+        show_json(apps)
+        return
+    rows = [(a["id"], _instances(a), health(a), a.get("cmd") or " ".join(a.get("args") or ())) for a in apps]
+    show_table(("app", "running", "state", "command"), rows, empty="no apps; fairlead app deploy FILE makes one")
+
+
+@app.command(epilog="Example: fairlead app show /demo/web")
+@click.argument("app_id")
+@verb
+def show(use: Use, app_id: str) -> None:
+    """One app and its tasks."""
+    found = use.run(lambda calls: get_app(calls, app_id))
+    if use.as_json:
+        show_json(found)
+        return
+    say(f"{found['id']}: {_instances(found)} running, {health(found)}, version {found.get('version', '?')}")
+    if found.get("lastTaskFailure"):
+        failure = found["lastTaskFailure"]
+        say(f"last failure: {failure.get('state')} {failure.get('message', '')} at {failure.get('timestamp', '?')}")
+    show_table(
+        ("task", "host", "ports", "state", "healthy", "started"),
+        [_task_row(t, found) for t in found.get("tasks", ())],
+        empty="no tasks; fairlead explain says why",
+    )
+
+
+@app.command(epilog="Example: fairlead app scale /demo/web 4")
+@click.argument("app_id")
+@click.argument("instances", type=click.IntRange(min=0))
+@_waiting
+@verb
+def scale(use: Use, app_id: str, instances: int, **how: Any) -> None:
+    """Run INSTANCES instances of the app."""
+    _deploy(use, app_id, "PUT", "", {"instances": instances}, must_exist=True, **how)
+
+
+@app.command(epilog="Example: fairlead app restart /demo/web")
+@click.argument("app_id")
+@_waiting
+@verb
+def restart(use: Use, app_id: str, **how: Any) -> None:
+    """Replace every instance by a fresh one, within the app's upgradeStrategy."""
+    _deploy(use, app_id, "POST", "/restart", None, **how)
+
+
+@app.command(epilog="Example: fairlead app remove /demo/web")
+@click.argument("app_id")
+@_waiting
+@verb
+def remove(use: Use, app_id: str, **how: Any) -> None:
+    """End the app's instances, draining them first, and forget it."""
+    _deploy(use, app_id, "DELETE", "", None, **how)
+
+
+def _deploy(
+    use: Use, app_id: str, method: str, suffix: str, body: object, *, must_exist: bool = False, **how: Any
+) -> None:
+    app_id = absolute(app_id)
+    query = "?force=true" if how["force"] else ""
+
+    async def run(calls: Calls) -> None:
+        if must_exist:
+            await get_app(calls, app_id)  # a PUT of `instances` alone would try to create it
+        answer = await calls.services(method, f"{path_of(app_id)}{suffix}{query}", body)
+        deployment = _deployment_id(answer)
+        if not how["no_wait"] and deployment:
+            await follow(calls, app_id, deployment, timeout_s=how["timeout_s"], quiet=use.as_json)
+        if use.as_json:
+            show_json(answer)
+        elif how["no_wait"]:
+            say(f"{app_id}: deployment {deployment} has begun")
+
+    use.run(run)
+
+
+def _deployment_id(answer: Mapping[str, Any]) -> str:
+    """Of a create's whole app, or of any other change; "" when nothing had to change."""
+    if "deploymentId" in answer:
+        return str(answer["deploymentId"])
+    return str(next((d["id"] for d in answer.get("deployments") or ()), ""))
+
+
+async def get_app(calls: Calls, app_id: str) -> Mapping[str, Any]:
+    """Raises Refused with names alike when there is no such app."""
+    try:
+        return dict((await calls.services("GET", path_of(app_id)))["app"])
+    except Refused as error:
+        if " 404 " not in str(error):
+            raise
+        from fairlead_console.decisions.names import nearest  # noqa: PLC0415  # only for a typing error
+
+        known = [a["id"] for a in (await calls.services("GET", "/v2/apps"))["apps"]]
+        near = nearest(absolute(app_id), known)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise Refused(f"no such app: {absolute(app_id)}{hint}") from error
+
+
+def absolute(app_id: str) -> str:
+    return "/" + app_id.strip("/")
+
+
+def path_of(app_id: str) -> str:
+    return "/v2/apps" + quote(absolute(app_id))
+
+
+def read_definitions(file: str) -> list[Mapping[str, Any]]:
+    """Raises BadSettings naming the file and the place in it."""
+    import msgspec  # noqa: PLC0415  # only deploy reads a file
+
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        value = msgspec.json.decode(raw)
+    except OSError as error:
+        raise BadSettings(f"{file}: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{file}: {error}") from error
+    definitions = value if isinstance(value, list) else [value]
+    for definition in definitions:
+        if not isinstance(definition, dict) or not isinstance(definition.get("id"), str):
+            raise BadSettings(f"{file}: id: an app is a JSON object with an id like /shop/web")
+    return definitions
+
+
+def _instances(found: Mapping[str, Any]) -> str:
+    return f"{found.get('tasksRunning', 0)}/{found.get('instances', 0)}"
+
+
+def health(found: Mapping[str, Any]) -> str:
+    """One word for the state of an app."""
+    wanted = found.get("instances", 0)
+    checked = "tasksHealthy" if found.get("healthChecks") else "tasksRunning"
+    if found.get("deployments"):
+        return "deploying"
+    if found.get("tasksUnhealthy"):
+        return "unhealthy"
+    return ("healthy" if found.get("healthChecks") else "running") if found.get(checked, 0) >= wanted else "waiting"
+
+
+def _task_row(task: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[object, ...]:
+    results = [r for r in task.get("healthCheckResults") or () if r]
+    alive = ("yes" if all(r.get("alive") for r in results) else "no") if results else "-"
+    return (
+        task["id"],
+        task.get("host", "?"),
+        ",".join(str(p) for p in task.get("ports") or ()),
+        task.get("state", "?"),
+        alive if found.get("healthChecks") else "-",
+        task.get("startedAt") or "-",
+    )

@@ -1,0 +1,103 @@
+"""`fairlead registry tree|get|confirm`: the registry's own content, straight from it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import click
+
+from fairlead_console.output import say, show_json
+from fairlead_console.use import Use, verb
+from fairlead_daemon.errors import BadSettings, Refused
+
+WAIT_S = 10.0
+
+
+@click.group(epilog="Example: fairlead registry tree /fairlead/endpoints")
+def registry() -> None:
+    """Look into the registry; confirm a held reading.
+
+    `fairlead registry --config FILE` runs the local registry's process instead.
+    """
+
+
+def _with_registry(use: Use, body: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    """Raises Unavailable when it is out of sight."""
+    if not use.addresses.registry:
+        raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
+
+    async def run() -> Any:
+        from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # `--help` is fast without it
+
+        async with asyncio.timeout(WAIT_S):
+            opened = await open_registry(use.addresses.registry)
+        try:
+            return await body(opened)
+        finally:
+            await opened.close()
+
+    return asyncio.run(run())
+
+
+@registry.command(epilog="Example: fairlead registry tree /fairlead/endpoints")
+@click.argument("path", default="/")
+@verb
+def tree(use: Use, path: str) -> None:
+    """Every path below PATH with the size of its data."""
+
+    async def walk(opened: Any) -> list[tuple[str, int]]:
+        found: list[tuple[str, int]] = []
+        stack = [path.rstrip("/") or "/"]
+        while stack:
+            here = stack.pop()
+            node = await opened.tree.get(here)
+            if node is not None:
+                found.append((here, len(node.data)))
+            names = await opened.tree.names(here)
+            stack += [f"{here.rstrip('/')}/{name}" for name in reversed(names)]
+        return found
+
+    found = _with_registry(use, walk)
+    if use.as_json:
+        show_json([{"path": where, "bytes": size} for where, size in found])
+        return
+    if not found:
+        raise Refused(f"no such path: {path}")
+    for where, size in found:
+        say(f"{where}  {size} B" if size else where)
+
+
+@registry.command(epilog="Example: fairlead registry get /fairlead/cluster")
+@click.argument("path")
+@verb
+def get(use: Use, path: str) -> None:
+    """The data of one PATH as it is stored."""
+
+    async def read(opened: Any) -> Any:
+        return await opened.tree.get(path)
+
+    node = _with_registry(use, read)
+    if node is None:
+        raise Refused(f"no such path: {path}")
+    text = node.data.decode("utf-8", "replace")
+    if use.as_json:
+        show_json({"path": path, "version": node.version, "data": text})
+    else:
+        say(text)
+
+
+@registry.command(epilog="Example: fairlead registry confirm")
+@verb
+def confirm(use: Use) -> None:
+    """Tell every reader that what the registry holds now is right, after it was held back as unbelievable."""
+
+    async def run(opened: Any) -> Any:
+        from fairlead_discovery import reading  # noqa: PLC0415  # see above
+
+        return await reading.confirm(opened)
+
+    _with_registry(use, run)
+    if use.as_json:
+        show_json({"confirmed": True})
+    else:
+        say("confirmed: readers believe the registry as it is now")

@@ -1,0 +1,90 @@
+"""`fairlead status`: everything on one screen. What does not answer is a line, not an error."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from fairlead_console.addresses import Addresses
+from fairlead_console.decisions.overview import Facts, summary
+from fairlead_console.output import say, show_json, show_table
+from fairlead_console.use import Calls, Use, verb
+from fairlead_daemon.errors import FairleadError, Unavailable
+
+WAIT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """`why` is empty when ready."""
+
+    name: str
+    url: str
+    state: str
+    why: str
+
+
+@click.command(epilog="Example: fairlead status --json")
+@verb
+def status(use: Use) -> None:
+    """Every daemon, agent and app on one screen."""
+    daemons, facts = use.run(_gather)
+    lines = summary(facts)
+    if use.as_json:
+        show_json({
+            "daemons": [{"name": d.name, "url": d.url, "state": d.state, "why": d.why} for d in daemons],
+            "summary": dict(lines),
+        })  # fmt: skip
+    else:
+        show_table(("daemon", "address", "state", "why"), [(d.name, d.url, d.state, d.why) for d in daemons], empty="")
+        say("")
+        show_table(("what", "now"), lines, empty="")
+    if all(d.state == "unreachable" for d in daemons):
+        raise Unavailable("no daemon answers; `fairlead up` starts them here")
+
+
+async def _gather(calls: Calls) -> tuple[Sequence[Daemon], Facts]:
+    where = calls.addresses
+    daemons = asyncio.gather(*(_daemon(calls, name, url) for name, url in _named(where)))
+    answers = asyncio.gather(
+        _get(calls, f"{where.master}/state"),
+        _get(calls, f"{where.master}/slaves"),
+        _get(calls, f"{where.services}/v2/apps"),
+        _get(calls, f"{where.lb}/status" if where.lb else ""),
+        _get(calls, f"{where.dns_http[0]}/v1/axfr" if where.dns_http else ""),
+    )
+    master, agents, apps, balancer, names = await answers
+    return await daemons, Facts(master=master, agents=agents, apps=apps, balancer=balancer, names=names)
+
+
+def _named(where: Addresses) -> list[tuple[str, str]]:
+    named = [("master", where.master)]
+    named += [(f"agent-{number}", url) for number, url in enumerate(where.agents, 1)]
+    named += [("services", where.services)]
+    named += [
+        (f"dns-{number}" if len(where.dns_http) > 1 else "dns", url) for number, url in enumerate(where.dns_http, 1)
+    ]
+    local = (
+        [("registry", f"unix:{where.registry.removeprefix('local:')}")] if where.registry.startswith("local:") else []
+    )
+    return [*local, *named, *([("lb", where.lb)] if where.lb else [])]
+
+
+async def _daemon(calls: Calls, name: str, url: str) -> Daemon:
+    from fairlead_console.up.ready import no_answer, why_not  # noqa: PLC0415  # loads aiohttp
+
+    why = await why_not(calls.session, url if url.startswith("unix:") else f"{url}/ready", within_s=WAIT_S)
+    if not why:
+        return Daemon(name, url, "ready", "")
+    return Daemon(name, url, "unreachable" if no_answer(why) else "not ready", why)
+
+
+async def _get(calls: Calls, url: str) -> Mapping[str, Any]:
+    """{} when it does not answer: its daemon's line says so."""
+    try:
+        async with asyncio.timeout(WAIT_S):
+            return dict(await calls.url("GET", url)) if url else {}
+    except (FairleadError, TimeoutError, TypeError, ValueError):
+        return {}
