@@ -7,6 +7,7 @@ from fairlead_daemon.backoff import Backoff
 
 CALM_S = 60.0
 """A process that ran this long died for a new reason: its next start is at once again."""
+BAD_SETTINGS = 2
 RESTARTS = Backoff(first_s=0.5, factor=2.0, most_s=30.0)
 
 
@@ -38,6 +39,8 @@ class Deaths:
     def after(self, *, ran_s: float) -> "Deaths":
         return Deaths(in_a_row=1 if ran_s >= CALM_S else self.in_a_row + 1)
 
-    def wait_s(self, *, chance: float) -> float:
+    def wait_s(self, *, code: int, chance: float) -> float:
         """Seconds before the next start; the first one is at once. `chance` is uniform in [0, 1]."""
+        if code == BAD_SETTINGS:
+            return RESTARTS.most_s  # they do not mend themselves; a port may become free
         return 0.0 if self.in_a_row <= 1 else RESTARTS.delay_s(self.in_a_row - 2, chance=chance)

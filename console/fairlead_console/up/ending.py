@@ -4,13 +4,12 @@ Apps stay in the registry: the next `up` runs them again.
 """
 
 import asyncio
-import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fairlead_console.up import children
-from fairlead_console.up.record import command_lines
+from fairlead_console.up.record import command_lines, own, running
 from fairlead_console.up.screen import Screen
 from fairlead_daemon.processes import Identity, identify, send_signal
 
@@ -38,7 +37,7 @@ async def end_everything(processes: Mapping[str, Identity], data_dir: Path, scre
 
 async def end_tasks(below: Path, screen: Screen) -> None:
     """Keepers end their tasks at SIGTERM, and then themselves; what they leave is killed."""
-    keepers = [identity for identity, words in _processes(below) if KEEPER in " ".join(words)]
+    keepers = list(_keepers(below))
     if not keepers:
         return
     tasks = len([1 for _ in _tasks(below)])
@@ -48,25 +47,34 @@ async def end_tasks(below: Path, screen: Screen) -> None:
 
 async def end_haproxy(below: Path, screen: Screen) -> None:
     """The load balancer's daemon leaves HAProxy serving; a clean end does not."""
-    found = [identity for identity, words in _processes(below) if Path(words[0]).name == "haproxy"]
+    found = list(_haproxies(below))
     await asyncio.gather(*(children.end(identity, grace_s=HAPROXY_GRACE_S) for identity in found))
     if found:
         screen.step("haproxy", "ended")
 
 
 async def _sweep(data_dir: Path, screen: Screen) -> None:
-    """Whatever still carries the data directory in its command line or sandbox: killed, and said."""
-    left = {identity for identity, _ in _processes(data_dir)} | set(_tasks(data_dir))
+    """What still runs of ours is killed, and said. Someone's `tail -f` of a log is not ours."""
+    daemons = {identity for _, identity in running(data_dir)}
+    left = daemons | set(_keepers(data_dir)) | set(_haproxies(data_dir)) | set(_tasks(data_dir))
     for identity in left:
         send_signal(identity, signal.SIGKILL)
     if left:
         screen.step("leftovers", f"killed: {len(left)} processes", style="note")
 
 
+def _keepers(below: Path) -> Iterator[Identity]:
+    return (identity for identity, words in _processes(below) if KEEPER in words)
+
+
+def _haproxies(below: Path) -> Iterator[Identity]:
+    return (identity for identity, words in _processes(below) if Path(words[0]).name == "haproxy")
+
+
 def _processes(below: Path) -> Iterator[tuple[Identity, Sequence[str]]]:
-    """Processes of ours with a word below this folder in their command line; never ourselves or our parents."""
+    """Processes of our user with a word below this folder in their command line."""
     for pid, words in command_lines():
-        if any(f"{below}/" in word for word in words) and pid not in _ancestors() and (identity := identify(pid)):
+        if any(f"{below}/" in word for word in words) and own(pid) and (identity := identify(pid)):
             yield identity, words
 
 
@@ -80,14 +88,3 @@ def _tasks(below: Path) -> Iterator[Identity]:
             continue
         if any(v.startswith(marker) for v in environment.split(b"\0")) and (identity := identify(pid)):
             yield identity
-
-
-def _ancestors() -> set[int]:
-    out, pid = set(), os.getpid()
-    while pid > 1:
-        out.add(pid)
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-        except OSError:
-            break
-    return out

@@ -36,12 +36,13 @@ def running(data_dir: Path) -> list[tuple[str, Identity]]:
     found = []
     for pid, words in command_lines():
         config = next((after for word, after in itertools.pairwise(words) if word == "--config"), "")
-        if config.startswith(prefix) and config.endswith(".toml") and _own(pid) and (identity := identify(pid)):
+        if config.startswith(prefix) and config.endswith(".toml") and own(pid) and (identity := identify(pid)):
             found.append((config.removeprefix(prefix).removesuffix(".toml"), identity))
     return sorted(found)
 
 
-def _own(pid: int) -> bool:
+def own(pid: int) -> bool:
+    """Whether our own user runs it."""
     try:
         return Path(f"/proc/{pid}").stat().st_uid == os.geteuid()
     except OSError:

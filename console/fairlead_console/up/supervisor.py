@@ -95,7 +95,7 @@ class Supervisor:
             code = await child.ended()
             self._forget(wanted.name)
             deaths = deaths.after(ran_s=time.monotonic() - begin_s)
-            wait_s = deaths.wait_s(chance=random.random())  # noqa: S311  # jitter, no secret
+            wait_s = deaths.wait_s(code=code, chance=random.random())  # noqa: S311  # jitter, no secret
             when = f"in {wait_s:.1f} s" if wait_s else "at once"
             self._screen.step(
                 wanted.name, f"{_how(code)}, starting it again {when}{self._last_words(wanted.name)}", style="bad"
