@@ -27,6 +27,8 @@ MASTER_AGENTS = f"{MASTER}/agents"
 APPS = f"{ROOT}/services/apps"
 DEPLOYMENTS = f"{ROOT}/services/deployments"
 SERVICES = f"{ROOT}/services"
+INSTANCES = f"{ROOT}/services/instances"
+SERVICES_FRAMEWORK = f"{ROOT}/services/framework"
 MESOS = "/mesos"
 
 CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES)
