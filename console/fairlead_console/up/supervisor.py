@@ -15,6 +15,7 @@ from fairlead_console.decisions.supervision import Deaths, takeover
 from fairlead_console.decisions.wanted import Plan, Wanted
 from fairlead_console.up import children, record
 from fairlead_console.up.children import Child
+from fairlead_console.up.ending import end_tasks
 from fairlead_console.up.ready import wait_ready
 from fairlead_console.up.screen import Screen
 from fairlead_daemon.client import make_session
@@ -54,6 +55,7 @@ class Supervisor:
         order = takeover([w.name for w in self._plan.daemons], [name for name, _ in left])
         async with make_session() as session, asyncio.TaskGroup() as group:
             await self._end([(name, identity) for name, identity in left if name in order.end])
+            await self._end_unwanted_tasks()
             waits = []
             for wanted in self._plan.daemons:
                 old = [(name, identity) for name, identity in left if name == wanted.name]
@@ -79,6 +81,13 @@ class Supervisor:
             if not await children.end(identity):
                 self._screen.step(name, "did not end when asked, killed", style="note")
             self._forget(name)
+
+    async def _end_unwanted_tasks(self) -> None:
+        """Of agents there are no more: nobody would ever report or end them."""
+        wanted = {w.name for w in self._plan.daemons}
+        for folder in sorted(self._data_dir.glob("agent-*")):
+            if folder.name not in wanted:
+                await end_tasks(folder, self._screen)
 
     def _start(self, wanted: Wanted) -> Child:
         self._configure(wanted)
