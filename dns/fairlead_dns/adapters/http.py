@@ -1,0 +1,99 @@
+"""Mesos-DNS' HTTP API on our web server."""
+
+from importlib.metadata import version
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from fairlead_daemon.web import json_response
+from fairlead_dns import settings as told
+from fairlead_dns.adapters.sockets import parse_place
+from fairlead_dns.decisions import mesosdns
+from fairlead_dns.names import Names
+from fairlead_dns.settings import DnsSettings
+
+
+def add_routes(app: web.Application, settings: DnsSettings, names: Names) -> None:
+    """Every answer comes from the names as they are at this moment."""
+
+    async def show_version(_request: web.Request) -> web.Response:
+        return json_response({"Service": "Mesos-DNS", "Version": version("fairlead"), "URL": mesosdns.URL})
+
+    async def show_config(_request: web.Request) -> web.Response:
+        return json_response(mesosdns.config(_config(settings), names.master_places()))
+
+    async def hosts(request: web.Request) -> web.Response:
+        return json_response(mesosdns.hosts(names.zone, request.match_info["host"]))
+
+    async def ports(_request: web.Request) -> web.Response:
+        return web.Response(status=501, text="Not Implemented")
+
+    async def services(request: web.Request) -> web.Response:
+        return json_response(mesosdns.services(names.zone, request.match_info["service"]))
+
+    async def enumerate_all(_request: web.Request) -> web.Response:
+        _check_enumeration(settings)
+        return json_response(mesosdns.enumerate_tasks(names.tasks(), names.rules))
+
+    async def axfr(_request: web.Request) -> web.Response:
+        _check_enumeration(settings)
+        return json_response(_axfr(settings, names))
+
+    app.router.add_get("/v1/version", show_version)
+    app.router.add_get("/v1/config", show_config)
+    app.router.add_get("/v1/hosts/{host}", hosts)
+    app.router.add_get("/v1/hosts/{host}/ports", ports)
+    app.router.add_get("/v1/services/{service}", services)
+    app.router.add_get("/v1/enumerate", enumerate_all)
+    app.router.add_get("/v1/axfr", axfr)
+
+
+def _check_enumeration(settings: DnsSettings) -> None:
+    if not settings.enumeration:
+        raise web.HTTPNotFound(reason="enumeration is off, see the `enumeration` setting")
+
+
+def _axfr(settings: DnsSettings, names: Names) -> dict[str, object]:
+    return {
+        "TTL": settings.ttl_s,
+        "Serial": names.answers.serial,
+        "RefreshSeconds": 0,
+        "Mname": f"{told.mname(settings)}.",
+        "Rname": _rname(settings),
+        "Domain": names.rules.domain,
+        "Records": mesosdns.axfr(names.zone),
+    }
+
+
+def _rname(settings: DnsSettings) -> str:
+    return mesosdns.dotted(told.authority(settings).rname)
+
+
+def _config(settings: DnsSettings) -> dict[str, object]:
+    us = told.authority(settings)
+    place = parse_place("listen", settings.listen[0]) if settings.listen else None
+    return {
+        "Zk": _without_credentials(settings.registry),
+        "TTL": settings.ttl_s,
+        "Domain": settings.domain.strip(".").lower(),
+        "Port": place.port if place else 0,
+        "Listener": place.ip if place else "",
+        "SOAMname": f"{told.mname(settings)}.",
+        "SOARname": _rname(settings),
+        "SOARefresh": us.refresh_s,
+        "SOARetry": us.retry_s,
+        "SOAExpire": us.expire_s,
+        "SOAMinttl": us.negative_ttl_s,
+        "HttpPort": settings.port,
+        "HTTPListener": settings.host,
+        "IPSources": list(settings.ip_sources),
+        "EnforceRFC952": settings.enforce_rfc952,
+        "SRVRecordDefaultWeight": settings.srv_weight,
+        "EnumerationOn": settings.enumeration,
+    }
+
+
+def _without_credentials(url: str) -> str:
+    """`zk://user:secret@h:2181/x` -> `zk://h:2181/x`; what is no ZooKeeper is shown as nothing, as it is none."""
+    parts = urlsplit(url)
+    return f"zk://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme == "zk" else ""

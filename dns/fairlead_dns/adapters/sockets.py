@@ -1,0 +1,151 @@
+"""Sockets for our addresses: UDP and TCP, shared between processes, one a local address so that replies come from it."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from fairlead_daemon.errors import BadSettings
+
+SO_RCVBUFFORCE = 33
+RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024  # a burst of queries waits here while a large change is applied
+PORT_TRIES = 16
+REASONS = {
+    errno.EADDRINUSE: "another process holds the port",
+    errno.EACCES: "ports under 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to listen. Port 0: one the kernel finds free for both transports."""
+
+    ip: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A pair of sockets on one address, not yet served."""
+
+    place: Place
+    udp: socket.socket
+    tcp: socket.socket
+
+    def close(self) -> None:
+        self.udp.close()
+        self.tcp.close()
+
+
+def parse_place(option: str, text: str) -> Place:
+    """`127.0.0.1:53`, `[::1]:53`. Raises BadSettings naming the option."""
+    host, _, port = text.rpartition(":")
+    try:
+        ip = str(ip_address(host.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        ip = ""
+    if not ip or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise BadSettings(f"{option}: {text!r} is no address, expected ip:port")
+    return Place(ip, int(port))
+
+
+def bind(option: str, text: str) -> list[Bound]:
+    """One pair for each local address that `text` means: 0.0.0.0 is every address there is now.
+
+    Raises BadSettings naming port and option; then nothing stays bound.
+    """
+    place = parse_place(option, text)
+    bound: list[Bound] = []
+    try:
+        bound.extend(_bind_pair(each) for each in _explicit(place))
+    except OSError as error:
+        for pair in bound:
+            pair.close()
+        reason = REASONS.get(error.errno or 0, error.strerror)
+        raise BadSettings(f"{option}: cannot listen on {place}: {reason}") from error
+    if not bound:
+        raise BadSettings(f"{option}: cannot listen on {place}: this machine has no such address")
+    return bound
+
+
+def _bind_pair(place: Place) -> Bound:
+    for attempt in range(PORT_TRIES):
+        udp = _socket(place, socket.SOCK_DGRAM)
+        chosen = Place(place.ip, udp.getsockname()[1])
+        try:
+            return Bound(chosen, udp, _socket(chosen, socket.SOCK_STREAM))
+        except OSError:
+            udp.close()
+            if place.port or attempt == PORT_TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _socket(place: Place, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET6 if ":" in place.ip else socket.AF_INET
+    made = socket.socket(family, kind)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            _widen(made)
+        made.bind((place.ip, place.port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _widen(udp: socket.socket) -> None:
+    try:
+        udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+    except OSError:  # not root: as much as the kernel gives
+        with suppress(OSError):
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+
+
+def _explicit(place: Place) -> Iterator[Place]:
+    """A wildcard socket would answer from whatever address the route prefers, which clients refuse."""
+    if not ip_address(place.ip).is_unspecified:
+        yield place
+        return
+    for ip in local_addresses(six=":" in place.ip):
+        yield Place(ip, place.port)
+
+
+def local_addresses(*, six: bool) -> list[str]:
+    """Addresses of one family on this machine, loopback included, link-local ones left out."""
+    found = _six() if six else _four()
+    return sorted({ip for ip in found if not ip_address(ip).is_link_local})
+
+
+def _four() -> Iterator[str]:
+    """The kernel's own table of local addresses: a `/32 host LOCAL` line follows its address' line."""
+    before = ""
+    for line in _lines("/proc/net/fib_trie"):
+        if "/32 host LOCAL" in line:
+            yield before
+        before = line.rpartition(" ")[2]
+
+
+def _six() -> Iterator[str]:
+    for line in _lines("/proc/net/if_inet6"):
+        yield str(ip_address(bytes.fromhex(line.split()[0])))
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []

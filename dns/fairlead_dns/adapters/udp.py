@@ -1,0 +1,57 @@
+"""The UDP side: one reader callback a socket, many packets a wake-up, no task and no object a packet."""
+
+import asyncio
+import socket
+
+from fairlead_dns.decisions.answer import Answers
+from fairlead_dns.metrics import Counts
+
+DRAIN = 128  # packets a wake-up: about a millisecond, so that changes and TCP have their turn
+PACKET_BYTES = 4096
+
+
+class UdpServer:
+    """Answers on one socket until closed. Measured on the way here: recvmmsg and sendmmsg through ctypes save a
+    tenth of the CPU of this loop, at the price of raw pointers; plain sockets were within the aim and stayed.
+    """
+
+    def __init__(self, sock: socket.socket, answers: Answers, counts: Counts) -> None:
+        self._sock = sock
+        self._answers = answers
+        self._counts = counts
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock.fileno(), self.drain)
+
+    def drain(self) -> None:
+        """Answers what waits in the socket, up to DRAIN packets."""
+        receive, send, get = self._sock.recvfrom, self._sock.sendto, self._answers.fast.get
+        hits = 0
+        try:
+            for _ in range(DRAIN):
+                packet, peer = receive(PACKET_BYTES)
+                following = get(packet[2:])
+                if following is not None:
+                    hits += 1
+                    send(packet[:2] + following(), peer)
+                else:
+                    self._answer(packet, peer)
+        except BlockingIOError:
+            pass  # nothing more waits, or the send buffer is full and this reply is lost, as datagrams may be
+        except OSError:
+            self._counts.socket_errors += 1  # one reply lost (no route, port 0, a firewall); the rest comes next time
+        self._counts.cache_hits += hits
+        self._counts.udp[0] += hits
+
+    def close(self) -> None:
+        """Answers what has come so far, and stops."""
+        self._loop.remove_reader(self._sock.fileno())
+        self.drain()
+        self._sock.close()
+
+    def _answer(self, packet: bytes, peer: tuple[str, int]) -> None:
+        reply = self._answers.reply(packet)
+        if reply is None:
+            self._counts.silences += 1
+            return
+        self._counts.udp[reply[3] & 15] += 1
+        self._sock.sendto(reply, peer)

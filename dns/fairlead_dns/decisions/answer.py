@@ -1,0 +1,328 @@
+"""A query's bytes into a reply's bytes, with prebuilt answers for what is asked again.
+
+Two caches. `fast` maps a whole packet, less its id, to a function that gives the next prebuilt reply, less its id:
+the hot path is one look-up and one concatenation. `_prepared` maps (folded name, type, room, EDNS, RD) to the same
+function, for packets that never repeat (0x20 case, cookies). A change of the zone drops what depends on its names.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+
+from fairlead_discovery.snapshots import Trust
+from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.zone import Zone
+
+PLAIN_BYTES = 512
+EDNS_BYTES = 1232  # no fragment on any path (DNS flag day 2020), and little to amplify
+BUCKET_BYTES = 64  # offered sizes are rounded down to it, so that clients share prebuilt answers
+TCP_BYTES = 65535
+VARIANTS = 64
+ROUNDS = 64  # how often the same orders are given before new ones are drawn
+ENTRIES = 50_000
+CACHE_BYTES = 64 * 1024 * 1024
+PACKETS_PER_ENTRY = 16  # header flags and offered sizes differ between clients; more than this is someone playing
+EDE_STALE, EDE_NOT_READY, EDE_STALE_NXDOMAIN, EDE_NOT_AUTHORITATIVE = 3, 14, 19, 20
+COMMON = frozenset({wire.A, wire.AAAA, wire.SRV, wire.ANY, 64, 65})  # with SVCB and HTTPS, which browsers ask for
+ROTATED = frozenset({wire.A, wire.AAAA, wire.SRV})
+TARGET_AT = {wire.SRV: 6, wire.NS: 0}
+"""Where a type's data holds the name whose addresses go along."""
+SERIAL = b""
+"""Stands among the names an answer depends on when it holds the serial."""
+OWNER = b"\xc0\x0c"
+"""A pointer to the question: the answer's owner has the case that was asked (0x20)."""
+
+Next = Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """What we say of ourselves. Names in wire form; times in seconds."""
+
+    apexes: tuple[bytes, ...]
+    mname: bytes
+    rname: bytes
+    ttl_s: int = 5
+    negative_ttl_s: int = 2
+    refresh_s: int = 60
+    retry_s: int = 600
+    expire_s: int = 86400
+
+
+@dataclass(slots=True, eq=False)
+class _Prepared:
+    """An entry of the caches: what it depends on, and under which packets it stands in `fast`."""
+
+    key: tuple[bytes, int, int, int, int]
+    next: Next
+    names: tuple[bytes, ...]
+    packets: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What every reply to one kind of query has in common. `room`: bytes for records, the OPT already off."""
+
+    question: bytes
+    flags: int
+    room: int
+    opt: bytes
+
+    def build(self, answers: Sequence[bytes], authority: bytes = b"", extra: Sequence[bytes] = ()) -> bytes:
+        """All but the id. Answers that do not fit are cut with TC; extras that do not fit are left out silently."""
+        room, flags, kept = self.room - len(authority), self.flags, list(answers)
+        if sum(map(len, answers)) > room:
+            kept, flags = _fitting(answers, room), flags | wire.TC
+            extra = ()
+        more = _fitting(extra, room - sum(map(len, kept)))
+        counts = wire.header(flags, len(kept), 1 if authority else 0, len(more) + bool(self.opt))
+        return b"".join((counts, self.question, *kept, authority, *more, self.opt))
+
+
+def _fitting(records: Iterable[bytes], room: int) -> list[bytes]:
+    kept = []
+    for record in records:
+        room -= len(record)
+        if room < 0:
+            break
+        kept.append(record)
+    return kept
+
+
+@dataclass(slots=True)
+class Answers:
+    """Owned by one task. `chance` gives numbers in [0, 1): the order of addresses is drawn from it."""
+
+    zone: Zone
+    authority: Authority
+    chance: Callable[[], float]
+    trust: Trust | None = None
+    """None: nothing is known yet, and every query gets SERVFAIL."""
+    serial: int = 0
+    fast: dict[bytes, Next] = field(default_factory=dict)
+    _prepared: dict[tuple[bytes, int, int, int, int], _Prepared] = field(default_factory=dict)
+    _dependents: dict[bytes, set[_Prepared]] = field(default_factory=dict)
+    _cached_bytes: int = 0
+
+    def reply(self, packet: bytes, *, tcp: bool = False) -> bytes | None:
+        """None for what deserves silence: junk under 12 bytes, and replies. Never raises, whatever the bytes."""
+        if len(packet) < wire.HEADER_BYTES:
+            return None
+        flags = packet[2] << 8 | packet[3]
+        if flags & wire.QR:
+            return None
+        if flags & wire.OPCODE_MASK:
+            return _bare(packet, flags, wire.NOTIMP)
+        try:
+            query = wire.parse_query(packet)
+        except wire.MalformedError:
+            return _bare(packet, flags, wire.FORMERR)
+        return packet[:2] + self._body(packet, query, flags & wire.RD, tcp=tcp)
+
+    def changed(self, names: Iterable[bytes], *, serial: int, trust: Trust) -> None:
+        """The zone has changed: forget the answers that depend on `names`, on the serial, or on the trust."""
+        if trust is not self.trust:
+            self.forget()
+        if serial != self.serial:
+            self._drop(SERIAL)
+        for name in names:
+            self._drop(name)
+        self.serial, self.trust = serial, trust
+
+    def forget(self) -> None:
+        self.fast.clear()
+        self._prepared.clear()
+        self._dependents.clear()
+        self._cached_bytes = 0
+
+    @property
+    def cached(self) -> int:
+        return len(self._prepared)
+
+    def _body(self, packet: bytes, query: wire.Query, recursion: int, *, tcp: bool) -> bytes:
+        refusal = self._refusal(query, recursion)
+        if refusal is not None:
+            return refusal
+        if tcp:
+            return self._frame_and_plan(query, recursion, TCP_BYTES)[0]()
+        room = _room(query.edns)
+        key = (query.name, query.kind, room, 0 if query.edns is None else 1 + query.edns.do, recursion)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            following, names, lasting = self._frame_and_plan(query, recursion, room)
+            if not lasting:
+                return following()
+            prepared = self._keep(key, following, names)
+        self._remember(packet, query, prepared)
+        body = prepared.next()
+        return body[:10] + query.question + body[10 + len(query.question) :]
+
+    def _refusal(self, query: wire.Query, recursion: int) -> bytes | None:
+        """First match wins."""
+        if query.twice or query.kind == wire.OPT:
+            return self._error(query, recursion, wire.FORMERR)
+        if query.edns is not None and query.edns.version != 0:
+            return self._error(query, recursion, wire.BADVERS)
+        if query.klass != wire.IN or self._apex(query) is None:
+            return self._error(query, recursion, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
+        if query.kind in (wire.AXFR, wire.IXFR):
+            return self._error(query, recursion, wire.REFUSED)
+        if self.trust is None:
+            return self._error(query, recursion, wire.SERVFAIL, ede=EDE_NOT_READY)
+        return None
+
+    def _error(self, query: wire.Query, recursion: int, rcode: int, *, ede: int | None = None) -> bytes:
+        opt = b""
+        if query.edns is not None:
+            opt = wire.opt_record(EDNS_BYTES, extended_rcode=rcode >> 4, do=query.edns.do, ede=ede)
+        return wire.header(wire.QR | recursion | rcode & 15, additional=bool(opt)) + query.question + opt
+
+    def _apex(self, query: wire.Query) -> int | None:
+        """Offset in the name at which one of our zones begins."""
+        for start in query.starts:
+            if query.name[start:] in self.zone.apexes:
+                return start
+        return None
+
+    def _frame_and_plan(self, query: wire.Query, recursion: int, room: int) -> tuple[Next, tuple[bytes, ...], bool]:
+        """The next reply's function, the names it depends on, whether it is worth keeping."""
+        name, sets = query.name, self.zone.sets(query.name)
+        found = query.name + query.question[-4:] if room != TCP_BYTES else query.question
+        kind = _minimal(query.kind, sets)
+        if name in self.zone.apexes and kind in (wire.SOA, wire.NS, wire.ANY):
+            frame = self._frame(query, found, recursion, room)
+            data = self.authority.mname if kind == wire.NS else self._soa()
+            kind = wire.NS if kind == wire.NS else wire.SOA
+            return repeat(self._positive(frame, kind, [data])).__next__, (name, SERIAL, self.authority.mname), True
+        if kind in sets:
+            frame = self._frame(query, found, recursion, room)
+            return self._found(frame, kind, sorted(sets[kind]), name, once=room == TCP_BYTES)
+        exists = self.zone.exists(name)
+        frame = self._frame(query, found, recursion, room, rcode=wire.NOERROR if exists else wire.NXDOMAIN)
+        lasting = exists and query.kind in COMMON
+        return repeat(frame.build((), self._negative(query))).__next__, (name, SERIAL), lasting
+
+    def _frame(
+        self, query: wire.Query, question: bytes, recursion: int, room: int, *, rcode: int = wire.NOERROR
+    ) -> _Frame:
+        opt = b""
+        if query.edns is not None:
+            opt = wire.opt_record(EDNS_BYTES, do=query.edns.do, ede=self._ede(rcode))
+        flags = wire.QR | wire.AA | recursion | rcode
+        return _Frame(question, flags, room - wire.HEADER_BYTES - len(question) - len(opt), opt)
+
+    def _ede(self, rcode: int) -> int | None:
+        if self.trust is Trust.LIVE:
+            return None
+        return EDE_STALE_NXDOMAIN if rcode == wire.NXDOMAIN else EDE_STALE
+
+    def _found(
+        self, frame: _Frame, kind: int, data: list[bytes], name: bytes, *, once: bool
+    ) -> tuple[Next, tuple[bytes, ...], bool]:
+        at = TARGET_AT.get(kind)
+        names = (name,) if at is None else (name, *{d[at:] for d in data})
+        if len(data) == 1 or once or kind not in ROTATED:
+            return repeat(self._positive(frame, kind, self._shuffled(data))).__next__, names, True
+        return self._rotations(frame, kind, data).__next__, names, True
+
+    def _rotations(self, frame: _Frame, kind: int, data: list[bytes]) -> Iterator[bytes]:
+        """Every record comes first equally often; orders are built when they are first given."""
+        while True:
+            order, made = self._shuffled(data), []
+            for start in range(min(len(order), VARIANTS)):
+                made.append(self._positive(frame, kind, order[start:] + order[:start]))
+                yield made[-1]
+            for _ in range(ROUNDS):
+                yield from made
+
+    def _shuffled(self, data: Sequence[bytes]) -> list[bytes]:
+        return sorted(data, key=lambda _: self.chance())
+
+    def _positive(self, frame: _Frame, kind: int, data: Sequence[bytes]) -> bytes:
+        answers = [wire.record(OWNER, kind, self.authority.ttl_s, d) for d in data]
+        return frame.build(answers, extra=self._addresses(frame, kind, data))
+
+    def _addresses(self, frame: _Frame, kind: int, data: Sequence[bytes]) -> list[bytes]:
+        """A and AAAA of every target, owners pointing into the answer's own data."""
+        at = TARGET_AT.get(kind)
+        if at is None:
+            return []
+        extra: list[bytes] = []
+        seen: set[bytes] = set()
+        offset = wire.HEADER_BYTES + len(frame.question) + 12 + at  # 12: owner pointer, type, class, TTL, length
+        for d in data:
+            target = d[at:]
+            if target not in seen:
+                seen.add(target)
+                owner = wire.pointer(offset) if offset < wire.POINTER_LIMIT else target
+                extra += self._address_records(owner, target)
+            offset += 12 + len(d)
+        return extra
+
+    def _address_records(self, owner: bytes, target: bytes) -> Iterator[bytes]:
+        sets = self.zone.sets(target)
+        for kind in (wire.A, wire.AAAA):
+            for address in sets.get(kind, ()):
+                yield wire.record(owner, kind, self.authority.ttl_s, address)
+
+    def _negative(self, query: wire.Query) -> bytes:
+        apex = self._apex(query)
+        assert apex is not None
+        ttl_s = min(self.authority.ttl_s, self.authority.negative_ttl_s)
+        return wire.record(wire.pointer(wire.HEADER_BYTES + apex), wire.SOA, ttl_s, self._soa())
+
+    def _soa(self) -> bytes:
+        us = self.authority
+        timers_s = (us.refresh_s, us.retry_s, us.expire_s, us.negative_ttl_s)
+        return wire.soa_rdata(us.mname, us.rname, self.serial, timers_s)
+
+    def _keep(self, key: tuple[bytes, int, int, int, int], following: Next, names: tuple[bytes, ...]) -> _Prepared:
+        cost = min(max(1, len(self.zone.sets(key[0]).get(key[1], ()))), VARIANTS) * key[2]
+        if len(self._prepared) >= ENTRIES or self._cached_bytes + cost > CACHE_BYTES:
+            self.forget()
+        self._cached_bytes += cost
+        prepared = self._prepared[key] = _Prepared(key, following, names)
+        for name in names:
+            self._dependents.setdefault(name, set()).add(prepared)
+        return prepared
+
+    def _remember(self, packet: bytes, query: wire.Query, prepared: _Prepared) -> None:
+        """Only packets that come again: no odd case, no options such as cookies."""
+        if query.edns is not None and not query.edns.plain:
+            return
+        if len(prepared.packets) < PACKETS_PER_ENTRY and query.question[:-4] == query.name:
+            prepared.packets.append(packet[2:])
+            self.fast[packet[2:]] = prepared.next
+
+    def _drop(self, name: bytes) -> None:
+        for prepared in tuple(self._dependents.get(name, ())):
+            del self._prepared[prepared.key]
+            for packet in prepared.packets:
+                del self.fast[packet]
+            for other in prepared.names:
+                self._forget_dependent(other, prepared)
+
+    def _forget_dependent(self, name: bytes, prepared: _Prepared) -> None:
+        dependents = self._dependents.get(name, set())
+        dependents.discard(prepared)
+        if not dependents:
+            self._dependents.pop(name, None)
+
+
+def _minimal(kind: int, sets: Iterable[int]) -> int:
+    """ANY gets one type only (RFC 8482)."""
+    return min(sets, default=wire.ANY) if kind == wire.ANY else kind
+
+
+def _room(edns: wire.Edns | None) -> int:
+    if edns is None:
+        return PLAIN_BYTES
+    if edns.payload_bytes >= EDNS_BYTES:
+        return EDNS_BYTES
+    return max(PLAIN_BYTES, edns.payload_bytes // BUCKET_BYTES * BUCKET_BYTES)
+
+
+def _bare(packet: bytes, flags: int, rcode: int) -> bytes:
+    """A header alone, for what could not be read further."""
+    kept = wire.QR | flags & (wire.OPCODE_MASK | wire.RD) | rcode
+    return packet[:2] + kept.to_bytes(2, "big") + bytes(8)

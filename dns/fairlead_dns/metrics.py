@@ -1,0 +1,82 @@
+"""What `fairlead dns` counts, and the page Prometheus reads. The packet path only adds to plain integers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fairlead_dns.decisions.wire import RCODE_NAMES
+
+apply_seconds = Histogram(
+    "fairlead_dns_apply_seconds",
+    "From a snapshot's arrival until its names are answered",
+    buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
+)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start. `replies` by reply code, one list a transport."""
+
+    udp: list[int] = field(default_factory=lambda: [0] * 16)
+    tcp: list[int] = field(default_factory=lambda: [0] * 16)
+    cache_hits: int = 0
+    silences: int = 0
+    """Packets that got no reply: junk, and replies."""
+    socket_errors: int = 0
+    tcp_refused: int = 0
+    """Connections refused or closed for a limit's sake."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Gauges at this moment."""
+
+    serial: int
+    names: int
+    cached: int
+    tcp_connections: int
+    trust: str
+    """"none" before the first snapshot."""
+
+
+class DnsCollector(Collector):
+    """Reads the counts when the page is asked for."""
+
+    def __init__(self, counts: Counts, state: Callable[[], State]) -> None:
+        self._counts = counts
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._queries()
+        counts, state = self._counts, self._state()
+        for name, text, value in (
+            ("cache_hits", "Replies served from the cache of whole packets", counts.cache_hits),
+            ("silences", "Packets that deserved no reply", counts.silences),
+            ("socket_errors", "Packets lost to an error of the socket", counts.socket_errors),
+            ("tcp_refused", "TCP connections refused or closed for a limit's sake", counts.tcp_refused),
+        ):
+            yield CounterMetricFamily(f"fairlead_dns_{name}", text, value=value)
+        for name, text, value in (
+            ("zone_serial", "The registry's revision that is answered, mod 2^32", state.serial),
+            ("zone_names", "Names with records", state.names),
+            ("cache_entries", "Prepared answers", state.cached),
+            ("tcp_connections", "Open TCP connections", state.tcp_connections),
+        ):
+            yield GaugeMetricFamily(f"fairlead_dns_{name}", text, value=value)
+        trust = GaugeMetricFamily("fairlead_dns_trust", "1 for how far the names may be believed", labels=["trust"])
+        for known in ("none", "live", "stale", "held"):
+            trust.add_metric([known], known == state.trust)
+        yield trust
+
+    def _queries(self) -> Metric:
+        family = CounterMetricFamily(
+            "fairlead_dns_queries", "Queries answered, by transport and reply code", labels=["transport", "rcode"]
+        )
+        for transport, replies in (("udp", self._counts.udp), ("tcp", self._counts.tcp)):
+            for code, name in RCODE_NAMES.items():
+                if code < len(replies):
+                    family.add_metric([transport, name], replies[code])
+        return family

@@ -1,0 +1,72 @@
+"""The names of this moment: what the registry says, the zone made of it, the answers made of that."""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
+from fairlead_discovery.snapshots import Snapshot
+from fairlead_dns.decisions.answer import Answers, Authority
+from fairlead_dns.decisions.naming import Rules, of_agent, of_framework, of_masters, of_server
+from fairlead_dns.decisions.sources import Sources
+from fairlead_dns.decisions.zone import Zone
+
+SERIALS = 2**32
+
+
+@dataclass(slots=True)
+class Names:
+    """Owned by the daemon's loop; every `take_…` makes the names true to one more thing heard."""
+
+    rules: Rules
+    authority: Authority
+    zone: Zone = field(init=False)
+    answers: Answers = field(init=False)
+    sources: Sources = field(init=False)
+    masters: tuple[MasterInfo, ...] = ()
+    _followed: dict[str, set[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.zone = Zone(frozenset(self.authority.apexes))
+        self.answers = Answers(self.zone, self.authority, random.random)
+        self.sources = Sources(self.rules, self.zone)
+
+    def take_snapshot(self, snapshot: Snapshot) -> int:
+        """Returns how many names have other answers now. A snapshot of nothing known yet (revision -1) is none."""
+        if snapshot.revision < 0:
+            return 0
+        touched = self.sources.take_snapshot(snapshot)
+        self.answers.changed(touched, serial=snapshot.revision % SERIALS, trust=snapshot.trust)
+        return len(touched)
+
+    def take_frameworks(self, frameworks: Mapping[str, Framework]) -> None:
+        """Names of those with a literal address; a host name is not an address (Mesos-DNS published it as one)."""
+        records = {key: of_framework(f, (f.ip or f.hostname,), self.rules) for key, f in frameworks.items()}
+        self._replace("framework", records)
+
+    def take_agents(self, agents: Mapping[str, Agent]) -> None:
+        self._replace("agent", {key: of_agent(a, (a.host,), self.rules) for key, a in agents.items()})
+
+    def take_masters(self, masters: tuple[MasterInfo, ...], leader: MasterInfo | None) -> None:
+        self.masters = masters
+        self._replace("master", {"": of_masters(masters, leader, self.rules)})
+
+    def take_own(self, mname: str, addresses: tuple[str, ...]) -> None:
+        self._replace("server", {"": of_server(mname, addresses)})
+
+    def tasks(self) -> Iterator[Member | Portless]:
+        for services in (self.sources.members, self.sources.portless):
+            for tasks in services.values():
+                yield from tasks.values()
+
+    def master_places(self) -> list[str]:
+        return [f"{m.address.ip}:{m.address.port}" for m in self.masters]
+
+    def _replace(self, kind: str, records: Mapping[str, tuple]) -> None:  # type: ignore[type-arg]
+        keys = set(records)
+        touched: set[bytes] = set()
+        for key in self._followed.get(kind, set()) | keys:
+            touched |= self.sources.take_other(f"{kind} {key}", records.get(key, ()))
+        self._followed[kind] = keys
+        if touched and self.answers.trust is not None:
+            self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)

@@ -1,0 +1,100 @@
+"""What `fairlead dns` can be told."""
+
+import socket
+from typing import Literal
+
+from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.settings import DaemonSettings
+from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.answer import Authority
+from fairlead_dns.decisions.naming import Rules
+
+LONGEST_TTL_S = 3600  # every kill waits a TTL out: more is a typing error
+HIGHEST_WEIGHT = 65535
+
+
+class DnsSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Mesos-DNS' own key is named where there is one."""
+
+    port: int = 8123
+    """Port of the HTTP API, /metrics and /health; Mesos-DNS' httpport. 0 lets the kernel choose."""
+    id: str = ""
+    """Names this server in the registry and its file of last good names in data_dir. Empty: the host's name."""
+    listen: tuple[str, ...] = ("127.0.0.1:8053",)
+    """Addresses for UDP and TCP, `ip:port` or `[ip6]:port`. Several processes may share one."""
+    listen_optional: tuple[str, ...] = ()
+    """Further addresses, such as 127.0.53.53:53: one that cannot be had is a warning, no error."""
+    domain: str = "mesos"
+    """The zone; Mesos-DNS' domain. Names outside it are refused, so that clients ask their next server."""
+    ttl_s: int = 5
+    """How long clients keep an answer, and how long a kill waits for them. Mesos-DNS used 60."""
+    negative_ttl_s: int = 2
+    """How long clients keep "no such name": a new service is invisible that long to who asked too early."""
+    soa_mname: str = ""
+    """Name of this server in SOA and NS; Mesos-DNS' SOAMname. Empty: `ns1.<domain>`."""
+    soa_rname: str = ""
+    """Mailbox in SOA as a name; Mesos-DNS' SOARname. Empty: `root.ns1.<domain>`."""
+    ip_sources: tuple[Literal["netinfo", "mesos", "host", "docker"], ...] = ("netinfo", "mesos", "host")
+    """Where a task's own addresses come from: the first source that has one; Mesos-DNS' IPSources."""
+    srv_weight: int = 1
+    """Weight in SRV records; Mesos-DNS' srvRecordDefaultWeight."""
+    enforce_rfc952: bool = False
+    """Labels of at most 24 characters that begin with a letter; Mesos-DNS' enforceRFC952."""
+    reverse_zones: tuple[str, ...] = ()
+    """Reverse zones answered with PTR of agents and of tasks with addresses of their own, as `10.in-addr.arpa`."""
+    enumeration: bool = True
+    """Whether /v1/enumerate and /v1/axfr show every name; Mesos-DNS' EnumerationOn."""
+    tcp_connections: int = 256
+    """Most TCP connections at once; the longest idle one is closed for a new one."""
+    tcp_per_client: int = 32
+    """Most TCP connections of one address."""
+    tcp_idle_s: float = 10.0
+    """A TCP connection on which no query has been answered for so long is closed, whatever the reason."""
+
+
+def server_id(settings: DnsSettings) -> str:
+    return settings.id or socket.gethostname()
+
+
+def rules(settings: DnsSettings) -> Rules:
+    return Rules(
+        domain=settings.domain.strip(".").lower(),
+        ip_sources=settings.ip_sources,
+        srv_weight=settings.srv_weight,
+        rfc952=settings.enforce_rfc952,
+        reverse_zones=settings.reverse_zones,
+    )
+
+
+def mname(settings: DnsSettings) -> str:
+    return settings.soa_mname or f"ns1.{settings.domain.strip('.')}"
+
+
+def authority(settings: DnsSettings) -> Authority:
+    """Raises BadSettings naming the key."""
+    _check_number("ttl_s", settings.ttl_s, 0, LONGEST_TTL_S)
+    _check_number("negative_ttl_s", settings.negative_ttl_s, 0, LONGEST_TTL_S)
+    _check_number("srv_weight", settings.srv_weight, 0, HIGHEST_WEIGHT)
+    _check_number("tcp_connections", settings.tcp_connections, 1, 100_000)
+    _check_number("tcp_per_client", settings.tcp_per_client, 1, 100_000)
+    _check_number("tcp_idle_s", settings.tcp_idle_s, 0.1, 3600)
+    domain = settings.domain.strip(".")
+    return Authority(
+        apexes=(_name("domain", domain), *(_name("reverse_zones", z) for z in settings.reverse_zones)),
+        mname=_name("soa_mname", mname(settings)),
+        rname=_name("soa_rname", (settings.soa_rname or f"root.ns1.{domain}").replace("@", ".")),
+        ttl_s=settings.ttl_s,
+        negative_ttl_s=settings.negative_ttl_s,
+    )
+
+
+def _name(key: str, text: str) -> bytes:
+    wired = wire.parse_text(text)
+    if wired is None or wired == b"\0":
+        raise BadSettings(f"{key}: {text!r} is no domain name")
+    return wired
+
+
+def _check_number(key: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise BadSettings(f"{key}: {value} is not between {least:g} and {most:g}")
