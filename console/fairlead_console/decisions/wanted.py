@@ -20,6 +20,7 @@ class Place:
     """What the machine decides. `data_dir` is absolute."""
 
     data_dir: PurePath
+    hostname: str
     root: bool
     haproxy: bool
 
@@ -165,7 +166,9 @@ def _name_servers(settings: UpSettings, place: Place) -> list[Wanted]:
             f"dns-{number + 1}",
             http,
             kind="dns",
-            listen=[f"{address}:{port}" for address, port, _ in listen],
+            id=f"{place.hostname}-{number + 1}",
+            listen=[f"{LOOPBACK}:{settings.dns_port}"],
+            listen_optional=[f"{address}:{port}" for address, port, _ in listen[1:]],
             ttl_s=settings.ttl_s,
         )
         needs = [Need(option=o, address=a, port=p, udp=udp) for a, p, o in listen for udp in (False, True)]

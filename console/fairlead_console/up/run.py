@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def run(*, config: Path | None, overrides: Sequence[str], with_demo: bool) -> in
     settings = load(UpSettings, file=config, overrides=overrides)
     data_dir = absolute(settings.data_dir)
     place = Place(
-        data_dir=data_dir, root=os.geteuid() == 0, haproxy=shutil.which("haproxy", path=HAPROXY_PATH) is not None
+        data_dir=data_dir,
+        hostname=socket.gethostname(),
+        root=os.geteuid() == 0,
+        haproxy=shutil.which("haproxy", path=HAPROXY_PATH) is not None,
     )
     wanted = plan(settings, place)
     check_reachable(data_dir) if place.root else None
