@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_discovery.adapters import local, zookeeper_store
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.store import Store
@@ -15,7 +16,11 @@ def _memory(place: str) -> Store:
     return cluster(place).open(f"memory:{place}")
 
 
-STORES: Mapping[str, Callable[[str], Store]] = {"memory": _memory}
+STORES: Mapping[str, Callable[[str], Store]] = {
+    "local": local.open_store,
+    "memory": _memory,
+    "zk": zookeeper_store.open_store,
+}
 """By scheme; called with what follows `scheme:` (and `//`), in a running event loop. Raises BadSettings."""
 
 

@@ -103,6 +103,7 @@ class Candidate:
         if self._mine and self._session == session:
             return
         self._forget()
+        self._doubtful = self._doubtful or bool(self._session)  # a delayed creation may have landed in this session
         self._session = session
         if self._doubtful:
             names = await self._orphans()

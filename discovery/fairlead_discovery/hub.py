@@ -87,6 +87,7 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._heard = dict.fromkeys(nodes.sessions, self._loop.time())
         self._pump: asyncio.Task[None] | None = None
+        self._crashed: asyncio.Future[None] = self._loop.create_future()
         self._pumping = False
         self._ticked = self._loop.time()
         self._timer = self._loop.call_later(TICK_S, self._tick)
@@ -116,6 +117,10 @@ class Hub:
 
     def connected(self, session: str) -> bool:
         return any(c.session == session for c in self._clients)
+
+    async def crash(self) -> None:
+        """Waits for a bug in the pump, and raises it."""
+        await asyncio.shield(self._crashed)
 
     async def close(self) -> None:
         """Waits until everything taken in is stored and answered."""
@@ -154,6 +159,8 @@ class Hub:
                         answers = [(c, _failed(a, error)) for c, a in answers]
                         effects = Effects()
                 self._publish(answers, effects)
+        except Exception as error:  # noqa: BLE001  # a bug: crash() hands it to the daemon, which ends
+            self._crashed.set_exception(error)
         finally:
             self._pumping = False
 

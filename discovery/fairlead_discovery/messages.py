@@ -134,8 +134,9 @@ def frame(message: Message) -> bytes:
 class Unframer:
     """Feed bytes as they come, take whole messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int = FRAME_LIMIT_BYTES) -> None:
         self._buffer = bytearray()
+        self._limit_bytes = limit_bytes
 
     def feed(self, data: bytes, decoder: msgspec.msgpack.Decoder[M]) -> Iterator[M]:
         """Raises Refused on what is no frame or no message."""
@@ -156,7 +157,7 @@ class Unframer:
         if len(self._buffer) - start < _HEAD.size:
             return None
         size: int = _HEAD.unpack_from(self._buffer, start)[0]
-        if size > FRAME_LIMIT_BYTES:
+        if size > self._limit_bytes:
             raise Refused(f"registry message of {size} bytes")
         end = start + _HEAD.size + size
         return end if len(self._buffer) >= end else None

@@ -65,6 +65,11 @@ class Nodes:
         for path, entry in effects.nodes.items():
             self._place(path, entry)
 
+    def everything(self) -> Effects:
+        """The whole state, as effects upon nothing."""
+        sessions = dict.fromkeys(self.sessions, True)
+        return Effects(nodes=dict(self._entries), counters=dict(self._counters), sessions=sessions)
+
     # --- reading
 
     def get(self, path: str) -> Entry | None:

@@ -1,0 +1,311 @@
+"""A Store on ZooKeeper. A commit is one multi: the cluster is ours, the epoch is current, the clock ticks, the changes."""
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+
+from fairlead_daemon.backoff import Backoff
+from fairlead_daemon.errors import Conflict, FairleadError, Refused, Unavailable
+from fairlead_daemon.logs import Log
+from fairlead_discovery import metrics, paths
+from fairlead_discovery.adapters.zookeeper import (
+    Client,
+    Insert,
+    Link,
+    Replace,
+    Step,
+    StepRefused,
+    Watch,
+    parse_place,
+)
+from fairlead_discovery.adapters.zookeeper_feeds import ClockFeed, FolderFeed
+from fairlead_discovery.decisions.ops import AnyOp, Check, Drop, Make, Set
+from fairlead_discovery.records import SCHEMA, Cluster, decode, encode
+from fairlead_discovery.registry import ANY, Node, Sight
+from fairlead_discovery.store import Cell, Connection, Outcome
+
+log = Log("discovery")
+BACKOFF = Backoff(first_s=0.1, most_s=2.0)
+BLINK_S = 1.0
+"""How long a request waits for the connection to come back before it is refused."""
+TRIES = 5
+"""Others may make or remove a node between our look and our transaction; nothing is done then, so we look again."""
+REBASE_AT = 2**30
+"""A version has 31 bits; before they are full the base takes them over."""
+TIDY_S = 2.0
+"""Empty service folders are removed so long after their last member."""
+
+
+def open_store(place: str) -> "ZooKeeperStore":
+    hosts, root = parse_place(place)
+    return ZooKeeperStore(hosts, root)
+
+
+class ZooKeeperStore:
+    """See store.Store."""
+
+    def __init__(self, hosts: str, root: str) -> None:
+        self.connection = Cell(Connection(in_sight=False))
+        self.cluster = Cluster(uuid="")
+        self.client = Client(hosts, self._link_changed)
+        self._root = root
+        self._place = f"zk://{hosts}{root}"
+        self._cluster_version = -1
+        self._folders_known: set[str] = set()
+        self._clock: ClockFeed | None = None
+        self._folders: dict[str, FolderFeed] = {}
+        self._emptied: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._establishing: asyncio.Task[None] | None = None
+
+    def full(self, path: str) -> str:
+        return f"{self._root}{path}" if path != "/" else self._root or "/"
+
+    # --- Store: writing
+
+    async def multi(self, ops: Sequence[AnyOp], *, clocked: bool = False) -> Outcome:
+        await self._in_sight()
+        for _ in range(TRIES):
+            head = self._head() if clocked else ()
+            steps, skipped = await self._steps(ops)
+            try:
+                results = await self.client.transact((*head, *steps))
+            except StepRefused as error:
+                await self._may_try_again(error, head, steps, ops)
+                continue
+            self._folders_emptied(ops)
+            revision = self.cluster.base + int(results[1]) if clocked else 0
+            if clocked and int(results[1]) >= REBASE_AT:
+                self._spawn(self._rebase())
+            tail = iter(results[len(head) :])
+            return Outcome(revision, tuple(0 if i in skipped else self._cut(next(tail)) for i in range(len(ops))))
+        raise Conflict(f"{ops[0].path if ops else paths.REVISION}: changed under our hands {TRIES} times")
+
+    def _head(self) -> tuple[Step, ...]:
+        return (
+            Check(path=self.full(paths.CLUSTER), version=self._cluster_version),
+            Replace(self.full(paths.REVISION), b""),
+        )
+
+    async def _steps(self, ops: Sequence[AnyOp]) -> tuple[tuple[Step, ...], frozenset[int]]:
+        """What ZooKeeper has no operation for is decided by what is there now. Also: indices of what need not be done."""
+        there = await self._which_exist(ops)
+        steps: list[Step] = []
+        skipped: set[int] = set()
+        for index, op in enumerate(ops):
+            path = self.full(op.path)
+            match op:
+                case Set(data=data, expect=expect) if expect >= 0 or (expect == ANY and there[op.path]):
+                    steps.append(Replace(path, data, expect))
+                case Set(data=data):
+                    steps.append(Insert(path, data))
+                case Drop(missing_ok=True) if not there[op.path]:
+                    skipped.add(index)
+                case Drop(expect=expect):
+                    steps.append(Drop(path=path, expect=expect))
+                case Make(data=data, sequential=sequential):
+                    steps.append(Make(path=path, data=data, sequential=sequential))
+                case Check(version=version):
+                    steps.append(Check(path=path, version=version))
+            there[op.path] = not isinstance(op, Drop)
+        await self._ensure({s.path.rpartition("/")[0] for s in steps if isinstance(s, Insert | Make)})
+        return tuple(steps), frozenset(skipped)
+
+    async def _which_exist(self, ops: Sequence[AnyOp]) -> dict[str, bool]:
+        asked = {o.path for o in ops if isinstance(o, Set) and o.expect == ANY}
+        asked |= {o.path for o in ops if isinstance(o, Drop) and o.missing_ok}
+        found = await asyncio.gather(*(self.client.stat(self.full(path)) for path in asked))
+        return {path: node is not None for path, node in zip(asked, found, strict=True)}
+
+    async def _ensure(self, folders: set[str]) -> None:
+        for folder in sorted(folders - self._folders_known):
+            segments = folder.split("/")[1:]
+            for depth in range(1, len(segments) + 1):
+                path = "/" + "/".join(segments[:depth])
+                if path not in self._folders_known:
+                    await self.client.create(path)
+                    self._folders_known.add(path)
+
+    async def _may_try_again(
+        self, error: StepRefused, head: Sequence[Step], steps: Sequence[Step], ops: Sequence[AnyOp]
+    ) -> None:
+        """Returns when the refusal came of an outdated look of ours; else raises Conflict."""
+        if error.index < len(head):
+            before = self.cluster.uuid
+            await self.refresh_cluster()
+            if self.cluster.uuid != before:
+                raise Conflict(f"{self._place} is another cluster now, {self.cluster.uuid}") from error
+            return
+        step = steps[error.index - len(head)]
+        guessed = {self.full(o.path) for o in ops if isinstance(o, Set) and o.expect == ANY}
+        guessed |= {self.full(o.path) for o in ops if isinstance(o, Drop) and o.missing_ok}
+        if error.missing and isinstance(step, Insert | Make):
+            folder = step.path.rpartition("/")[0]
+            self._folders_known = {known for known in self._folders_known if not folder.startswith(known)}
+        elif step.path not in guessed or not (error.missing or error.exists):
+            raise Conflict(str(error)) from error
+
+    def _cut(self, result: int | str) -> int | str:
+        return result[len(self._root) :] if isinstance(result, str) else result
+
+    def _folders_emptied(self, ops: Sequence[AnyOp]) -> None:
+        folders = {op.path.rpartition("/")[0] for op in ops if isinstance(op, Drop)}
+        emptied = {f for f in folders if f.rpartition("/")[0] in paths.NESTED}
+        if emptied and not self._emptied:
+            self._spawn(self._tidy())
+        self._emptied |= emptied
+
+    async def _tidy(self) -> None:
+        """Removes service folders without members; a race with a new member is lost by us, or noticed by its writer."""
+        await asyncio.sleep(TIDY_S)
+        folders, self._emptied = self._emptied, set()
+        for folder in folders:
+            path = self.full(folder)
+            node = await self.client.stat(path)
+            if node is not None and not node.children and await self.client.delete(path):
+                self._folders_known.discard(path)
+
+    async def _rebase(self) -> None:
+        """The base takes over what the clock's version counts. The revision stays what it is."""
+        node = await self.client.get(self.full(paths.REVISION))
+        if node is None or node.version < REBASE_AT:
+            return
+        cluster = Cluster(
+            uuid=self.cluster.uuid,
+            schema=self.cluster.schema,
+            base=self.cluster.base + node.version,
+            epoch_base=self.cluster.epoch_base,
+        )
+        steps: tuple[Step, ...] = (
+            Replace(self.full(paths.CLUSTER), encode(cluster), self._cluster_version),
+            Drop(path=self.full(paths.REVISION), expect=node.version),
+            Insert(self.full(paths.REVISION), b""),
+        )
+        try:
+            await self.client.transact(steps)
+        except Conflict:
+            return  # somebody committed meanwhile: the next commit tries again
+        log.info("revision rebased", base=cluster.base)
+        await self.refresh_cluster()
+
+    # --- Store: reading
+
+    async def get(self, path: str) -> Node | None:
+        await self._in_sight()
+        node = await self.client.get(self.full(path))
+        return None if node is None or (not node.data and node.children) else Node(node.data, node.version)
+
+    async def names(self, folder: str) -> tuple[str, ...]:
+        await self._in_sight()
+        return await self.client.children(self.full(folder)) or ()
+
+    async def owned(self, folder: str) -> tuple[str, ...]:
+        names = await self.names(folder)
+        nodes = await asyncio.gather(*(self.client.stat(self.full(f"{folder}/{name}")) for name in names))
+        session = self.connection.value.session
+        return tuple(
+            name for name, node in zip(names, nodes, strict=True) if node is not None and node.owner == session
+        )
+
+    async def sights(self) -> AsyncIterator[Sight]:
+        if self._clock is None:
+            self._clock = ClockFeed(self)
+        async for sight in self._clock.cell.changes():
+            yield sight
+
+    async def follow(self, folder: str) -> AsyncIterator[Mapping[str, Node]]:
+        feed = self._folders.get(folder)
+        if feed is None:
+            feed = self._folders[folder] = FolderFeed(self, folder)
+        feed.users += 1
+        try:
+            async for nodes in feed.cell.changes():
+                if nodes is not None:
+                    yield nodes
+        finally:
+            feed.users -= 1
+            if not feed.users:
+                self._folders.pop(folder, None)
+                await feed.close()
+
+    async def close(self) -> None:
+        feeds = [*self._folders.values(), *([self._clock] if self._clock is not None else [])]
+        await asyncio.gather(*(feed.close() for feed in feeds))
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.client.close()
+
+    async def refresh_cluster(self, watch: Watch | None = None) -> None:
+        """Reads whose registry this is; makes it one when it is none yet. Raises Refused on a foreign schema."""
+        path = self.full(paths.CLUSTER)
+        while (node := await self.client.get(path, watch)) is None:
+            self._folders_known.clear()
+            await self._ensure({self.full(p) for p in (paths.ROOT, paths.EPOCHS, *paths.CLOCKED)})
+            cluster = Cluster(uuid=str(uuid.uuid4()), epoch_base=int(time.time()))
+            if await self.client.create(path, encode(cluster)):
+                log.info("new registry", cluster=cluster.uuid, place=self._place)
+        await self.client.create(self.full(paths.REVISION))
+        cluster = decode(Cluster, node.data, place=path)
+        if abs(cluster.schema - SCHEMA) > 1:
+            raise Refused(f"{self._place} has schema {cluster.schema}, this program works with {SCHEMA}")
+        self.cluster, self._cluster_version = cluster, node.version
+
+    # --- the connection
+
+    def _link_changed(self, link: Link) -> None:
+        before = self.connection.value
+        if self._establishing is not None:
+            self._establishing.cancel()
+            self._establishing = None
+        if not link.up:
+            metrics.in_sight.set(0)
+            self.connection.set(Connection(in_sight=False, session=before.session))
+            if self._clock is not None:
+                self._clock.lose()
+            return
+        if before.session and before.session != link.session:
+            metrics.sessions_lost.inc()
+            log.warning("session lost", place=self._place)
+        self._establishing = self._spawn(self._establish(link.session))
+
+    async def _establish(self, session: str) -> None:
+        attempt = 0
+        self._folders_known.clear()
+        while True:
+            try:
+                await self.refresh_cluster()
+                break
+            except FairleadError as error:
+                log.warning("registry not usable", place=self._place, why=str(error))
+            await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
+            attempt += 1
+        if self.connection.value.session:
+            metrics.reconnects.inc()
+        metrics.in_sight.set(1)
+        self.connection.set(Connection(in_sight=True, session=session))
+
+    async def _in_sight(self) -> None:
+        if self.connection.value.in_sight:
+            return
+        try:
+            async with asyncio.timeout(BLINK_S):
+                async for connection in self.connection.changes():
+                    if connection.in_sight:
+                        return
+        except TimeoutError as error:
+            raise Unavailable(f"{self._place} is out of sight") from error
+
+    def _spawn(self, body: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        async def quiet() -> None:
+            try:
+                await body
+            except FairleadError as error:
+                log.debug("put off", why=str(error))
+
+        task = asyncio.get_running_loop().create_task(quiet())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
