@@ -290,9 +290,10 @@ class Answers:
         """Only packets that come again: no odd case, no options such as cookies."""
         if query.edns is not None and not query.edns.plain:
             return
-        if len(prepared.packets) < PACKETS_PER_ENTRY and query.question[:-4] == query.name:
-            prepared.packets.append(packet[2:])
-            self.fast[packet[2:]] = prepared.next
+        rest = packet[2:]
+        if rest not in self.fast and len(prepared.packets) < PACKETS_PER_ENTRY and query.question[:-4] == query.name:
+            prepared.packets.append(rest)
+            self.fast[rest] = prepared.next
 
     def _drop(self, name: bytes) -> None:
         for prepared in tuple(self._dependents.get(name, ())):

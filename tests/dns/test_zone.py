@@ -1,0 +1,152 @@
+"""The index of names: incremental or afresh, the same."""
+
+from collections.abc import Mapping
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairlead_discovery.records import Agent, Discovery, Framework, Ips, Member
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.naming import Record, Rules, of_task
+from fairlead_dns.decisions.zone import Zone
+from fairlead_dns.names import Names
+from harness.names import authority, member, names, snapshot
+
+APEX = b"\5mesos\0"
+few_members = st.lists(
+    st.builds(
+        lambda number, name, found, ip: member(
+            number, name=name, discovery=Discovery(name=found), ips=Ips(host=(f"10.0.0.{number}",), netinfo=ip)
+        ),
+        st.integers(0, 2),
+        st.sampled_from(["web", "web.shop", "db"]),
+        st.sampled_from(["", "web", "web.shop"]),
+        st.sampled_from([(), ("172.16.0.1",), ("172.16.0.1", "fd00::1")]),
+    ),
+    max_size=4,
+)
+
+
+def state(made: Names) -> tuple[Mapping[bytes, object], Mapping[bytes, int]]:
+    sets = {name: {kind: dict(data) for kind, data in kinds.items()} for name, kinds in made.zone.names.items()}
+    return sets, made.zone.below
+
+
+def copied(each: Snapshot) -> Snapshot:
+    """The same services as other objects, as after a re-read."""
+    return Snapshot(
+        revision=each.revision, trust=each.trust, members={key: dict(ms) for key, ms in each.members.items()}
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(few_members, min_size=1, max_size=5))
+def test_incremental_equals_afresh(history: list[list[Member]]) -> None:
+    """After any history of snapshots the zone is what the last snapshot alone gives."""
+    grown = Names(Rules(), authority())
+    for revision, members in enumerate(history):
+        grown.take_snapshot(copied(snapshot(*members, revision=revision)))
+
+    fresh = Names(Rules(), authority())
+    fresh.take_snapshot(snapshot(*history[-1]))
+    assert state(fresh) == state(grown)
+
+
+@settings(max_examples=100, deadline=None)
+@given(few_members, few_members)
+def test_touched_names_are_all_that_changed(before: list[Member], after: list[Member]) -> None:
+    """Every name whose records or existence changed is reported, so that no cached answer outlives its truth."""
+    made = names(*before)
+    old = {name: (made.zone.exists(name), sorted(map(sorted, made.zone.sets(name).values()))) for name in _all(made)}
+
+    touched = made.sources.take_snapshot(snapshot(*after, revision=2))
+
+    known = set(old) | _all(made)
+    new = {name: (made.zone.exists(name), sorted(map(sorted, made.zone.sets(name).values()))) for name in known}
+    assert {name for name in known if old.get(name, (False, [])) != new[name]} <= touched
+
+
+def _all(made: Names) -> set[bytes]:
+    return set(made.zone.names) | set(made.zone.below)
+
+
+def test_one_changed_service_costs_only_its_own_names() -> None:
+    """With 50 services, a new instance of one touches names of that one and no other."""
+    services = [member(n, name=f"web{n}") for n in range(50)]
+    made = names(*services)
+
+    touched = made.sources.take_snapshot(snapshot(*services, member(60, name="web7")))
+
+    assert touched
+    assert {True} == {b"web7" in name for name in touched}
+
+
+def test_a_shared_record_stays_until_its_last_contributor_goes() -> None:
+    """Two instances on one agent give one address; it goes with the second."""
+    first, second = (member(n, ips=Ips(host=("10.0.0.1",))) for n in (0, 1))
+    made = names(first, second)
+    name = wire.parse_text("web.marathon.mesos")
+    assert name is not None
+
+    made.take_snapshot(snapshot(second, revision=2))
+    one_left = dict(made.zone.sets(name)[wire.A])
+    made.take_snapshot(snapshot(revision=3))
+
+    assert ({b"\n\0\0\1": 1}, False) == (one_left, made.zone.exists(name))
+
+
+def test_names_above_names_exist() -> None:
+    """`_tcp.marathon.mesos` and `marathon.mesos` exist while something stands below, and no longer."""
+    made = names(member())
+    above = [b"\4_tcp\10marathon\5mesos\0", b"\10marathon\5mesos\0"]
+
+    before = [made.zone.exists(name) for name in above]
+    made.take_snapshot(snapshot(revision=2))
+
+    assert ([True, True], [False, False], True) == (
+        before,
+        [made.zone.exists(n) for n in above],
+        made.zone.exists(APEX),
+    )
+
+
+def test_records_that_come_back_leave_nothing_behind() -> None:
+    """Adding and removing the same records empties the zone."""
+    zone, records = Zone(frozenset([APEX])), of_task(member(), Rules())
+
+    zone.apply(added=records)
+    zone.apply(removed=records)
+
+    assert ({}, {}) == (zone.names, zone.below)
+
+
+def test_a_framework_and_a_task_of_one_name_share_it() -> None:
+    """The framework's address goes, the task's stays: they are counted apart."""
+    made = names(member(task=member().task, name="web"))
+    made.take_frameworks({"1": Framework(id="1", name="web.marathon", ip="10.0.0.1")})
+    made.take_frameworks({})
+
+    assert [Record(b"\3web\10marathon\5mesos\0", wire.A, b"\n\0\0\1")] == [
+        r for r in made.zone.records() if r.owner == b"\3web\10marathon\5mesos\0"
+    ]
+
+
+def test_agents_come_and_go() -> None:
+    """`slave.mesos` holds exactly the announced agents."""
+    made = names()
+    agents = {f"a{n}": Agent(id=f"a{n}", host=f"10.0.0.{n}", port=5051, boot_id="b") for n in (1, 2)}
+
+    made.take_agents(agents)
+    made.take_agents({"a2": agents["a2"]})
+
+    assert {b"\n\0\0\2": 1} == made.zone.sets(b"\5slave\5mesos\0")[wire.A]
+
+
+def test_a_snapshot_of_nothing_known_changes_nothing() -> None:
+    """Revision -1 is what a reader gets before it has seen anything: no names are taken from it."""
+    made = Names(Rules(), authority())
+
+    made.take_snapshot(Snapshot(revision=-1, trust=Trust.STALE))
+
+    assert made.answers.trust is None
