@@ -89,9 +89,6 @@ def run_verb(arguments: Sequence[str]) -> int:
         return _fail(str(error), 3)
     except FairleadError as error:
         return _fail(str(error), 1)
-    except BrokenPipeError:  # `fairlead … | head` has read enough
-        sys.stderr.close()
-        return 0
     return result if isinstance(result, int) else 0
 
 

@@ -1,5 +1,6 @@
 """How verbs answer: a table with colours on a terminal, plain columns when piped, JSON when asked for."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +18,12 @@ def show_json(value: object) -> None:
 
 
 def say(text: str) -> None:
-    print(text)  # noqa: T201  # a command's output
+    """One line or several. A reader that has enough (`| head`) ends us, well."""
+    try:
+        print(text)  # noqa: T201  # a command's output
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered goes nowhere
+        raise SystemExit(0) from error
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

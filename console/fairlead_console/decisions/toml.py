@@ -12,7 +12,7 @@ def dump(values: Mapping[str, Any], *, comment: str = "") -> str:
 
 
 def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _string(key)
 
 
 def _value(value: Any) -> str:
@@ -29,5 +29,10 @@ def _scalar(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        return json.dumps(value).replace("\x7f", "\\u007f")  # JSON strings are TOML strings, but for DEL
+        return _string(value)
     raise TypeError(f"TOML does not hold {type(value).__name__}")
+
+
+def _string(text: str) -> str:
+    """JSON's strings are TOML's, but for DEL, and for surrogates where ASCII is wanted."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

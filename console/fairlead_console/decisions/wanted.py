@@ -135,6 +135,7 @@ def _agents(settings: UpSettings, place: Place) -> list[Wanted]:
                 f"agent-{number + 1}",
                 settings.agent_port + number,
                 kind="agent",
+                hostname=f"agent-{number + 1}",  # they play machines: constraints tell them apart by it
                 resources=f"{settings.agent_resources};ports:[{low}-{high}]",
                 dns_address=settings.dns_address if place.root else "",
             ),
@@ -166,7 +167,7 @@ def _name_servers(settings: UpSettings, place: Place) -> list[Wanted]:
             f"dns-{number + 1}",
             http,
             kind="dns",
-            id=f"{place.hostname}-{number + 1}",
+            id=f"{place.hostname}-{http}",
             listen=[f"{LOOPBACK}:{settings.dns_port}"],
             listen_optional=[f"{address}:{port}" for address, port, _ in listen[1:]],
             ttl_s=settings.ttl_s,

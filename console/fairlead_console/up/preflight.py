@@ -82,7 +82,8 @@ def _descriptors(pid: int) -> Iterator[str]:
 
 def check_reachable(data_dir: Path) -> None:
     """As root tasks run as someone else, who must get to their sandboxes. Raises BadSettings naming the folder."""
-    user = os.environ.get("SUDO_USER") or TASK_USER
+    user = os.environ.get("SUDO_USER", "")
+    user = TASK_USER if user in {"", "root"} else user  # as the agent chooses
     try:
         entry = pwd.getpwnam(user)
     except KeyError:

@@ -23,7 +23,7 @@ class Screen:
 
     def step(self, what: str, text: str, *, style: str = "ok") -> None:
         line = Text(f"{time.monotonic() - self._begin_s:6.1f} s  ", style="dim")
-        line.append(f"{what:<12}", style=STYLES[style])
+        line.append(f"{what:<11} ", style=STYLES[style])
         line.append(text)
         self._print(line)
 

@@ -1,0 +1,310 @@
+"""The `fairlead` command against real servers: what it asks, what it prints, how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from console.conftest import Daemons
+from fairlead_console.main import daemon_asked_for, main
+
+APP = {"id": "/shop/web", "cmd": "run", "instances": 2, "tasksRunning": 2, "tasksStaged": 0, "version": "v1"}
+AGENTS = {"slaves": [
+    {"id": "c-S0", "hostname": "agent-1", "pid": "slave(1)@127.0.0.1:5051", "active": True,
+     "resources": {"cpus": 4, "mem": 1024}, "used_resources": {"cpus": 1, "mem": 64}},
+]}  # fmt: skip
+
+
+class Result:
+    """How a run ended, and what it said."""
+
+    def __init__(self, code: int, captured: Any) -> None:
+        self.code, self.out, self.err = code, captured.out, captured.err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def fairlead(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAIRLEAD_DATA_DIR", str(data_dir))
+
+    def run(*words: str) -> Result:
+        capsys.readouterr()
+        return Result(main(words), capsys.readouterr())
+
+    return run
+
+
+def deployed(daemons: Daemons, *, still_running_for: int = 1) -> None:
+    """PUT answers as Marathon, the deployment runs for some looks, then the app is as asked."""
+    looks = iter([[{"id": "d1", "currentStep": 1, "totalSteps": 1}]] * still_running_for)
+    daemons.answers[("PUT", "/v2/apps/shop/web")] = {"version": "v2", "deploymentId": "d1"}
+    daemons.answers[("GET", "/v2/deployments")] = lambda _body: next(looks, [])
+    daemons.answers[("GET", "/v2/apps/shop/web")] = {"app": APP}
+
+
+@pytest.fixture
+def app_file(tmp_path: Path) -> str:
+    file = tmp_path / "app.json"
+    file.write_text('{"id": "/shop/web", "cmd": "run", "instances": 2}')
+    return str(file)
+
+
+# --- apps ------------------------------------------------------------------------------------------------------------
+
+
+def test_deploy_waits_until_the_deployment_is_done(fairlead, daemons: Daemons, app_file: str):
+    """The definition goes as it stands; the end says how many run."""
+    deployed(daemons)
+    result = fairlead("app", "deploy", app_file)
+
+    assert 0 == result.code, result.err
+    assert [{"id": "/shop/web", "cmd": "run", "instances": 2}] == daemons.bodies("PUT")
+    assert "/shop/web: 2 of 2 running" in result.out
+
+
+def test_every_call_carries_the_token(fairlead, daemons: Daemons, app_file: str):
+    """It is read from the data directory, nobody types it."""
+    deployed(daemons)
+    fairlead("app", "deploy", app_file, "--no-wait")
+
+    assert {"Bearer sesame"} == {authorization for *_, authorization in daemons.seen}
+
+
+def test_force_is_passed_on(fairlead, daemons: Daemons, app_file: str):
+    """Marathon's query parameter."""
+    deployed(daemons)
+    fairlead("app", "deploy", app_file, "--force", "--no-wait")
+
+    assert ("PUT", "/v2/apps/shop/web?force=true") == daemons.seen[0][:2]
+
+
+def test_a_deployment_that_is_not_done_in_time_says_why(fairlead, daemons: Daemons, app_file: str):
+    """Exit 1, with the counts and the last failure."""
+    deployed(daemons, still_running_for=1000)
+    failed = {**APP, "tasksRunning": 1, "lastTaskFailure": {"state": "TASK_FAILED", "message": "no such file"}}
+    daemons.answers[("GET", "/v2/apps/shop/web")] = {"app": failed}
+    daemons.answers[("GET", "/fairlead/explain")] = {}
+    result = fairlead("app", "deploy", app_file, "--timeout", "0.3")
+
+    assert 1 == result.code
+    assert "not done after 0 s: step 1 of 1, 1 of 2 running; last task: TASK_FAILED: no such file" in result.err
+
+
+def test_a_refused_definition_is_one_line_in_the_servers_words(fairlead, daemons: Daemons, app_file: str):
+    """The path of the field comes through."""
+    details = [{"path": "/cpus", "errors": ["must be positive"]}]
+    daemons.answers[("PUT", "/v2/apps/shop/web")] = (422, {"message": "Object is not valid", "details": details})
+    result = fairlead("app", "deploy", app_file)
+
+    assert (1, 1) == (result.code, len(result.err.splitlines()))
+    assert "Object is not valid" in result.err
+    assert "/cpus" in result.err
+
+
+@pytest.mark.parametrize(("text", "named"), [("{", "app.json: "), ('{"cmd": "x"}', "id: an app is"), ("7", "id: ")])
+def test_a_file_that_is_no_app_is_exit_2(fairlead, tmp_path: Path, text: str, named: str):
+    """Nothing is asked of any server; the file is named."""
+    file = tmp_path / "app.json"
+    file.write_text(text)
+    result = fairlead("app", "deploy", str(file))
+
+    assert 2 == result.code
+    assert named in result.err
+
+
+def test_a_missing_file_is_exit_2(fairlead):
+    """With its name."""
+    result = fairlead("app", "deploy", "/no/such.json")
+
+    assert (2, "fairlead: /no/such.json: No such file or directory\n") == (result.code, result.err)
+
+
+def test_scaling_what_does_not_exist_creates_nothing(fairlead, daemons: Daemons):
+    """A PUT of `instances` alone would; names alike are offered."""
+    daemons.answers[("GET", "/v2/apps")] = {"apps": [APP]}
+    result = fairlead("app", "scale", "/shop/wep", "3")
+
+    assert 1 == result.code
+    assert "no such app: /shop/wep; did you mean /shop/web?" in result.err
+    assert [] == daemons.bodies("PUT")
+
+
+def test_a_removed_app_is_gone_when_the_verb_returns(fairlead, daemons: Daemons):
+    """The scheduler's 404 is the aim here."""
+    daemons.answers[("DELETE", "/v2/apps/shop/web")] = {"version": "v2", "deploymentId": "d1"}
+    daemons.answers[("GET", "/v2/deployments")] = []
+    result = fairlead("app", "remove", "shop/web")
+
+    assert 0 == result.code, result.err
+
+
+def test_apps_are_listed_plainly_when_piped(fairlead, daemons: Daemons):
+    """Columns, no colours, no frames."""
+    daemons.answers[("GET", "/v2/apps")] = {"apps": [APP]}
+    result = fairlead("app", "list")
+
+    assert ["app", "running", "state", "command"] == result.out.splitlines()[0].split()
+    assert ["/shop/web", "2/2", "running", "run"] == result.out.splitlines()[1].split()
+    assert "\x1b" not in result.out
+
+
+def test_json_is_what_the_server_said(fairlead, daemons: Daemons):
+    """Whole, for programs."""
+    daemons.answers[("GET", "/v2/apps")] = {"apps": [APP]}
+
+    assert [APP] == fairlead("app", "list", "--json").json
+
+
+# --- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def test_draining_asks_the_master_and_waits_for_the_last_task(fairlead, daemons: Daemons):
+    """By host name; Mesos' call with the grace period in nanoseconds."""
+    counts = iter([2, 1])
+    daemons.answers[("GET", "/slaves")] = AGENTS
+    daemons.answers[("POST", "/api/v1")] = None
+    daemons.answers[("GET", "/state")] = lambda _body: {
+        "frameworks": [{"tasks": [{"slave_id": "c-S0", "state": "TASK_RUNNING"}] * next(counts, 0)}]
+    }
+    result = fairlead("node", "drain", "agent-1", "--grace", "60")
+
+    call = {"agent_id": {"value": "c-S0"}, "max_grace_period": {"nanoseconds": 60_000_000_000}}
+    assert [{"type": "DRAIN_AGENT", "drain_agent": call}] == daemons.bodies("POST")
+    assert 0 == result.code, result.err
+    assert ["2 tasks left", "1 tasks left"] == [line.split(", ")[1] for line in result.out.splitlines()[:2]]
+
+
+def test_undraining_reactivates(fairlead, daemons: Daemons):
+    """By a unique beginning of the id."""
+    daemons.answers[("GET", "/slaves")] = AGENTS
+    daemons.answers[("POST", "/api/v1")] = None
+    result = fairlead("node", "undrain", "c-S")
+
+    assert 0 == result.code, result.err
+    assert "REACTIVATE_AGENT" == daemons.bodies("POST")[0]["type"]
+
+
+def test_nodes_are_listed_with_what_is_taken(fairlead, daemons: Daemons):
+    """Of what there is."""
+    daemons.answers[("GET", "/slaves")] = AGENTS
+    daemons.answers[("GET", "/state")] = {"frameworks": []}
+    line = fairlead("node", "list").out.splitlines()[1].split()
+
+    assert ["c-S0", "agent-1", "127.0.0.1:5051", "active", "0", "1/4", "64/1024"] == line
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["/shop/web", "web-shop.marathon.mesos"])
+def test_lookup_shows_addresses_and_ports(fairlead, name: str):
+    """By app id or by name; A and SRV in one answer."""
+    rows = fairlead("lookup", name, "--json").json
+
+    assert {("A", "10.0.0.1"), ("A", "10.0.0.2")} == {(r["type"], r["value"]) for r in rows if r["type"] == "A"}
+    assert ["0 1 31005 web-shop-x.marathon.mesos."] == [r["value"] for r in rows if r["type"] == "SRV"]
+
+
+def test_a_name_that_is_not_there_is_said_in_words(fairlead, daemons: Daemons):
+    """With the one that was probably meant."""
+    records = {"As": {"web-shop.marathon.mesos.": ["10.0.0.1"]}, "SRVs": {}}
+    daemons.answers[("GET", "/v1/axfr")] = {"Records": records}
+    result = fairlead("lookup", "wep-shop.marathon.mesos")
+
+    expected = "wep-shop.marathon.mesos: there is no such name; did you mean web-shop.marathon.mesos?"
+    assert (1, f"fairlead: {expected}\n") == (result.code, result.err)
+
+
+def test_a_type_that_does_not_exist_is_usage(fairlead):
+    """Exit 2."""
+    assert 2 == fairlead("lookup", "/shop/web", "NONSENSE").code
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+def test_status_shows_what_answers_and_what_does_not(fairlead, daemons: Daemons):
+    """A daemon that waits says for what; one that is away is a line, not an error."""
+    daemons.answers[("GET", "/ready")] = (503, {"ready": False, "waits": {"registry": "out of sight"}})
+    daemons.answers[("GET", "/slaves")] = AGENTS
+    shown = fairlead("status", "--json").json
+
+    assert {"not ready"} == {d["state"] for d in shown["daemons"]}
+    assert {"registry: out of sight"} == {d["why"] for d in shown["daemons"]}
+    assert "1 active; cpus 1 of 4; mem 64 of 1024 MB" == shown["summary"]["agents"]
+
+
+def test_nobody_there_is_exit_3(fairlead, daemons: Daemons, monkeypatch: pytest.MonkeyPatch):
+    """The address is named, in one line."""
+    monkeypatch.setenv("FAIRLEAD_SERVICES", "127.0.0.1:1")
+    result = fairlead("app", "list")
+
+    assert (3, 1) == (result.code, len(result.err.splitlines()))
+    assert "http://127.0.0.1:1/v2/apps" in result.err
+
+
+def test_a_data_directory_without_addresses_is_exit_2(fairlead, tmp_path: Path):
+    """When it was named: else the defaults are tried."""
+    result = fairlead("app", "list", "--data-dir", str(tmp_path / "none"))
+
+    assert 2 == result.code
+    assert "addresses.json: not there" in result.err
+
+
+def test_a_mistyped_verb_is_exit_2_with_the_right_one(fairlead):
+    """Daemons count as verbs."""
+    assert (2, "fairlead: no such verb: mastre; did you mean master? (see fairlead --help)\n") == (
+        (result := fairlead("mastre")).code,
+        result.err,
+    )
+
+
+def test_an_unknown_option_is_one_line(fairlead):
+    """Exit 2, with where help is."""
+    result = fairlead("app", "list", "--nope")
+
+    assert (2, 1) == (result.code, len(result.err.splitlines()))
+    assert "fairlead app list --help" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "daemon"),
+    [
+        (["master", "--check"], "master"),
+        (["registry"], "registry"),
+        (["registry", "--config", "x"], "registry"),
+        (["registry", "tree"], ""),
+        (["registry", "--help"], ""),
+        (["app", "list"], ""),
+        ([], ""),
+    ],
+)
+def test_daemons_and_verbs_are_told_apart(words: list[str], daemon: str):
+    """`registry` is both: its verbs are verbs, all else is the process."""
+    assert daemon == daemon_asked_for(words)
+
+
+def test_help_loads_no_server_library():
+    """The command starts fast: neither aiohttp nor kazoo nor the daemons are loaded for it."""
+    script = (
+        "import sys; from fairlead_console.main import main; main(['app', '--help'])\n"
+        "print([m for m in ('aiohttp', 'kazoo', 'dnslib', 'jinja2', 'fairlead_core') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+    assert "[]" == out.splitlines()[-1]
+
+
+def test_output_into_a_closed_pipe_is_no_error(data_dir: Path, daemons: Daemons):
+    """`fairlead app list | head -1`."""
+    daemons.answers[("GET", "/v2/apps")] = {"apps": [APP] * 3000}
+    words = f"{sys.executable} -m fairlead_console app list --data-dir {data_dir} | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", words], capture_output=True, text=True, check=False)
+
+    assert (0, "") == (done.returncode, done.stderr)
