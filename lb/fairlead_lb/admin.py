@@ -1,0 +1,148 @@
+"""The admin pages: `/status` for people and verbs, marathon-lb's `/_haproxy_…`, HAProxy's own statistics."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from fairlead_daemon.errors import Unavailable
+from fairlead_daemon.web import json_response
+from fairlead_lb.adapters.store import Store
+from fairlead_lb.controller import Controller, State
+from fairlead_lb.decisions import render
+from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.values import Admin, Slot
+
+
+def add_pages(app: web.Application, controller: Controller, store: Store, stop: Callable[[], None]) -> None:
+    """`stop` ends the daemon and HAProxy with it."""
+    pages = Pages(controller, store, stop)
+    app.router.add_get("/status", pages.status)
+    app.router.add_get("/_haproxy_health_check", pages.health_check)
+    app.router.add_get("/_haproxy_getconfig", pages.config)
+    app.router.add_get("/_haproxy_getvhostmap", pages.vhosts)
+    app.router.add_get("/_haproxy_getappmap", pages.apps)
+    app.router.add_get("/_haproxy_getpids", pages.pids)
+    app.router.add_get("/haproxy", pages.stats)
+    app.router.add_post("/fairlead/stop", pages.stop)
+
+
+class Pages:
+    def __init__(self, controller: Controller, store: Store, stop: Callable[[], None]) -> None:
+        self._controller = controller
+        self._store = store
+        self._stop = stop
+
+    async def status(self, _request: web.Request) -> web.Response:
+        return json_response(status_of(self._controller))
+
+    async def health_check(self, _request: web.Request) -> web.Response:
+        """marathon-lb's: 200 while HAProxy runs."""
+        if not self._controller.supervisor.alive:
+            raise Unavailable("haproxy does not run")
+        return _text("OK")
+
+    async def config(self, _request: web.Request) -> web.Response:
+        return _text(self._store.live_text())
+
+    async def vhosts(self, _request: web.Request) -> web.Response:
+        return _text(render.map_text(self._serving().maps.hosts))
+
+    async def apps(self, _request: web.Request) -> web.Response:
+        backends = self._controller.state.wanted.backends
+        return _text("".join(f"/{b.app.strip('/')} {name}\n" for name, b in backends.items() if b.app))
+
+    async def pids(self, _request: web.Request) -> web.Response:
+        now = self._controller.supervisor.processes
+        return _text("".join(f"{pid}\n" for pid in (now.worker, *now.old) if pid))
+
+    async def stats(self, _request: web.Request) -> web.Response:
+        """HAProxy's statistics, always as CSV."""
+        return _text(await self._controller.supervisor.show_stat(self._serving().structure))
+
+    async def stop(self, _request: web.Request) -> web.Response:
+        self._stop()
+        return json_response({"stopping": True}, status=202)
+
+    def _serving(self) -> Serving:
+        if self._controller.state.serving is None:
+            raise Unavailable("haproxy has not been read yet")
+        return self._controller.state.serving
+
+
+def _text(text: str) -> web.Response:
+    return web.Response(text=text, content_type="text/plain")
+
+
+def status_of(controller: Controller) -> dict[str, Any]:
+    state, now = controller.state, controller.supervisor.processes
+    snapshot, progress = state.snapshot, state.progress
+    return {
+        "applied_revision": progress.applied_revision if progress is not None else None,
+        "revision": snapshot.revision if snapshot is not None else None,
+        "busy": list(progress.busy) if progress is not None else [],
+        "trust": str(snapshot.trust) if snapshot is not None else "unknown",
+        "age_s": round(age_s(state), 1),
+        "frozen": state.frozen,
+        "haproxy": {
+            "running": controller.supervisor.alive,
+            "master_pid": now.master,
+            "worker_pid": now.worker,
+            "old_worker_pids": list(now.old),
+            "generation": state.serving.structure.generation if state.serving else None,
+        },
+        "reloads": state.reloads,
+        "reload_due": list(state.pending),
+        "last_error": state.last_error,
+        "refused": dict(sorted(state.wanted.refused.items())),
+        "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
+        "services": services_of(state),
+    }
+
+
+def age_s(state: State) -> float:
+    """How long ago what is served was last known to be true."""
+    if state.snapshot is None or not state.frozen:
+        return 0.0
+    return state.snapshot.age_s + max(0.0, time.monotonic() - state.snapshot_at)
+
+
+def services_of(state: State) -> list[dict[str, Any]]:
+    serving = state.serving
+    if serving is None:
+        return []
+    by_backend: dict[str, list[str]] = {}
+    for key, backend in serving.maps.hosts.items():
+        by_backend.setdefault(backend, []).append(key.removesuffix("/"))
+    ports = {backend: int(port) for port, backend in serving.maps.ports.items()}
+    return [
+        {
+            "service": key.service,
+            "port_index": key.index,
+            "backend": name,
+            "mode": serving.structure.shapes[name].mode,
+            "service_port": ports.get(name, 0),
+            "hosts": by_backend.get(name, []),
+            "servers": [_server(p, s) for p, s in serving.slots.get(name, {}).items() if not s.empty],
+            "slots": len(serving.slots.get(name, {})),
+        }
+        for name, key in sorted(serving.structure.owners.items())
+    ]
+
+
+def _server(place: str, slot: Slot) -> Mapping[str, Any]:
+    return {
+        "slot": place,
+        "task": slot.task,
+        "host": slot.host,
+        "port": slot.port,
+        "state": _state_of(slot),
+        "weight": slot.weight,
+        "sessions": slot.used,
+    }
+
+
+def _state_of(slot: Slot) -> str:
+    """`ready` gets new requests; `down` would, but its check failed; `drain` and `maint` do not."""
+    return "down" if slot.admin is Admin.READY and not slot.up else str(slot.admin)

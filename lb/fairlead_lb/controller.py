@@ -1,0 +1,489 @@
+"""The loop: take a snapshot, decide, tell HAProxy, read back, report. One task owns all of its state."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from fairlead_daemon.errors import Refused, Unavailable
+from fairlead_daemon.logs import Log
+from fairlead_discovery.records import Leaving, Progress
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb import metrics
+from fairlead_lb.adapters import ports
+from fairlead_lb.adapters.store import Store
+from fairlead_lb.decisions import change as changes
+from fairlead_lb.decisions import pace, picture, render, routes
+from fairlead_lb.decisions import slots as slot_plans
+from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
+from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, SetAddress
+from fairlead_lb.decisions.progress import Session, progress
+from fairlead_lb.decisions.values import Admin, Key, Picture, Shape, Slot, Structure
+from fairlead_lb.supervisor import Supervisor, free_for_hosts
+
+log = Log("lb")
+ROUNDS = 4  # apply and read back; more means HAProxy does not do as told
+SAVE_S = 1.0
+AUDIT_S = 10.0
+OLD_WORKERS_S = 1.0
+RETRY_S = 0.2
+REFUSED_RELOAD_S = 5.0
+
+
+@dataclass(slots=True)
+class Times:
+    """Monotonic seconds; 0 is long ago."""
+
+    arrived: float = 0.0
+    reload_not_before: float = 0.0
+    saved: float = 0.0
+    audited: float = 0.0
+    drains_looked: float = 0.0
+    drains_since: float = 0.0
+    old_looked: float = 0.0
+
+
+@dataclass(slots=True)
+class State:
+    """What pages and the reporter read; only the controller writes it."""
+
+    snapshot: Snapshot | None = None
+    snapshot_at: float = 0.0
+    frozen: str = ""
+    """Why HAProxy is left as it is, "" when it is not."""
+    wanted: routes.Wanted = field(default_factory=routes.Wanted)
+    serving: Serving | None = None
+    progress: Progress | None = None
+    reloads: int = 0
+    last_error: str = ""
+    taken: Mapping[int, str] = field(default_factory=dict)
+    pending: tuple[str, ...] = ()
+    """Why a reload is due."""
+    refused_shapes: dict[tuple[Key, Shape], str] = field(default_factory=dict)
+
+
+class Controller:
+    """`serve_first()`, then `run()`; `offer(snapshot)` from whoever follows the registry."""
+
+    def __init__(self, supervisor: Supervisor, store: Store, around: Surroundings, derived: routes.Derive) -> None:
+        self.state = State()
+        self.supervisor = supervisor
+        supervisor.died = self.wake
+        self.around = around
+        self.reported = asyncio.Event()
+        self._store = store
+        self._derived = derived
+        self._wake = asyncio.Event()
+        self._times = Times()
+        self._settled: changes.Settled = {}
+        self._tasks: dict[tuple[str, str], tuple[str, int, str]] = {}
+        self._newest: Snapshot | None = None
+        self._live_seen = False
+        self._unsaved = False
+        self._deaf = False
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def offer(self, snapshot: Snapshot) -> None:
+        """The newest snapshot counts; one that came before it was looked at is skipped."""
+        if self._newest is None:
+            self._times.arrived = time.monotonic()
+        self._newest = snapshot
+        self._wake.set()
+
+    # --- start ---------------------------------------------------------------------------------------------------
+
+    async def serve_first(self) -> None:
+        """HAProxy serves when this returns: adopted, or started as it was, or empty. Raises BadSettings."""
+        last = self._store.picture()
+        self._tasks = {(b, s): (host, port, task) for (b, s, host, port), task in self._store.noted().items()}
+        if await self.supervisor.adopt():
+            if last is not None and await self.supervisor.serves(last):
+                await self._read(last.structure)
+            return
+        if last is not None and await self.supervisor.start_from_disk():
+            await self._read(last.structure)
+            return
+        empty = Picture(structure=Structure(frame=self.around.frame))
+        free_for_hosts(empty.structure)
+        await self._start(self._bindable(last or empty))
+
+    async def _start(self, wanted: Picture) -> None:
+        started = await self.supervisor.start(wanted)
+        await self._read(started.structure)
+
+    def _bindable(self, wanted: Picture) -> Picture:
+        """On the ports that nobody else holds now."""
+        asked = picture.ports_to_bind(wanted.maps, replace(self.around, taken_ports=frozenset()))
+        self._note_taken(ports.taken(self.around.frame.host, sorted(asked)))
+        return picture.rebound(wanted, self.around)
+
+    def _note_taken(self, taken: Mapping[int, str]) -> None:
+        if set(taken) - set(self.state.taken):
+            log.warning("service ports held by other processes", ports=" ".join(map(str, sorted(taken)))[:200])
+        self.state.taken = taken
+        self.around = replace(self.around, taken_ports=frozenset(taken))
+        metrics.TAKEN_PORTS.set(len(taken))
+
+    # --- loop ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        while True:
+            wait_s = self._until_next()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._cycle()
+                self._deaf = False
+            except (Unavailable, Refused) as error:
+                self._failed(error)
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
+
+    def _failed(self, error: Exception) -> None:
+        """HAProxy died, is reloading, or does not answer: read all of it again next time."""
+        self.state.last_error = str(error)
+        self._settled = {}
+        if not self._deaf:
+            log.warning("haproxy is not reached", reason=str(error))
+        self._deaf = True
+
+    async def _cycle(self) -> None:
+        if not self.supervisor.alive:
+            await self._revive()
+        self._decide()
+        if self.state.serving is None:
+            await self._adopt_unknown()
+        await self._look_at_old_workers()
+        await self._look_at_drains()
+        if time.monotonic() - self._times.audited > AUDIT_S or self._deaf:
+            await self._audit()
+        found = await self._apply()
+        if isinstance(found, Reload):
+            found = await self._reload_when_due(found)
+        self._report(found)
+        self._save_when_due()
+
+    async def _revive(self) -> None:
+        serving = self.state.serving
+        last = picture.current_picture(serving) if serving is not None else self._store.picture()
+        last = last or Picture(structure=Structure(frame=self.around.frame))
+        try:
+            await self._start(last)
+        except Refused as error:  # a port of it was taken meanwhile
+            log.warning("haproxy does not start as it was", reason=str(error))
+            await self._start(self._bindable(last))
+
+    async def _adopt_unknown(self) -> None:
+        """A running HAProxy whose configuration we do not know: reload ours over it, once we have one."""
+        if self._live_seen:
+            self.state.serving = Serving(structure=Structure(frame=self.around.frame))
+
+    # --- deciding ------------------------------------------------------------------------------------------------
+
+    def _decide(self) -> None:
+        """Takes the newest snapshot, if it may be believed: what is stale or held changes nothing that serves."""
+        snapshot, self._newest = self._newest, None
+        if snapshot is None:
+            return
+        self.state.snapshot, self.state.snapshot_at = snapshot, time.monotonic()
+        serving = self.state.serving
+        nothing_serves = serving is not None and not serving.structure.owners
+        if snapshot.trust is not Trust.LIVE and (self._live_seen or not nothing_serves):
+            self.state.frozen = f"{snapshot.trust}: {snapshot.why or 'the registry is out of sight'}"
+            return
+        self.state.frozen = ""
+        self._live_seen = self._live_seen or snapshot.trust is Trust.LIVE
+        self._want(snapshot)
+
+    def _want(self, snapshot: Snapshot) -> None:
+        serving = self.state.serving
+        in_use = {*(serving.structure.owners if serving else ()), *self.supervisor.names_of_old}
+        frame = self.around.frame
+        rules = routes.Rules(
+            reserved_ports={frame.http_port, frame.https_port} - {0},
+            names_in_use=in_use,
+            refused_shapes=self.state.refused_shapes,
+        )
+        last = self.state.wanted
+        if not last.names and serving is not None:
+            last = replace(last, names=dict(serving.structure.owners), maps=serving.maps)
+        self.state.wanted = routes.wanted(snapshot, last, rules, self._derived)
+        metrics.REFUSED.set(len(self.state.wanted.refused))
+        self._recognise()
+
+    def _recognise(self) -> None:
+        """Slots of an adopted HAProxy whose task nobody noted are known by their address from now on."""
+        serving = self.state.serving
+        for name, backend in self.state.wanted.backends.items() if serving else ():
+            slots = serving.slots.get(name, {}) if serving else {}
+            if any(not s.task and not s.empty for s in slots.values()):
+                for place, server in slot_plans.recognised(backend, slots).items():
+                    self._tasks[name, place] = (server.host, server.port, server.task)
+                self._replace_slots(name, {p: self._named(name, p, s) for p, s in slots.items()})
+
+    def _named(self, backend: str, place: str, slot: Slot) -> Slot:
+        return msgspec.structs.replace(slot, task="" if slot.empty else self._known(backend, place, slot))
+
+    def _known(self, backend: str, place: str, slot: Slot) -> str:
+        host, port, task = self._tasks.get((backend, place), ("", 0, ""))
+        return task if (host, port) == (slot.host, slot.port) else ""
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def _read(self, structure: Structure) -> None:
+        self._settled = {}
+        self.state.serving = await self.supervisor.read(structure, self._known)
+        self._times.audited = time.monotonic()
+        self._recognise()
+
+    async def _audit(self) -> None:
+        """Someone else may have changed HAProxy by its socket, or a command was lost: what differs is applied again."""
+        before = self.state.serving
+        if before is None:
+            return
+        await self._read(before.structure)
+        now = self.state.serving
+        assert now is not None
+        changed = sum(
+            _places(before.slots[name]) != _places(slots) for name, slots in now.slots.items() if name in before.slots
+        )
+        if changed or now.maps != before.maps:
+            metrics.REPAIRS.inc(changed + (now.maps != before.maps))
+            log.warning("haproxy was changed by someone else", backends=changed, maps=now.maps != before.maps)
+        metrics.HAPROXY.read(await self.supervisor.show_stat(now.structure))
+
+    async def _look_at_old_workers(self) -> None:
+        now = time.monotonic()
+        if self.supervisor.processes.old and now - self._times.old_looked > OLD_WORKERS_S:
+            self._times.old_looked = now
+            await self.supervisor.read_old()
+
+    def _draining(self) -> list[str]:
+        slots = self.state.serving.slots if self.state.serving is not None else {}
+        return [name for name, there in slots.items() if any(_leaves(slot) for slot in there.values())]
+
+    async def _look_at_drains(self) -> None:
+        names, now = self._draining(), time.monotonic()
+        if not names:
+            self._times.drains_since = now
+            return
+        if now - self._times.drains_looked < pace.poll_s(now - self._times.drains_since):
+            return
+        self._times.drains_looked = now
+        await self.supervisor.read_old()
+        await self._read_backends(names)
+        await self._tidy(names)
+
+    async def _tidy(self, names: Iterable[str]) -> None:
+        """One step of quarantine a look: the next wants connections counted after it."""
+        serving, wanted = self.state.serving, self.state.wanted
+        assert serving is not None
+        only = replace(serving, slots={n: serving.slots[n] for n in names})
+        commands = [c for p in changes.plans(only, wanted, {}).values() for c in p.tidies]
+        if commands:
+            await self._perform(commands)
+
+    async def _read_backends(self, names: Iterable[str]) -> None:
+        serving = self.state.serving
+        assert serving is not None
+        for name, slots in (await self.supervisor.read_backends(serving.structure, sorted(names), self._known)).items():
+            self._replace_slots(name, slots)
+
+    def _replace_slots(self, name: str, slots: Mapping[str, Slot]) -> None:
+        serving = self.state.serving
+        assert serving is not None
+        self.state.serving = replace(serving, slots={**serving.slots, name: slots})
+
+    # --- acting --------------------------------------------------------------------------------------------------
+
+    async def _apply(self) -> Nothing | RuntimeCommands | Reload:
+        """Tells and reads back until HAProxy routes as wanted; what is left is quarantine, or a reload."""
+        if self.state.serving is None or self.state.wanted.revision < 0:
+            return Nothing()
+        objections: list[str] = []
+        for _ in range(ROUNDS):
+            plans = changes.plans(self.state.serving, self.state.wanted, self._settled)
+            found = changes.change(self.state.serving, self.state.wanted, self.around, plans)
+            self._settled = changes.settle(self.state.serving, self.state.wanted, plans, self._settled)
+            commands = () if isinstance(found, Nothing) else found.routing_commands
+            if not commands:
+                return found
+            objections = await self._perform(commands)
+        raise Unavailable(f"haproxy does not do as told: {'; '.join(objections)[:300] or 'no objection'}")
+
+    async def _perform(self, commands: Iterable[Command]) -> list[str]:
+        serving = self.state.serving
+        assert serving is not None
+        ordered = list(commands)
+        for command in ordered:
+            if isinstance(command, SetAddress):
+                self._tasks[command.backend, command.slot] = (command.host, command.port, command.task)
+        objections = await self.supervisor.perform(serving.structure, ordered)
+        self._unsaved = True
+        await self._read_backends({c.backend for c in ordered if not isinstance(c, MapEntry | MapWhole)})
+        if maps := sorted({c.map for c in ordered if isinstance(c, MapEntry | MapWhole)}):
+            await self._read_maps(maps)
+        return objections
+
+    async def _read_maps(self, names: list[str]) -> None:
+        serving = self.state.serving
+        assert serving is not None
+        found = await self.supervisor.read_maps(serving.structure, names)
+        self.state.serving = replace(serving, maps=msgspec.structs.replace(serving.maps, **found))
+
+    async def _reload_when_due(self, found: Reload) -> Nothing | RuntimeCommands | Reload:
+        self.state.pending = found.reasons
+        if time.monotonic() < self._times.reload_not_before:
+            return found
+        serving = self.state.serving
+        assert serving is not None
+        self._probe(serving.structure)
+        candidate = picture.wanted_picture(serving, self.state.wanted, self.around)
+        try:
+            candidate = await self.supervisor.try_out(candidate)
+        except Refused as error:
+            await self._blame(candidate, error)
+            return found
+        try:
+            await self.supervisor.swap(candidate)
+        except Refused as error:
+            self._not_reloaded(error)
+            return found
+        await self._reloaded(candidate, found)
+        return await self._apply()
+
+    async def _reloaded(self, candidate: Picture, found: Reload) -> None:
+        self.state.reloads += 1
+        self.state.pending = ()
+        self.state.last_error = ""
+        metrics.RELOADS.labels("done").inc()
+        log.info("structure changed", reasons="; ".join(found.reasons)[:300])
+        for backend, slots in candidate.slots.items():
+            self._tasks |= {(backend, p): (s.host, s.port, s.task) for p, s in slots.items()}
+        self._times.reload_not_before = time.monotonic() + pace.reload_pause_s(len(self.supervisor.processes.old))
+        self._unsaved = False
+        await self._read(candidate.structure)
+
+    def _probe(self, running: Structure) -> None:
+        """Ports HAProxy does not hold yet."""
+        asked = picture.ports_to_bind(self.state.wanted.maps, replace(self.around, taken_ports=frozenset()))
+        same = running.frame.host == self.around.frame.host
+        held = {p for low, high in running.binds for p in range(low, high + 1)} if same else set()
+        self._note_taken(ports.taken(self.around.frame.host, sorted(asked - held)))
+
+    async def _blame(self, candidate: Picture, error: Refused) -> None:
+        """Finds the tenants whose fragments HAProxy refuses by themselves; their last good ones stay."""
+        metrics.RELOADS.labels("refused").inc()
+        self._not_reloaded(error)
+        if await self._refused(render.config_of(candidate, [])):
+            return  # it is nobody's route
+        running = self.state.serving.structure if self.state.serving else candidate.structure
+        new = [n for n, s in candidate.structure.shapes.items() if running.shapes.get(n) != s]
+        faulty = {
+            name: why
+            for name in new
+            if (why := await self._refused(render.config_of(candidate, [render.backend(candidate, name)])))
+        }
+        for name, why in (faulty or dict.fromkeys(new, str(error))).items():
+            owner, shape = candidate.structure.owners[name], candidate.structure.shapes[name]
+            self.state.refused_shapes[owner, shape] = why
+            log.warning("route refused by haproxy", service=owner.service, reason=why)
+        if new and self.state.snapshot is not None:
+            self._want(self.state.snapshot)
+            self._times.reload_not_before = 0.0
+            self._wake.set()
+
+    async def _refused(self, text: str) -> str:
+        """HAProxy's words against it, "" when it takes it."""
+        try:
+            await self.supervisor.check(text)
+        except Refused as error:
+            return str(error)
+        return ""
+
+    def _not_reloaded(self, error: Refused) -> None:
+        self.state.last_error = str(error)
+        self._times.reload_not_before = time.monotonic() + REFUSED_RELOAD_S
+        log.error("reload refused; haproxy serves as before", reason=str(error))
+
+    # --- reporting -----------------------------------------------------------------------------------------------
+
+    def _report(self, found: Nothing | RuntimeCommands | Reload) -> None:
+        """The revision counts as applied once HAProxy was read back to route by it; until then the last one stands."""
+        applied = not isinstance(found, Reload) and self.state.serving is not None and self._live_seen
+        last = self.state.progress
+        revision = self.state.wanted.revision if applied else last.applied_revision if last is not None else -1
+        if revision < 0 or self.state.snapshot is None:
+            return
+        if applied:
+            self.state.pending = ()
+            if self._times.arrived:
+                metrics.APPLY.observe(time.monotonic() - self._times.arrived)
+                self._times.arrived = 0.0
+        now = progress(revision, self._leaving(), self._sessions())
+        if now != last:
+            self.state.progress = now
+            self.reported.set()
+        self._measure(now)
+
+    def _leaving(self) -> Mapping[str, Leaving]:
+        return self.state.snapshot.leaving if self.state.snapshot is not None else {}
+
+    def _sessions(self) -> Iterable[Session]:
+        serving = self.state.serving
+        owners = {**self.state.wanted.names, **(serving.structure.owners if serving else {})}
+        for backend, slots in serving.slots.items() if serving else ():
+            service = owners[backend].service if backend in owners else ""
+            for slot in slots.values():
+                if slot.used and _leaves(slot):
+                    yield Session(service=service, task=slot.task, used=slot.used)
+        for (backend, place), used in self.supervisor.old_used.items():
+            if used and (serving is None or backend not in serving.slots):
+                service = owners[backend].service if backend in owners else ""
+                yield Session(service=service, task=self._tasks.get((backend, place), ("", 0, ""))[2], used=used)
+
+    def _measure(self, now: Progress) -> None:
+        metrics.APPLIED.set(now.applied_revision)
+        metrics.BUSY.set(len(now.busy))
+        metrics.OLD_WORKERS.set(len(self.supervisor.processes.old))
+        slots = self.state.serving.slots if self.state.serving else {}
+        metrics.BACKENDS.set(len(slots))
+
+    def _save_when_due(self) -> None:
+        """So that a fresh start, also one without us, comes up with today's servers."""
+        serving = self.state.serving
+        if self._unsaved and serving is not None and time.monotonic() - self._times.saved > SAVE_S:
+            now = picture.current_picture(serving)
+            self._store.write_live(now, render.config(now))
+            self._times.saved = time.monotonic()
+            self._unsaved = False
+
+    def _until_next(self) -> float:
+        now = time.monotonic()
+        waits = [AUDIT_S]
+        if self._draining():
+            waits.append(self._times.drains_looked + pace.poll_s(now - self._times.drains_since) - now)
+        if self.supervisor.processes.old:
+            waits.append(OLD_WORKERS_S)
+        if self._unsaved:
+            waits.append(self._times.saved + SAVE_S - now)
+        if self.state.pending:
+            waits.append(self._times.reload_not_before - now)
+        return max(0.001, min(waits))
+
+
+def _leaves(slot: Slot) -> bool:
+    """In quarantine: neither serving nor empty."""
+    return slot.admin is not Admin.READY and not slot.empty
+
+
+def _places(slots: Mapping[str, Slot]) -> list[tuple[str, int, Admin, int]]:
+    return [(s.host, s.port, s.admin, s.weight) for s in slots.values()]

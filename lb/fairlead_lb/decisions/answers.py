@@ -1,0 +1,112 @@
+"""What HAProxy says on its sockets, as values. Raises Unavailable when it is not what 2.6 and later say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fairlead_daemon.errors import Unavailable
+from fairlead_lb.decisions.values import Admin, Slot
+
+MAINT_FLAGS = 0x01 | 0x02 | 0x20 | 0x40  # forced, inherited, by DNS, by hostname; 0x04 only says the file had it
+DRAIN_FLAGS = 0x08 | 0x10
+RUNNING = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """`show proc`: the master, the serving worker (0: none yet), workers that finish old sessions."""
+
+    master: int
+    worker: int = 0
+    old: tuple[int, ...] = ()
+    reloads: int = 0
+    failed: int = 0
+
+
+def split(text: str) -> list[str]:
+    """One answer a command: each ends with an empty line."""
+    answers: list[str] = []
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if line:
+            lines.append(line)
+        else:
+            answers.append("\n".join(lines))
+            lines = []
+    if lines:
+        answers.append("\n".join(lines))
+    return answers
+
+
+def processes(text: str) -> Processes:
+    """`10809 master 1 [failed: 0] 0d00h00m49s 2.6.12`, `# workers`, `11465 worker 0 …`, `# old workers` …"""
+    section, found, current, old = "", None, 0, []
+    for line in text.splitlines():
+        fields = line.split()
+        if line.startswith("#"):
+            section = line.strip("# ")
+        elif len(fields) >= 3 and fields[1] == "master":
+            failed = line.partition("[failed:")[2].partition("]")[0].strip()
+            found = (int(fields[0]), int(fields[2]), int(failed or 0))
+        elif len(fields) >= 2 and fields[1] == "worker" and section == "workers":
+            current = int(fields[0])
+        elif len(fields) >= 2 and fields[1] == "worker":
+            old.append(int(fields[0]))
+    if found is None:
+        raise Unavailable(f"haproxy: no master in the answer to show proc: {text[:80]!r}")
+    return Processes(master=found[0], worker=current, old=tuple(old), reloads=found[1], failed=found[2])
+
+
+def servers_state(text: str) -> Mapping[str, Mapping[str, Slot]]:
+    """`show servers state [B]`, without `used` and `task`: backend -> slot name -> slot."""
+    found: dict[str, dict[str, Slot]] = {}
+    columns: Mapping[str, int] = {}
+    for line in text.splitlines():
+        if line.startswith("# "):
+            columns = {name: place for place, name in enumerate(line[2:].split())}
+        elif columns and len(fields := line.split()) > columns["srv_port"]:
+            flags = int(fields[columns["srv_admin_state"]])
+            found.setdefault(fields[columns["be_name"]], {})[fields[columns["srv_name"]]] = Slot(
+                host=fields[columns["srv_addr"]],
+                port=int(fields[columns["srv_port"]]),
+                admin=_admin(flags),
+                weight=int(fields[columns["srv_uweight"]]),
+                up=int(fields[columns["srv_op_state"]]) == RUNNING,
+            )
+    return found
+
+
+def _admin(flags: int) -> Admin:
+    if flags & MAINT_FLAGS:
+        return Admin.MAINT
+    return Admin.DRAIN if flags & DRAIN_FLAGS else Admin.READY
+
+
+def servers_conn(text: str) -> Mapping[tuple[str, str], int]:
+    """`show servers conn [B]`: (backend, slot name) -> connections in use now."""
+    found: dict[tuple[str, str], int] = {}
+    place = 6
+    for line in text.splitlines():
+        fields = line.split()
+        if line.startswith("#"):
+            place = fields.index("used_cur") - 1  # the header has its `#` apart
+        elif len(fields) > place and "/" in fields[0]:
+            backend, _, slot = fields[0].partition("/")
+            found[backend, slot] = int(fields[place])
+    return found
+
+
+def map_entries(text: str) -> Mapping[str, str]:
+    """`show map F`: key -> value; of duplicates the first, which is the one HAProxy takes."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        fields = line.split(" ", 2)
+        if len(fields) == 3 and fields[0].startswith("0x"):
+            found.setdefault(fields[1], fields[2])
+    return found
+
+
+def new_map_version(text: str) -> int:
+    head, _, number = text.partition("New version created:")
+    if head or not number.strip().isdigit():
+        raise Unavailable(f"haproxy: prepare map: {text[:80]}")
+    return int(number)

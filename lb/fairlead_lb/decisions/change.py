@@ -1,0 +1,147 @@
+"""What leads from what HAProxy serves to what it shall serve: nothing, runtime commands, or a reload."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fairlead_lb.decisions import slots as slot_plans
+from fairlead_lb.decisions.commands import Command, MapCommand, MapEntry, MapWhole, ServerCommand
+from fairlead_lb.decisions.routes import Wanted
+from fairlead_lb.decisions.values import Backend, Frame, Maps, Slots, Structure, bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What HAProxy has, read back from it."""
+
+    structure: Structure
+    slots: Mapping[str, Slots] = field(default_factory=dict)
+    maps: Maps = field(default_factory=Maps)
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """HAProxy serves what is wanted, and no slot is in quarantine that could leave it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeCommands:
+    """`routing` turn requests where they shall go: bring servers, turn the maps, take servers away, in this order.
+    `tidies` lead slots through quarantine; requests do not notice.
+    """
+
+    routing_commands: tuple[Command, ...] = ()
+    tidies: tuple[ServerCommand, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """`reasons` cannot be had at run time; the commands can, and need not wait for it."""
+
+    reasons: tuple[str, ...]
+    routing_commands: tuple[Command, ...] = ()
+    tidies: tuple[ServerCommand, ...] = ()
+
+
+Settled = Mapping[str, tuple[object, Slots]]
+"""Backends found to need nothing: (the wanted backend, the slots) they were found with, compared by identity."""
+Plans = Mapping[str, slot_plans.SlotPlan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What else decides over structure: our settings, and the ports HAProxy may bind."""
+
+    frame: Frame
+    service_ports: tuple[int, int]
+    taken_ports: frozenset[int] = frozenset()
+
+
+def plans(serving: Serving, wanted: Wanted, settled: Settled) -> Plans:
+    """By backend; the settled ones are left out. Slots read again are other objects, and looked at again."""
+    found: dict[str, slot_plans.SlotPlan] = {}
+    for name, slots in serving.slots.items():
+        backend = _owned(serving.structure, wanted, name)
+        seen = settled.get(name)
+        if seen is None or seen[0] is not backend or seen[1] is not slots:
+            found[name] = slot_plans.plan(backend, name, slots, wanted.dead)
+    return found
+
+
+def settle(serving: Serving, wanted: Wanted, plans: Plans, settled: Settled) -> Settled:
+    """What the next `plans` may leave out: what was left out now, and what needed nothing."""
+    return {
+        name: (_owned(serving.structure, wanted, name), slots)
+        for name, slots in serving.slots.items()
+        if (name not in plans and name in settled) or (name in plans and plans[name] == NOTHING_TO_DO)
+    }
+
+
+NOTHING_TO_DO = slot_plans.SlotPlan()
+
+
+def change(serving: Serving, wanted: Wanted, around: Surroundings, plans: Plans) -> Nothing | RuntimeCommands | Reload:
+    reasons = list(_structural(serving.structure, wanted, around))
+    reasons += [f"backend {n} needs {len(p.homeless)} more slots" for n, p in plans.items() if p.homeless]
+    brings = [c for p in plans.values() for c in p.brings]
+    takes = [c for p in plans.values() for c in p.takes]
+    tidies = tuple(c for p in plans.values() for c in p.tidies)
+    routing = (*brings, *_map_commands(serving, wanted), *takes)
+    if reasons:
+        return Reload(reasons=tuple(reasons), routing_commands=routing, tidies=tidies)
+    return RuntimeCommands(routing_commands=routing, tidies=tidies) if routing or tidies else Nothing()
+
+
+def _owned(structure: Structure, wanted: Wanted, name: str) -> Backend | None:
+    """The wanted backend, when the running one of this name is the same service's."""
+    backend = wanted.backends.get(name)
+    return backend if backend is not None and structure.owners.get(name) == backend.key else None
+
+
+def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> list[str]:
+    reasons = ["settings changed"] if structure.frame != around.frame else []
+    for name, backend in wanted.backends.items():
+        if structure.owners.get(name) != backend.key:
+            reasons.append(f"backend {name} is new")
+        elif structure.shapes[name] != backend.shape:
+            reasons.append(f"backend {name} has another shape")
+    for port in wanted.maps.ports:
+        number = int(port)
+        if not bound(structure, number) and number not in around.taken_ports:
+            reasons.append(f"service port {port} is not bound")
+    return reasons
+
+
+def servable(structure: Structure, wanted: Wanted) -> Maps:
+    """The wanted maps, less what the running structure cannot serve before its reload."""
+    there = {
+        name
+        for name, b in wanted.backends.items()
+        if structure.owners.get(name) == b.key and structure.shapes[name].mode == b.shape.mode
+    }
+    ports = {p: b for p, b in wanted.maps.ports.items() if b in there}
+    hosts = {h: b for h, b in wanted.maps.hosts.items() if b in there}
+    return Maps(
+        hosts=hosts,
+        wilds=wanted.maps.wilds,
+        ports=ports,
+        modes={p: m for p, m in wanted.maps.modes.items() if p in ports},
+    )
+
+
+def _map_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
+    target = servable(serving.structure, wanted)
+    found: list[MapCommand] = []
+    for name in ("modes", "ports", "hosts"):  # a port's mode before its way: never TCP to an HTTP backend
+        found += _entries(name, getattr(serving.maps, name), getattr(target, name))
+    if list(serving.maps.wilds.items()) != list(target.wilds.items()):
+        found.append(MapWhole("wilds", tuple(target.wilds.items())))
+    return sorted(found, key=lambda c: isinstance(c, MapEntry) and c.value is None)
+
+
+def _entries(name: str, now: Mapping[str, str], target: Mapping[str, str]) -> list[MapCommand]:
+    if now == target:
+        return []
+    turned: list[MapCommand] = [
+        MapEntry(name, key, value, key in now) for key, value in target.items() if now.get(key) != value
+    ]
+    return turned + [MapEntry(name, key, None, True) for key in now if key not in target]

@@ -1,0 +1,16 @@
+"""How often HAProxy is reloaded and asked."""
+
+RELOAD_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 10.0
+POLL_S = 0.05
+LONGEST_POLL_S = 0.5
+
+
+def reload_pause_s(old_workers: int) -> float:
+    """Between two reloads: longer while old workers pile up (each keeps its memory until its last session ends)."""
+    return min(LONGEST_PAUSE_S, RELOAD_PAUSE_S * 1.5**old_workers)
+
+
+def poll_s(draining_s: float) -> float:
+    """Between two looks at draining servers: most drains end in milliseconds, long downloads in minutes."""
+    return min(LONGEST_POLL_S, max(POLL_S, draining_s / 20))

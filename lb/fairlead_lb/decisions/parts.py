@@ -1,0 +1,113 @@
+"""One service's share of the routes, from its route record and its members alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fairlead_daemon.errors import Refused
+from fairlead_discovery.records import Member, Route, RoutePort
+from fairlead_lb.decisions import grammar
+from fairlead_lb.decisions.values import Key, Server, Shape
+
+FULL_WEIGHT = 100  # HAProxy's weight of a member of weight 1; leaves room both ways in 1 to 256
+MOST_WEIGHT = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one port of a service asks for. `hosts` are map keys (`shop.example.com/cart/`)."""
+
+    key: Key
+    app: str
+    shape: Shape
+    service_port: int
+    hosts: tuple[str, ...]
+    servers: tuple[Server, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """With what they were made from, so that an unchanged service is not worked out again."""
+
+    route: Route
+    members: Mapping[str, Member]
+    parts: tuple[Part, ...]
+    problems: tuple[str, ...] = ()
+
+
+def checked(route: Route) -> tuple[tuple[RoutePort, Shape, tuple[str, ...]], ...]:
+    """Every port of the route with its shape and map keys. Raises Refused naming port and field."""
+    return tuple(_checked_port(port) for port in route.ports)
+
+
+def derive(service: str, route: Route, members: Mapping[str, Member]) -> Parts:
+    """Raises Refused when the route cannot be taken. A member without a usable address is left out, and named."""
+    found: list[Part] = []
+    problems: list[str] = []
+    for port, shape, hosts in checked(route):
+        servers, faults = _servers(members, port)
+        problems += faults
+        key = Key(service, port.index)
+        found.append(
+            Part(
+                key=key, app=route.app, shape=shape, service_port=port.service_port, hosts=hosts, servers=tuple(servers)
+            )
+        )
+    return Parts(route=route, members=members, parts=tuple(found), problems=tuple(problems))
+
+
+def map_key(host: str, path: str) -> str:
+    """`a.com`, `/svc1` -> `a.com/svc1/`: looked up by longest prefix of host + path + `/`, so `/svc10` is no match."""
+    return f"{host}{path}/"
+
+
+def _checked_port(port: RoutePort) -> tuple[RoutePort, Shape, tuple[str, ...]]:
+    try:
+        grammar.service_port(port.service_port)
+        path = grammar.path(port.path)
+        hosts = tuple(dict.fromkeys(map_key(grammar.vhost(v), path) for v in port.vhosts))
+        shape = grammar.shape(port)
+        _check_together(path, hosts, shape)
+    except Refused as error:
+        raise Refused(f"port {port.index}: {error}") from error
+    return port, shape, hosts
+
+
+def _check_together(path: str, hosts: tuple[str, ...], shape: Shape) -> None:
+    if path and not hosts:
+        raise Refused(f"path {path!r}: needs a virtual host")
+    if hosts and shape.mode != "http":
+        raise Refused(f"virtual hosts need mode http, not {shape.mode}")
+
+
+def _servers(members: Mapping[str, Member], port: RoutePort) -> tuple[list[Server], list[str]]:
+    found: dict[str, Server] = {}
+    problems: list[str] = []
+    heaviest = max((m.weight for m in members.values()), default=1.0)
+    scale = min(FULL_WEIGHT, MOST_WEIGHT / heaviest) if heaviest > 0 else FULL_WEIGHT
+    for member in members.values():
+        place = _address(member, port)
+        if place is None:
+            problems.append(f"task {member.task.id}: no usable address for port {port.index}")
+            continue
+        weight = min(MOST_WEIGHT, max(1, round(member.weight * scale)))
+        found[member.task.id] = Server(task=member.task.id, host=place[0], port=place[1], weight=weight)
+    return sorted(found.values(), key=lambda s: s.task), problems
+
+
+def _address(member: Member, port: RoutePort) -> tuple[str, int] | None:
+    """The port by its index; a foreign ServerSet member without `ports` by name or number of an additional endpoint."""
+    number = next((p.host_port for p in member.ports if p.index == port.index), 0)
+    named = member.additionalEndpoints.get(port.name or str(port.index)) or member.additionalEndpoints.get(
+        str(port.index)
+    )
+    host = named.host if named is not None else member.serviceEndpoint.host
+    if not number and named is not None:
+        number = named.port
+    if not number and not member.ports and port.index == 0:
+        number = member.serviceEndpoint.port
+    usable = first_address((host, *member.ips.host, *member.ips.mesos))
+    return (usable, number) if usable is not None and 0 < number <= 65_535 else None
+
+
+def first_address(hosts: Sequence[str]) -> str | None:
+    return next((a for a in (grammar.address(h) for h in hosts) if a is not None), None)

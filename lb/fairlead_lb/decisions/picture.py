@@ -1,0 +1,86 @@
+"""The next picture: what a reloaded or freshly started HAProxy comes up with, so that it is right at once."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from fairlead_lb.decisions import slots as slot_plans
+from fairlead_lb.decisions.change import Serving, Surroundings
+from fairlead_lb.decisions.commands import apply_to_slots
+from fairlead_lb.decisions.routes import Wanted
+from fairlead_lb.decisions.values import Admin, Maps, Picture, Slot, Slots, Structure
+
+SPARE_SLOTS = 4
+
+
+def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Picture:
+    """Slots keep their names and servers; new servers stand in empty ones, more slots where they do not suffice.
+
+    A slot still in quarantine keeps its address, in maintenance: old workers may hold connections to it. Backends that
+    nothing wants are left out; an old worker ends their sessions.
+    """
+    slots = {name: _slots(serving, wanted, name) for name in wanted.backends}
+    structure = Structure(
+        generation=serving.structure.generation + 1,
+        frame=around.frame,
+        binds=ranges(ports_to_bind(wanted.maps, around)),
+        shapes={name: b.shape for name, b in wanted.backends.items()},
+        owners={name: b.key for name, b in wanted.backends.items()},
+    )
+    return Picture(structure=structure, slots=slots, maps=wanted.maps)
+
+
+def current_picture(serving: Serving) -> Picture:
+    """What is served now, to be kept on disk between reloads."""
+    slots = {name: {s: _as_rendered(slot) for s, slot in there.items()} for name, there in serving.slots.items()}
+    return Picture(structure=serving.structure, slots=slots, maps=serving.maps)
+
+
+def rebound(picture: Picture, around: Surroundings) -> Picture:
+    """The same picture on other binds: for a fresh start, when ports were taken meanwhile."""
+    structure = msgspec.structs.replace(
+        picture.structure, frame=around.frame, binds=ranges(ports_to_bind(picture.maps, around))
+    )
+    return msgspec.structs.replace(picture, structure=structure)
+
+
+def ports_to_bind(maps: Maps, around: Surroundings) -> set[int]:
+    """The range, whatever services ask for beyond it, less what others hold."""
+    low, high = around.service_ports
+    whole = set(range(low, high + 1)) if high else set()
+    return (whole | {int(p) for p in maps.ports}) - around.taken_ports
+
+
+def ranges(ports: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """{1, 2, 3, 5} -> ((1, 3), (5, 5))"""
+    found: list[tuple[int, int]] = []
+    for port in sorted(ports):
+        if found and found[-1][1] == port - 1:
+            found[-1] = (found[-1][0], port)
+        else:
+            found.append((port, port))
+    return tuple(found)
+
+
+def tasks_of(slots: Mapping[str, Slots]) -> Mapping[tuple[str, str], Slot]:
+    """Occupied slots by (backend, slot name)."""
+    return {(b, s): slot for b, there in slots.items() for s, slot in there.items() if slot.task}
+
+
+def _slots(serving: Serving, wanted: Wanted, name: str) -> Slots:
+    backend = wanted.backends[name]
+    same = serving.structure.owners.get(name) == backend.key
+    now: dict[str, Slot] = dict(serving.slots.get(name, {})) if same else {}
+    missing = len(slot_plans.plan(backend, name, now, wanted.dead).homeless)
+    count = max(slot_plans.count_for(len(backend.servers), had=len(now), spare=SPARE_SLOTS), len(now) + missing)
+    for number in range(len(now) + 1, count + 1):
+        now[f"s{number}"] = Slot()
+    plan = slot_plans.plan(backend, name, now, wanted.dead)
+    after = apply_to_slots(now, plan.brings + plan.takes)
+    return {place: _as_rendered(slot) for place, slot in after.items()}
+
+
+def _as_rendered(slot: Slot) -> Slot:
+    """A drained server comes up in maintenance: a new worker has no sessions on it to finish."""
+    admin = slot.admin if slot.admin is Admin.READY and not slot.empty else Admin.MAINT
+    return msgspec.structs.replace(slot, admin=admin, used=0, up=admin is Admin.READY)

@@ -1,0 +1,83 @@
+"""HAProxy's configuration from a picture. Every value has passed the grammar; a last guard looks at each again."""
+
+import functools
+import re
+from collections.abc import Mapping
+from importlib import resources
+
+import jinja2
+
+from fairlead_daemon.errors import Refused
+from fairlead_lb.decisions.values import Frame, Maps, Picture, Shape, Slots
+
+_SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
+FASTEST_CHECK_S = 0.25
+
+
+def config(picture: Picture) -> str:
+    """The whole file. Raises Refused when a value could leave its place."""
+    return config_of(picture, [backend(picture, name) for name in picture.slots])
+
+
+def config_of(picture: Picture, fragments: list[str]) -> str:
+    structure = picture.structure
+    head = _template("haproxy.cfg.j2").render(
+        structure=structure,
+        frame=structure.frame,
+        binds=structure.binds,
+        maps=f"{structure.frame.folder}/maps",
+        socket=worker_socket(structure.frame, structure.generation),
+    )
+    return "\n\n".join((head.strip("\n"), *fragments)) + "\n"
+
+
+def backend(picture: Picture, name: str) -> str:
+    """One tenant's fragment; valid or invalid by itself."""
+    return backend_text(name, picture.structure.shapes[name], picture.slots[name])
+
+
+def backend_text(name: str, shape: Shape, slots: Slots) -> str:
+    return _template("backend.cfg.j2").render(name=name, shape=shape, slots=slots).strip("\n")
+
+
+def worker_socket(frame: Frame, generation: int) -> str:
+    """One a generation, so that whoever answers is known; short (HAProxy takes 97 characters)."""
+    return f"{frame.sockets}/w{generation % 100_000}.sock"
+
+
+def map_files(maps: Maps) -> Mapping[str, str]:
+    """File name -> text. Raises Refused as `config` does."""
+    tables = {"hosts": maps.hosts, "wilds": maps.wilds, "ports": maps.ports, "modes": maps.modes}
+    return {f"{name}.map": map_text(table) for name, table in tables.items()}
+
+
+def map_text(table: Mapping[str, str]) -> str:
+    return "".join(f"{guard(key)} {guard(value)}\n" for key, value in table.items())
+
+
+def guard(value: object) -> str:
+    """Any value on its way into the text. Raises Refused when it is more than one plain word."""
+    text = str(value)
+    if not _SAFE.fullmatch(text):
+        raise Refused(f"{text[:80]!r} does not belong into a configuration")
+    return text
+
+
+def milliseconds(value_s: float) -> int:
+    return max(1, round(value_s * 1000))
+
+
+def _faster(interval_s: float) -> float:
+    return max(FASTEST_CHECK_S, interval_s / 4) if interval_s > FASTEST_CHECK_S else interval_s
+
+
+def _at(host: str) -> str:
+    """An address as HAProxy takes it before a port: IPv6 wants no brackets there, but `ipv6@` tells it apart."""
+    return f"ipv6@{host}" if ":" in host else host
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(finalize=guard, undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701  # no HTML; `guard` refuses instead of escaping
+    environment.globals.update(ms=milliseconds, fast=_faster, at=_at)
+    return environment.from_string(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))

@@ -1,0 +1,162 @@
+"""From a snapshot to what the balancer shall serve. A bad route is refused alone, and its last good one stays."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fairlead_daemon.errors import Refused
+from fairlead_discovery import paths
+from fairlead_discovery.records import Member, Reason, Route
+from fairlead_discovery.snapshots import Snapshot
+from fairlead_lb.decisions import naming
+from fairlead_lb.decisions.parts import Part, Parts, derive
+from fairlead_lb.decisions.values import Backend, Key, Maps, Shape
+
+Derive = Callable[[str, Mapping[str, Member]], Route | None]
+"""A route for a service that nobody wrote one for, from its members' labels; raises Refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What of the surroundings decides over routes."""
+
+    reserved_ports: Collection[int] = ()
+    """HAProxy's and our own: no service may have them."""
+    names_in_use: Collection[str] = ()
+    """Backends that a running worker, old or new, knows."""
+    refused_shapes: Mapping[tuple[Key, Shape], str] = field(default_factory=dict)
+    """What HAProxy's own check turned down, with its words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What HAProxy shall serve at `revision`.
+
+    `refused` names services (or nodes) with the reason; `dead` are tasks to be cut, not drained.
+    """
+
+    revision: int = -1
+    backends: Mapping[str, Backend] = field(default_factory=dict)
+    maps: Maps = field(default_factory=Maps)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    dead: frozenset[str] = frozenset()
+    names: naming.Names = field(default_factory=dict)
+    parts: Mapping[str, Parts] = field(default_factory=dict)
+
+
+def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> Wanted:
+    """Unchanged services keep their very objects of `last`."""
+    refused = dict(snapshot.bad)
+    parts = dict(_all_parts(snapshot, last, rules, derived, refused))
+    flat = [part for service in sorted(parts) for part in parts[service].parts]
+    bases = [(p.key, naming.base_name(p.key, p.app, p.service_port)) for p in flat]
+    names = naming.give(bases, last.names, rules.names_in_use)
+    named = [(part, naming.name_of(key, base, names)) for part, (key, base) in zip(flat, bases, strict=True)]
+    return Wanted(
+        revision=snapshot.revision,
+        backends={name: _backend(name, part, last) for part, name in named},
+        maps=_maps(named, last.maps, rules, refused),
+        refused=refused,
+        dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
+        names=names,
+        parts=parts,
+    )
+
+
+def _all_parts(
+    snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive, refused: dict[str, str]
+) -> Iterable[tuple[str, Parts]]:
+    nothing: Mapping[str, Member] = {}
+    for service in sorted({*snapshot.routes, *snapshot.members, *_unreadable(snapshot, last)}):
+        members = snapshot.members.get(service, nothing)
+        before = last.parts.get(service)
+        try:
+            parts = _parts(service, snapshot, before, derived)
+            if parts is not None:
+                _check_shapes(parts, rules)
+        except Refused as error:
+            refused[service] = f"{error}{'; its last good route stays' if before else ''}"
+            parts = None if before is None else _again(service, before, members)
+        if parts is not None:
+            if parts.problems:
+                refused.setdefault(service, "; ".join(parts.problems))
+            yield service, parts
+
+
+def _parts(service: str, snapshot: Snapshot, before: Parts | None, derived: Derive) -> Parts | None:
+    """None when nothing routes to the service. Raises Refused."""
+    members = snapshot.members.get(service, {})
+    given = snapshot.routes.get(service)
+    if given is None and (why := snapshot.bad.get(paths.route(service)) or snapshot.bad.get(service)) is not None:
+        raise Refused(why)
+    if before is not None and before.members is members and (given is None or given is before.route):
+        return before
+    route = given if given is not None else derived(service, members)
+    if route is None:
+        return None
+    if before is not None and _same(members, before.members) and route == before.route:
+        return before
+    return derive(service, route, members)
+
+
+def _same(members: Mapping[str, Member], before: Mapping[str, Member]) -> bool:
+    return members is before or members.keys() == before.keys()  # a member's name says its content
+
+
+def _again(service: str, before: Parts, members: Mapping[str, Member]) -> Parts:
+    """The last good route with today's members."""
+    return before if before.members is members else derive(service, before.route, members)
+
+
+def _unreadable(snapshot: Snapshot, last: Wanted) -> Iterable[str]:
+    return (s for s in last.parts if snapshot.bad.get(paths.route(s)) or snapshot.bad.get(s))
+
+
+def _check_shapes(parts: Parts, rules: Rules) -> None:
+    for part in parts.parts if rules.refused_shapes else ():
+        if (why := rules.refused_shapes.get((part.key, part.shape))) is not None:
+            raise Refused(f"port {part.key.index}: HAProxy refused it: {why}")
+
+
+def _backend(name: str, part: Part, last: Wanted) -> Backend:
+    made = Backend(name=name, key=part.key, app=part.app, shape=part.shape, servers=part.servers)
+    before = last.backends.get(name)
+    return before if before is not None and before == made else made
+
+
+def _maps(named: list[tuple[Part, str]], last: Maps, rules: Rules, refused: dict[str, str]) -> Maps:
+    hosts = _claimed([(h, name, part) for part, name in named for h in part.hosts], last.hosts, refused)
+    asking = [(str(part.service_port), name, part) for part, name in named if part.service_port]
+    for port, _, part in asking:
+        if int(port) in rules.reserved_ports:
+            _note(refused, part.key.service, f"service port {port} is the balancer's own")
+    free = [a for a in asking if int(a[0]) not in rules.reserved_ports]
+    ports = _claimed(free, last.ports, refused)
+    modes = {name: part.shape.mode for part, name in named}
+    return Maps(
+        hosts=hosts,
+        wilds=_wilds(hosts),
+        ports=ports,
+        modes={port: "http" for port, name in ports.items() if modes[name] == "http"},
+    )
+
+
+def _claimed(
+    claims: list[tuple[str, str, Part]], last: Mapping[str, str], refused: dict[str, str]
+) -> Mapping[str, str]:
+    """Who has it keeps it; else the first in order of keys. The others are told."""
+    held = {claim: name for claim, name, _ in claims if last.get(claim) == name}
+    for claim, name, part in claims:
+        holder = held.setdefault(claim, name)
+        if holder != name:
+            _note(refused, part.key.service, f"{claim.rstrip('/')} belongs to {holder}")
+    return held
+
+
+def _note(refused: dict[str, str], service: str, why: str) -> None:
+    refused[service] = f"{refused[service]}; {why}" if service in refused else why
+
+
+def _wilds(hosts: Mapping[str, str]) -> Mapping[str, str]:
+    """`*.a.example.com/x/` -> {`.a.example.com`: `*.a.example.com`}, longest first: the first match wins."""
+    wild = {host.partition("/")[0] for host in hosts if host.startswith("*.")}
+    return {w[1:]: w for w in sorted(wild, key=lambda w: (-len(w), w))}

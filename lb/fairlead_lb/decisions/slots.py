@@ -1,0 +1,115 @@
+"""Which task stands in which slot of one backend, and the quarantine between two.
+
+A slot's way: empty (maint, dummy address) -> ready -> drain (or at once maint) -> no connection left -> maint ->
+still none -> dummy address, which purges its pool of idle connections -> empty. Reusing a slot without this way sent
+11.7 % of requests to the old address (measured on 2.6.12).
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from fairlead_lb.decisions.commands import ServerCommand, SetAddress, SetState, SetWeight, Shutdown, empty_slot
+from fairlead_lb.decisions.values import Admin, Backend, Server, Slot, Slots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotPlan:
+    """`brings` make servers ready, `takes` stop new requests to others, `tidies` lead slots through quarantine.
+
+    `homeless` found no empty slot: more slots need a reload.
+    """
+
+    brings: tuple[ServerCommand, ...] = ()
+    takes: tuple[ServerCommand, ...] = ()
+    tidies: tuple[ServerCommand, ...] = ()
+    homeless: tuple[Server, ...] = ()
+
+    @property
+    def commands(self) -> tuple[ServerCommand, ...]:
+        return self.brings + self.takes + self.tidies
+
+
+def plan(backend: Backend | None, name: str, slots: Slots, dead: Collection[str]) -> SlotPlan:
+    """What leads from the slots as they are to the wanted backend (None: it shall become empty)."""
+    servers = backend.servers if backend is not None else ()
+    sticky = backend.shape.sticky if backend is not None else False
+    homes = _homes(servers, slots)
+    empty = [s for s, slot in slots.items() if slot.empty and slot.admin is Admin.MAINT and not slot.used]
+    brings: list[ServerCommand] = []
+    homeless: list[Server] = []
+    for server in servers:
+        home = homes.get(server.task)
+        if home is not None:
+            brings += _keep(name, home, slots[home], server)
+        elif empty:
+            brings += _settle(name, empty.pop(0), server)
+        else:
+            homeless.append(server)
+    kept = set(homes.values())
+    takes: list[ServerCommand] = []
+    tidies: list[ServerCommand] = []
+    for place, slot in slots.items():
+        if place not in kept and not (slot.empty and slot.admin is Admin.MAINT):
+            takes += _take(name, place, slot, cut=slot.task in dead, at_once=sticky)
+            tidies += _tidy(name, place, slot)
+    return SlotPlan(brings=tuple(brings), takes=tuple(takes), tidies=tuple(tidies), homeless=tuple(homeless))
+
+
+def _homes(servers: Sequence[Server], slots: Slots) -> dict[str, str]:
+    """Task -> the slot it stands in. A slot whose task is unknown (adopted) is known by its address."""
+    by_task = {(s.task, s.host, s.port): p for p, s in slots.items() if s.task and not s.empty}
+    by_address = {
+        (s.host, s.port): p for p, s in slots.items() if not s.task and not s.empty and s.admin is Admin.READY
+    }
+    homes: dict[str, str] = {}
+    for server in servers:
+        place = by_task.get((server.task, server.host, server.port)) or by_address.get((server.host, server.port))
+        if place is not None:
+            homes[server.task] = place
+    return homes
+
+
+def recognised(backend: Backend, slots: Slots) -> dict[str, Server]:
+    """Slots whose task is unknown, by their address: what they must hold."""
+    homes = _homes(backend.servers, slots)
+    tasks = {s.task: s for s in backend.servers}
+    return {place: tasks[task] for task, place in homes.items() if not slots[place].task}
+
+
+def _keep(name: str, place: str, slot: Slot, server: Server) -> list[ServerCommand]:
+    commands: list[ServerCommand] = []
+    if slot.weight != server.weight:
+        commands.append(SetWeight(name, place, server.weight))
+    if slot.admin is not Admin.READY:
+        commands.append(SetState(name, place, Admin.READY))
+    return commands
+
+
+def _settle(name: str, place: str, server: Server) -> list[ServerCommand]:
+    return [
+        SetAddress(name, place, server.host, server.port, server.task),
+        SetWeight(name, place, server.weight),
+        SetState(name, place, Admin.READY),
+    ]
+
+
+def _take(name: str, place: str, slot: Slot, *, cut: bool, at_once: bool) -> list[ServerCommand]:
+    """Drain; `at_once` maint, because a drained server still gets the requests whose cookie names it."""
+    if cut and (slot.admin is not Admin.MAINT or slot.used):
+        return [SetState(name, place, Admin.MAINT), Shutdown(name, place)]
+    if slot.admin is Admin.READY:
+        return [SetState(name, place, Admin.MAINT if at_once or slot.empty else Admin.DRAIN)]
+    return []
+
+
+def _tidy(name: str, place: str, slot: Slot) -> list[ServerCommand]:
+    if slot.used or slot.admin is Admin.READY:
+        return []
+    if slot.admin is Admin.DRAIN:
+        return [SetState(name, place, Admin.MAINT)]
+    return [empty_slot(name, place)]
+
+
+def count_for(servers: int, *, had: int, spare: int) -> int:
+    """Slots for a backend: twice the servers (a rolling upgrade doubles them) and some; never fewer than it had."""
+    return max(had, 2 * servers + spare)

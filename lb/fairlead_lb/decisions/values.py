@@ -1,0 +1,144 @@
+"""The values the balancer's decisions are made of. Structs, because a picture of them is kept on disk."""
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+from fairlead_discovery.records import Check
+
+DUMMY_HOST = "127.0.0.1"
+DUMMY_PORT = 1
+"""Where an empty slot points. Setting it purges the slot's pool of idle connections (quarantine's last step)."""
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what is kept in the picture."""
+
+
+class Key(msgspec.Struct, frozen=True, order=True):
+    """One port of one service: what a backend stands for. Two keys never share a backend."""
+
+    service: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.service} port {self.index}"
+
+
+class Shape(Value, frozen=True):
+    """What HAProxy 2.6 can change of a backend only by a reload."""
+
+    mode: str = "http"
+    balance: str = "roundrobin"
+    sticky: bool = False
+    reuse: bool = False
+    retry_non_idempotent: bool = False
+    timeout_server_s: float = 60.0
+    check: Check | None = None
+
+
+class Server(Value, frozen=True):
+    """One task behind a backend. `weight` is HAProxy's, 1 to 256."""
+
+    task: str
+    host: str
+    port: int
+    weight: int = 100
+
+
+class Backend(Value, frozen=True):
+    """A wanted backend; servers are sorted by task."""
+
+    name: str
+    key: Key
+    app: str
+    shape: Shape
+    servers: tuple[Server, ...] = ()
+
+
+class Admin(enum.StrEnum):
+    """A slot's administrative state in HAProxy."""
+
+    READY = "ready"
+    DRAIN = "drain"
+    MAINT = "maint"
+
+
+class Slot(Value, frozen=True):
+    """A server line as HAProxy has it now.
+
+    `used` counts connections to it in all workers; `task` is "" when the slot is empty or its task is unknown.
+    """
+
+    host: str = DUMMY_HOST
+    port: int = DUMMY_PORT
+    admin: Admin = Admin.MAINT
+    weight: int = 100
+    used: int = 0
+    up: bool = False
+    task: str = ""
+
+    @property
+    def empty(self) -> bool:
+        return self.port == DUMMY_PORT and self.host == DUMMY_HOST
+
+
+Slots = Mapping[str, Slot]
+"""By slot name (`s1`, `s2` …), in the order of the file."""
+
+
+class Maps(Value, frozen=True):
+    """What the map files hold.
+
+    `hosts`: `shop.example.com/cart/` -> backend (longest prefix wins); `wilds`: `.example.com` -> `*.example.com`,
+    longest suffix first; `ports`: service port -> backend; `modes`: service port -> `http`, absent for TCP.
+    """
+
+    hosts: Mapping[str, str] = msgspec.field(default_factory=dict)
+    wilds: Mapping[str, str] = msgspec.field(default_factory=dict)
+    ports: Mapping[str, str] = msgspec.field(default_factory=dict)
+    modes: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+MAP_NAMES = ("hosts", "wilds", "ports", "modes")
+
+
+class Frame(Value, frozen=True):
+    """What of the configuration does not come from routes: settings, places, limits."""
+
+    folder: str
+    """Absolute; maps lie in `<folder>/maps`."""
+    sockets: str
+    """Absolute and short; worker sockets lie here."""
+    host: str = "127.0.0.1"
+    http_port: int = 80
+    https_port: int = 0
+    certificate: str = ""
+    max_connections: int = 4096
+    keepalive_s: float = 30.0
+
+
+class Structure(Value, frozen=True):
+    """The part of a running configuration that only a reload changes."""
+
+    frame: Frame
+    generation: int = 0
+    connections: int = 4096
+    """HAProxy's maxconn: `frame.max_connections`, or fewer where the limit of open files is lower."""
+    binds: tuple[tuple[int, int], ...] = ()
+    """Service ports HAProxy listens on: inclusive ranges, ascending."""
+    shapes: Mapping[str, Shape] = msgspec.field(default_factory=dict)
+    owners: Mapping[str, Key] = msgspec.field(default_factory=dict)
+
+
+class Picture(Value, frozen=True):
+    """Everything a configuration is rendered from: HAProxy started with it serves as the last one did."""
+
+    structure: Structure
+    slots: Mapping[str, Slots] = msgspec.field(default_factory=dict)
+    maps: Maps = Maps()
+
+
+def bound(structure: Structure, port: int) -> bool:
+    return any(low <= port <= high for low, high in structure.binds)

@@ -1,0 +1,57 @@
+"""Every metric of the balancer: `fairlead_lb_…`."""
+
+from collections.abc import Iterable
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+APPLIED = Gauge("fairlead_lb_applied_revision", "Registry revision that HAProxy serves, read back from it")
+SNAPSHOT_AGE = Gauge("fairlead_lb_snapshot_age_seconds", "How long ago what is served was last known to be true")
+RELOADS = Counter("fairlead_lb_reloads_total", "Structural changes by result", ["result"])
+STARTS = Counter("fairlead_lb_haproxy_starts_total", "Times HAProxy was started")
+COMMANDS = Counter("fairlead_lb_runtime_commands_total", "Changes made without a reload")
+REPAIRS = Counter("fairlead_lb_repairs_total", "Backends that differed from what was last read back")
+APPLY = Histogram(
+    "fairlead_lb_apply_seconds",
+    "From a snapshot's arrival to HAProxy serving it, read back",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+BACKENDS = Gauge("fairlead_lb_backends", "Backends HAProxy has")
+SLOTS = Gauge("fairlead_lb_slots", "Server slots by state", ["state"])
+REFUSED = Gauge("fairlead_lb_refused_routes", "Services whose route is refused, wholly or in part")
+TAKEN_PORTS = Gauge("fairlead_lb_taken_ports", "Service ports that another process holds")
+OLD_WORKERS = Gauge("fairlead_lb_old_workers", "HAProxy workers that finish old sessions")
+BUSY = Gauge("fairlead_lb_busy_tasks", "Leaving tasks that still have sessions")
+
+COUNTED = {"stot": "sessions", "req_tot": "requests", "hrsp_5xx": "responses_5xx", "eresp": "response_errors"}
+GAUGED = {"scur": "sessions_current", "act": "servers_active"}
+
+
+class Haproxy(Collector):
+    """HAProxy's own counters per proxy, as last read; they start again with each worker."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+
+    def read(self, csv: str) -> None:
+        lines = csv.lstrip("# ").splitlines()
+        names = lines[0].split(",") if lines else []
+        rows = (dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line)
+        self.rows = [row for row in rows if row.get("svname") in {"FRONTEND", "BACKEND"}]
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        for kinds, family in ((COUNTED, CounterMetricFamily), (GAUGED, GaugeMetricFamily)):
+            for column, name in kinds.items():
+                metric = family(f"fairlead_lb_haproxy_{name}", f"HAProxy's {column}", labels=["proxy", "kind"])
+                for row in self.rows:
+                    if row.get(column, "").isdigit():
+                        metric.add_metric([row["pxname"], row["svname"].lower()], float(row[column]))
+                yield metric
+
+
+HAPROXY = Haproxy()
+REGISTRY.register(HAPROXY)

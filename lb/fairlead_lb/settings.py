@@ -1,0 +1,95 @@
+"""The settings of `fairlead lb`."""
+
+import re
+import socket
+from pathlib import Path
+
+from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.settings import DaemonSettings
+from fairlead_lb.decisions import grammar
+from fairlead_lb.decisions.values import Frame
+
+_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
+_WORD = re.compile(r"[A-Za-z0-9/._+@%:~-]+")
+
+
+class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `fairlead lb` can be told."""
+
+    port: int = 9090
+    """Port of the admin pages (`/status`, marathon-lb's `/_haproxy_…`); marathon-lb's default."""
+    bind: str = ""
+    """Address HAProxy listens on. Empty: the same as `host`. It takes an IP address, `0.0.0.0` for all."""
+    http_port: int = 80
+    """HAProxy's port for virtual hosts. Busy: the start is refused."""
+    https_port: int = 443
+    """The same over TLS; off without `certificate`, and with 0."""
+    certificate: str = ""
+    """PEM file with certificate and key. Empty: no TLS."""
+    service_ports: str = "10100-10999"
+    """Ports for services, held from the start: a new service needs no new bind. A file descriptor a port. Empty: none."""
+    haproxy: str = "haproxy"
+    """HAProxy 2.6 or later: a path, or a name found on PATH and in /usr/sbin."""
+    max_connections: int = 4096
+    """Connections HAProxy serves at once; lowered to what the limit of open files allows."""
+    keepalive_s: float = 30.0
+    """How long an idle client connection is kept; an old worker lives as long after a reload."""
+    id: str = ""
+    """This balancer's name in the registry; kills wait for every registered one. Empty: `<host name>-<admin port>`."""
+
+
+def frame(settings: LbSettings) -> Frame:
+    """Raises BadSettings naming the key."""
+    folder = lb_folder(settings)
+    if not _WORD.fullmatch(str(folder)):
+        raise BadSettings(f"data_dir: {folder}: HAProxy's configuration takes no blanks or quotes in a path")
+    if settings.certificate and not _WORD.fullmatch(settings.certificate):
+        raise BadSettings(f"certificate: {settings.certificate}: no blanks or quotes in its path")
+    address = grammar.address(settings.bind or settings.host)
+    if address is None:
+        raise BadSettings(f"bind: {settings.bind or settings.host}: not an IP address")
+    for key, port in (("http_port", settings.http_port), ("https_port", settings.https_port)):
+        if not (key == "https_port" and port == 0) and not 0 < port < 65_536:
+            raise BadSettings(f"{key}: {port}: not a port")
+    return Frame(
+        folder=str(folder),
+        sockets=str(socket_folder(folder)),
+        host=address,
+        http_port=settings.http_port,
+        https_port=settings.https_port if settings.certificate else 0,
+        certificate=str(Path(settings.certificate).absolute()) if settings.certificate else "",
+        max_connections=settings.max_connections,
+        keepalive_s=settings.keepalive_s,
+    )
+
+
+def lb_folder(settings: DaemonSettings) -> Path:
+    return Path(settings.data_dir).absolute() / "lb"
+
+
+LONGEST_SOCKET_FOLDER = 80  # HAProxy takes 97 characters, and appends `.<pid>.tmp` while it binds
+
+
+def socket_folder(folder: Path) -> Path:
+    """Raises BadSettings when HAProxy could not bind there."""
+    place = folder / "run"
+    if len(str(place)) > LONGEST_SOCKET_FOLDER:
+        raise BadSettings(
+            f"data_dir: {folder.parent}: too long for HAProxy's sockets, {LONGEST_SOCKET_FOLDER} characters"
+        )
+    return place
+
+
+def service_ports(settings: LbSettings) -> tuple[int, int]:
+    """(0, 0) when there are none. Raises BadSettings."""
+    if not settings.service_ports:
+        return 0, 0
+    match = _RANGE.fullmatch(settings.service_ports)
+    low, high = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 0 < low <= high < 65_536:
+        raise BadSettings(f"service_ports: {settings.service_ports}: expected LOW-HIGH, as in 10100-10999")
+    return low, high
+
+
+def balancer_id(settings: LbSettings) -> str:
+    return settings.id or f"{socket.gethostname()}-{settings.port}"

@@ -1,0 +1,287 @@
+"""One HAProxy, kept serving: found or started, reloaded, asked and told, started afresh when it dies."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from fairlead_daemon.errors import BadSettings, Refused, Unavailable
+from fairlead_daemon.logs import Log
+from fairlead_daemon.processes import identify, send_signal
+from fairlead_lb import metrics
+from fairlead_lb.adapters import ports, process, socket_cli
+from fairlead_lb.adapters.store import Running, Store
+from fairlead_lb.decisions import answers, limits, render
+from fairlead_lb.decisions.answers import Processes
+from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, ServerCommand, SetAddress
+from fairlead_lb.decisions.values import MAP_NAMES, Maps, Picture, Slot, Slots, Structure
+
+log = Log("lb.haproxy")
+LEFTOVER_S = 0.2
+
+
+class Supervisor:
+    """Owned by the one controller task; nothing here runs twice at a time."""
+
+    def __init__(self, store: Store, program: str) -> None:
+        self._store = store
+        self._program = program
+        self.died: Callable[[], None] = lambda: None
+        """Called when HAProxy has ended."""
+        self._child: subprocess.Popen[bytes] | None = None
+        self._unwatch: Callable[[], None] = lambda: None
+        self.processes = Processes(master=0)
+        self.alive = False
+        self.old_used: dict[tuple[str, str], int] = {}
+        """Connections that old workers still have, by (backend, slot)."""
+        self.names_of_old: frozenset[str] = frozenset()
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    async def adopt(self) -> bool:
+        """Takes over a running HAProxy. False when there is none."""
+        found = await process.find(self._store.master_socket)
+        if found is None:
+            return False
+        self._take(found)
+        log.info("adopted haproxy", master=found.master, worker=found.worker, old=len(found.old))
+        return True
+
+    async def start(self, picture: Picture) -> Picture:
+        """Starts HAProxy on the picture; returns it as it was started. Raises Refused, Unavailable."""
+        begin = time.monotonic()
+        await self._end_leftovers()
+        picture = _within_limits(picture)
+        self._store.write_live(picture, render.config(picture))
+        await self._spawn()
+        log.info("started haproxy", master=self.processes.master, took_ms=round((time.monotonic() - begin) * 1000))
+        return picture
+
+    async def start_from_disk(self) -> bool:
+        """As it was last, at once: before anything else is known. False when that is not possible."""
+        if not self._store.config.exists() or self._store.picture() is None:
+            return False
+        begin = time.monotonic()
+        await self._end_leftovers()
+        try:
+            await self._spawn()
+        except (Refused, Unavailable) as error:
+            log.warning("haproxy does not start as it was", reason=str(error))
+            return False
+        log.info("started haproxy as it was", took_ms=round((time.monotonic() - begin) * 1000))
+        return True
+
+    async def check(self, text: str) -> None:
+        """Raises Refused with HAProxy's words."""
+        self._store.write_candidate(text)
+        await process.check(self._program, self._store.candidate)
+
+    async def try_out(self, picture: Picture) -> Picture:
+        """The picture within our limits, once HAProxy's check takes it. Raises Refused: nothing has changed then."""
+        picture = _within_limits(picture)
+        self._store.write_maps(picture.maps)
+        try:
+            await self.check(render.config(picture))
+        except Refused:
+            self._back()
+            raise
+        return picture
+
+    async def swap(self, picture: Picture) -> None:
+        """Replaces the live file and reloads. Raises Refused: HAProxy then serves as before."""
+        begin = time.monotonic()
+        before = self._store.picture()
+        self._store.write_live(picture, render.config(picture))
+        try:
+            now = await process.reload(self._store.master_socket, self.processes, self._store.log)
+        except Refused:
+            if before is not None:
+                self._store.write_live(before, render.config(before))
+            raise
+        self._take(now)
+        log.info("reloaded", worker=now.worker, old=len(now.old), took_ms=round((time.monotonic() - begin) * 1000))
+
+    def _back(self) -> None:
+        """Maps lie where the running configuration looks for them at its next start: not ahead of it."""
+        if (before := self._store.picture()) is not None:
+            self._store.write_maps(before.maps)
+
+    async def serves(self, picture: Picture) -> bool:
+        """Whether the worker is of this picture: a predecessor may have died between file and reload."""
+        said = await socket_cli.ask_old(self._store.master_socket, self.processes.worker, ["show cli sockets"])
+        return self._worker_socket(picture.structure) in said
+
+    async def stop(self, *, grace_s: float = 5.0) -> None:
+        """Ends HAProxy itself, for good: only at a clean end of everything."""
+        self._unwatch()
+        running = self._store.running()
+        for identity in (running.master, *running.workers) if running else ():
+            await process.end(identity, grace_s=grace_s)
+        self._store.forget_running()
+        self.alive = False
+
+    def leave(self) -> None:
+        """Stops watching; HAProxy serves on."""
+        self._unwatch()
+
+    async def _spawn(self) -> None:
+        self._child = process.start(self._program, self._store.config, self._store.master_socket, self._store.log)
+        found = await process.wait_started(self._child, self._store.master_socket, self._store.log)
+        self._take(found)
+        metrics.STARTS.inc()
+
+    def _take(self, found: Processes) -> None:
+        self._unwatch()
+        self.processes = found
+        master = identify(found.master)
+        if master is None:
+            raise Unavailable(f"haproxy: master {found.master} has just ended")
+        workers = tuple(i for pid in (found.worker, *found.old) if (i := identify(pid)) is not None)
+        self._store.write_running(Running(master=master, workers=workers))
+        self._unwatch = process.watch(master, self._ended)
+        self.alive = True
+
+    def _ended(self) -> None:
+        if self._child is not None:
+            self._child.poll()  # reaps it
+        self.alive = False
+        self.old_used = {}
+        log.warning("haproxy ended", master=self.processes.master)
+        self.died()
+
+    async def _end_leftovers(self) -> None:
+        """Workers without a master, or a master without a voice: two HAProxies would share the ports silently."""
+        running = self._store.running()
+        for identity in (running.master, *running.workers) if running else ():
+            if send_signal(identity, signal.SIGUSR1):  # it gives up its ports at once, and then ends its sessions
+                await process.wait_gone(identity, within_s=LEFTOVER_S)
+        self._store.sweep_sockets(())
+
+    # --- talk ----------------------------------------------------------------------------------------------------
+
+    def _worker_socket(self, structure: Structure) -> str:
+        return render.worker_socket(structure.frame, structure.generation)
+
+    async def read(self, structure: Structure, known: Callable[[str, str, Slot], str]) -> Serving:
+        """Everything HAProxy has. `known` names the task in a slot. Raises Unavailable."""
+        folder = f"{structure.frame.folder}/maps"
+        commands = ["show servers state", "show servers conn", *(f"show map {folder}/{n}.map" for n in MAP_NAMES)]
+        found = await socket_cli.ask_all(self._worker_socket(structure), commands)
+        maps = Maps(**{n: answers.map_entries(text) for n, text in zip(MAP_NAMES, found[2:], strict=True)})
+        await self.read_old()
+        return Serving(
+            structure=structure,
+            slots={b: self._filled(b, there, found[1], known) for b, there in answers.servers_state(found[0]).items()},
+            maps=maps,
+        )
+
+    async def read_backends(
+        self, structure: Structure, names: Sequence[str], known: Callable[[str, str, Slot], str]
+    ) -> dict[str, Slots]:
+        """The state first, then the connections: a count of none belongs to the state, or to a later moment."""
+        commands = [f"show servers {what} {name}" for name in names for what in ("state", "conn")]
+        found = await socket_cli.ask_all(self._worker_socket(structure), commands)
+        slots: dict[str, Slots] = {}
+        for name, state, conn in zip(names, found[::2], found[1::2], strict=True):
+            there = answers.servers_state(state).get(name)
+            if there is None:
+                raise Unavailable(f"haproxy: no backend {name}: {state[:80]}")
+            slots[name] = self._filled(name, there, conn, known)
+        return slots
+
+    def _filled(self, backend: str, there: Slots, conn: str, known: Callable[[str, str, Slot], str]) -> Slots:
+        used = answers.servers_conn(conn)
+        return {
+            s: msgspec.structs.replace(
+                slot,
+                used=used.get((backend, s), 0) + self.old_used.get((backend, s), 0),
+                task="" if slot.empty else known(backend, s, slot),
+            )
+            for s, slot in there.items()
+        }
+
+    async def read_maps(self, structure: Structure, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        folder = f"{structure.frame.folder}/maps"
+        found = await socket_cli.ask_all(self._worker_socket(structure), [f"show map {folder}/{n}.map" for n in names])
+        return {n: dict(answers.map_entries(text)) for n, text in zip(names, found, strict=True)}
+
+    async def read_old(self) -> None:
+        """Which old workers are left, and what connections they have."""
+        if not self.processes.old and not self.old_used:
+            return
+        self.processes = await process.show(self._store.master_socket)
+        used: dict[tuple[str, str], int] = {}
+        for pid in self.processes.old:
+            said = await socket_cli.ask_old(self._store.master_socket, pid, ["show servers conn"])
+            for place, count in answers.servers_conn(said).items():
+                used[place] = used.get(place, 0) + count
+        self.old_used = used
+        self.names_of_old = frozenset(b for b, _ in used)
+
+    async def perform(self, structure: Structure, commands: Sequence[Command]) -> list[str]:
+        """In order; old workers are told too: their keep-alive clients must not meet a server that has gone.
+
+        Returns what HAProxy said against it. Raises Unavailable.
+        """
+        self._store.note([c for c in commands if isinstance(c, SetAddress) and c.task])
+        folder = f"{structure.frame.folder}/maps"
+        objections: list[str] = []
+        for batch in _batches(commands):
+            if isinstance(batch, MapWhole):
+                await self._replace_map(structure, batch, f"{folder}/{batch.map}.map")
+                continue
+            lines = [c.text(f"{folder}/{c.map}.map") if isinstance(c, MapEntry) else c.text() for c in batch]
+            said = await socket_cli.ask_all(self._worker_socket(structure), lines)
+            objections += [f"{line}: {s}" for line, s in zip(lines, said, strict=True) if s and "changed" not in s]
+            for pid in self.processes.old:
+                await self._tell_old(pid, lines)
+        metrics.COMMANDS.inc(len(commands))
+        return objections
+
+    async def _tell_old(self, pid: int, lines: Sequence[str]) -> None:
+        try:
+            await socket_cli.ask_old(self._store.master_socket, pid, lines)
+        except Unavailable as error:
+            log.debug("an old worker did not listen", pid=pid, reason=str(error))  # it is about to end
+
+    async def _replace_map(self, structure: Structure, whole: MapWhole, file: str) -> None:
+        socket = self._worker_socket(structure)
+        version = answers.new_map_version((await socket_cli.ask_all(socket, [f"prepare map {file}"]))[0])
+        adds = [f"add map @{version} {file} {key} {value}" for key, value in whole.entries]
+        await socket_cli.ask_all(socket, [*adds, f"commit map @{version} {file}"])
+
+    async def show_stat(self, structure: Structure) -> str:
+        return await socket_cli.ask(self._worker_socket(structure), "show stat")
+
+
+def _batches(commands: Sequence[Command]) -> list[list[ServerCommand | MapEntry] | MapWhole]:
+    found: list[list[ServerCommand | MapEntry] | MapWhole] = []
+    for command in commands:
+        if isinstance(command, MapWhole):
+            found.append(command)
+        elif found and isinstance(found[-1], list):
+            found[-1].append(command)
+        else:
+            found.append([command])
+    return found
+
+
+def _within_limits(picture: Picture) -> Picture:
+    """With as many connections as the limit of open files allows. Raises BadSettings."""
+    frame = picture.structure.frame
+    hard = process.raise_open_files(limits.descriptors(picture, frame.max_connections))
+    most = limits.connections(picture, frame.max_connections, hard_limit=hard)
+    if most < frame.max_connections:
+        log.warning("fewer connections than set: open files are limited", max_connections=most, limit=hard)
+    return msgspec.structs.replace(picture, structure=msgspec.structs.replace(picture.structure, connections=most))
+
+
+def free_for_hosts(structure: Structure) -> None:
+    """Raises BadSettings naming port and option when another process holds a port HAProxy cannot do without."""
+    frame = structure.frame
+    for option, port in (("http_port", frame.http_port), ("https_port", frame.https_port)):
+        if port and (why := ports.taken(frame.host, [port])):
+            raise BadSettings(f"{option}: cannot listen on {frame.host}:{port}: {why[port].lower()}")
