@@ -1,1 +1,1 @@
-"""To be written."""
+"""Pure decisions of the agent: values in, values out."""
