@@ -6,11 +6,15 @@ Apps stay in the registry: the next `up` runs them again.
 import asyncio
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from fairlead_console.addresses import Addresses
 from fairlead_console.up import children
 from fairlead_console.up.record import command_lines, own, running
 from fairlead_console.up.screen import Screen
+from fairlead_daemon.client import call, make_session
+from fairlead_daemon.errors import FairleadError
 from fairlead_daemon.processes import Identity, identify, send_signal
 
 ORDER: Sequence[str] = ("services", "agent", "lb", "dns", "master", "registry")
@@ -18,11 +22,15 @@ ORDER: Sequence[str] = ("services", "agent", "lb", "dns", "master", "registry")
 KEEPER = "fairlead_core.agent.keeper"
 TASK_GRACE_S = 10.0
 HAPROXY_GRACE_S = 5.0
+ANSWER_S = 5.0
 
 
-async def end_everything(processes: Mapping[str, Identity], data_dir: Path, screen: Screen) -> None:
+async def end_everything(processes: Mapping[str, Identity], addresses: Addresses, screen: Screen) -> None:
     """`processes` by name; what they looked after is found by the data directory's path."""
+    data_dir = Path(addresses.data_dir)
     for kind in ORDER:
+        if kind == "lb":
+            await _release_balancer(addresses)
         names = sorted(name for name in processes if name.partition("-")[0] == kind)
         ended = await asyncio.gather(*(children.end(processes[name]) for name in names))
         if names:
@@ -33,6 +41,14 @@ async def end_everything(processes: Mapping[str, Identity], data_dir: Path, scre
         if kind == "lb":
             await end_haproxy(data_dir, screen)
     await _sweep(data_dir, screen)
+
+
+async def _release_balancer(addresses: Addresses) -> None:
+    """Its own clean stop ends HAProxy and its registration, for which kills would wait; signals do the rest."""
+    if addresses.lb:
+        async with make_session(addresses.token_path) as session:
+            with suppress(FairleadError):
+                await call(session, "POST", f"{addresses.lb}/fairlead/stop", wait_s=ANSWER_S)
 
 
 async def end_tasks(below: Path, screen: Screen) -> None:
@@ -46,7 +62,7 @@ async def end_tasks(below: Path, screen: Screen) -> None:
 
 
 async def end_haproxy(below: Path, screen: Screen) -> None:
-    """The load balancer's daemon leaves HAProxy serving; a clean end does not."""
+    """One whose daemon was not there to end it."""
     found = list(_haproxies(below))
     await asyncio.gather(*(children.end(identity, grace_s=HAPROXY_GRACE_S) for identity in found))
     if found:

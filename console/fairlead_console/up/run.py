@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fairlead_console import demo
+from fairlead_console.addresses import Addresses
 from fairlead_console.decisions.wanted import Place, Plan, plan
 from fairlead_console.up import demonstrate
 from fairlead_console.up.ending import end_everything
@@ -77,7 +80,7 @@ async def _stand(wanted: Plan, data_dir: Path, *, with_demo: bool) -> None:
     await until_stopped(context, supervisor.bring_up(left, then))  # a bug here ends only us: the next `up` takes over
     screen.restart_clock()
     screen.say("\nending: tasks, HAProxy, daemons; apps stay in the registry and run again at the next start")
-    await end_everything(supervisor.processes, data_dir, screen)
+    await end_everything(supervisor.processes, msgspec.convert(wanted.addresses, Addresses), screen)
     supervisor.finished()
 
 
