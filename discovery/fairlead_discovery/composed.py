@@ -9,7 +9,7 @@ from fairlead_discovery import metrics, paths
 from fairlead_discovery.announcing import Announced, Announcer
 from fairlead_discovery.decisions.ops import AnyOp, Check, Drop, Set, check_path, check_sizes, of_change
 from fairlead_discovery.electing import Candidate
-from fairlead_discovery.registry import ANY, Announcement, Change, Guard, Node, Sight, Standing
+from fairlead_discovery.registry import ANY, Announcement, Change, Guard, Node, Sight, Standing, Tree
 from fairlead_discovery.store import Store
 
 OUTCOMES: tuple[tuple[type[FairleadError], str], ...] = (
@@ -40,7 +40,7 @@ class ComposedRegistry:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.tree = ComposedTree(store)
+        self.tree: Tree = ComposedTree(store)
         self._announcer = Announcer(store)
         self._candidates: set[Candidate] = set()
         self._claimed: set[str] = set()

@@ -1,1 +1,1 @@
-"""To be written."""
+"""The only files that know the master's scheduler API (`mesos.py`) and the registry's layout (`store.py`)."""

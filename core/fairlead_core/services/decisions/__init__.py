@@ -1,1 +1,1 @@
-"""To be written."""
+"""Pure: apps, constraints, matching, reconciling, deployments, backoff, TaskInfo, explanations."""

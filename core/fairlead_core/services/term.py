@@ -1,0 +1,544 @@
+"""One leadership: the only owner of the fleet while it lasts.
+
+Events (the master's, clients', time's) change the fleet at once and mark apps; `_decide` turns marks into plans,
+`_record` makes them durable, `_send` tells the master. A crash between any two of them is healed by the next start:
+records name every intent, and the master is asked about each.
+"""
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from fairlead_core.services import metrics
+from fairlead_core.services.adapters.mesos import Subscription
+from fairlead_core.services.adapters.store import Store, Stored, Writes
+from fairlead_core.services.decisions import naming
+from fairlead_core.services.decisions.backoff import Delay
+from fairlead_core.services.decisions.deployments import Deployment
+from fairlead_core.services.decisions.instances import INTENDED, Instance
+from fairlead_core.services.decisions.matching import Launch, match
+from fairlead_core.services.decisions.offers import Offer, from_json
+from fairlead_core.services.decisions.task_info import task_info
+from fairlead_core.services.events import Events
+from fairlead_core.services.fleet import AppState, Fleet, Happened
+from fairlead_core.services.outbox import ACCEPT, KILL, Call, Outbox, split_flow
+from fairlead_core.services.settings import ServicesSettings
+from fairlead_daemon.backoff import Backoff
+from fairlead_daemon.errors import Refused, Unavailable
+from fairlead_daemon.logs import Log
+from fairlead_discovery import paths
+
+log = Log("services")
+T = TypeVar("T")
+OVER = "this scheduler leads no more; ask again"
+SENT_AT_ONCE = 64
+TICK_S = 0.5
+REVIVE_LEAST_S = 0.2
+STORE_BACKOFF = Backoff(first_s=0.05, most_s=2.0)
+ASK_BACKOFF = Backoff(first_s=1.0, most_s=30.0)
+
+
+class Term:
+    """Made when elected; `run` it until it is cancelled or raises Conflict (another leader)."""
+
+    def __init__(self, settings: ServicesSettings, store: Store, stored: Stored, events: Events) -> None:
+        self.settings = settings
+        self.store = store
+        self.fleet = Fleet(stored)
+        self.events = events
+        self.framework_id = stored.framework_id
+        self.subscription: Subscription | None = None
+        self.generation = 0
+        self.held = ""
+        """Why nothing may be decided now (the registry is not to be believed), "" when all is well."""
+        self.over = False
+        self._outbox = Outbox()
+        self._marked: set[str] = set(self.fleet.apps)
+        self._wake_decide = asyncio.Event()
+        self._wake_record = asyncio.Event()
+        self._wake_end = asyncio.Event()
+        self._to_end: set[str] = set()
+        self._to_send: asyncio.Queue[list[Call]] = asyncio.Queue()
+        self._changes: asyncio.Queue[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = asyncio.Queue()
+        self._killed_s: dict[str, float] = {}
+        self._suppressed = False
+        self._revived_s = 0.0
+        self._wanted_before = 0
+        self._ask_attempt = 0
+        self._ask_at_s = 0.0
+        self._implicit_at_s = 0.0
+        self._wake_decide.set()
+
+    async def run(self) -> None:
+        """Raises Conflict when leadership has gone."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                bodies = (self._decide(), self._end(), self._record(), self._send(), self._tick(), self._change())
+                for body in bodies:
+                    group.create_task(body)
+        finally:
+            self.over = True
+            while not self._changes.empty():
+                _fail(self._changes.get_nowait()[1], Unavailable(OVER))
+
+    # --- clients' changes, one after another
+
+    async def perform(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Runs `change` when all earlier ones are done; its result, or its error."""
+        if self.over:
+            raise Unavailable(OVER)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._changes.put_nowait((change, future))
+        return await future
+
+    async def _change(self) -> None:
+        while True:
+            change, future = await self._changes.get()
+            try:
+                result = await change()
+            except asyncio.CancelledError:
+                _fail(future, Unavailable(OVER))
+                raise
+            except Exception as error:  # noqa: BLE001  # the caller's: a bug in one change is its request's 500
+                _fail(future, error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+    def mark(self, *apps: str) -> None:
+        """The apps are to be decided anew."""
+        self._marked.update(apps)
+        self._wake_decide.set()
+
+    def reset_delay(self, app_id: str) -> None:
+        """The app's next launch waits no more."""
+        self.fleet.apps[app_id].delay = Delay()
+        self.dirty(app_id)
+        self.mark(app_id)
+
+    def hold(self, why: str) -> None:
+        """Nothing is decided while `why` is not ""."""
+        if why != self.held:
+            self.held = why
+            self._wake_decide.set()
+
+    def dirty(self, app_id: str) -> None:
+        """The app's record is to be written."""
+        self._outbox.dirty[app_id] = None
+        self._wake_record.set()
+
+    # --- the master's events
+
+    async def on_subscribed(self, subscription: Subscription) -> None:
+        """Asks about every task that is recorded, and for every task that is not."""
+        if subscription.framework_id != self.framework_id:
+            await self.store.save_framework(subscription.framework_id, self.settings.framework)
+            self.framework_id = subscription.framework_id
+        self.generation += 1
+        self.subscription = subscription
+        self.fleet.subscribed()
+        self._suppressed, self._revived_s = False, time.monotonic()
+        self._ask_attempt, self._ask_at_s = 0, 0.0
+        self._implicit_at_s = 0.0
+        metrics.subscribed.set(1)
+        self.mark(*self.fleet.apps)
+
+    async def forget_framework(self) -> None:
+        """The master ended the framework and every task of it."""
+        await self.store.save_framework("", self.settings.framework)
+        self.framework_id = ""
+        for state in self.fleet.apps.values():
+            state.instances.clear()
+            self.dirty(state.id)
+            self.mark(state.id)
+
+    def on_disconnected(self) -> None:
+        self.subscription = None
+        metrics.subscribed.set(0)
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        """Everything but SUBSCRIBED and ERROR."""
+        match event.get("type"):
+            case "OFFERS":
+                self._on_offers(list(_readable((event.get("offers") or {}).get("offers") or ())))
+            case "UPDATE":
+                self._on_status((event.get("update") or {}).get("status") or {})
+            case "INVERSE_OFFERS":
+                self._on_inverse_offers((event.get("inverse_offers") or {}).get("inverse_offers") or ())
+            case "RESCIND_INVERSE_OFFER":
+                gone = _value((event.get("rescind_inverse_offer") or {}).get("inverse_offer_id"))
+                self._undrain([agent for agent, offer in self.fleet.draining.items() if offer == gone])
+
+    def _on_status(self, status: Mapping[str, Any]) -> None:
+        now_s = time.time()
+        happened = self.fleet.on_status(status, now_s=now_s)
+        metrics.updates.labels(state=str(status.get("state"))).inc()
+        if status.get("uuid"):
+            self._queue(
+                "ACKNOWLEDGE",
+                acknowledge={k: status[k] for k in ("agent_id", "task_id", "uuid") if k in status},
+            )
+        if not happened.app:
+            return
+        if happened.before != happened.after or happened.ended:
+            self.dirty(happened.app)
+        self._tell(happened, status)
+        self.mark(happened.app)
+
+    def _tell(self, happened: Happened, status: Mapping[str, Any]) -> None:
+        one = happened.after or happened.before
+        if one is None:
+            return
+        if happened.ended:
+            self._killed_s.pop(one.id, None)
+            if happened.failed:
+                metrics.failures.inc()
+                log.warning(
+                    "task failed", task=one.id, state=status["state"], message=str(status.get("message", ""))[:200]
+                )
+        stamp = naming.timestamp(time.time())
+        if happened.ended or happened.before is None or happened.before.state != one.state:
+            self.events.publish(
+                "status_update_event",
+                stamp,
+                slaveId=one.agent,
+                taskId=one.id,
+                taskStatus=status.get("state"),
+                message=str(status.get("message", "")),
+                appId=one.app,
+                host=one.hostname,
+                ipAddresses=[{"ipAddress": a, "protocol": "IPv4"} for a in one.addresses],
+                ports=list(one.ports),
+                version=one.version,
+            )
+        if happened.after is not None and happened.before is not None and happened.before.healthy != one.healthy:
+            self.events.publish(
+                "instance_health_changed_event",
+                stamp,
+                instanceId=naming.instance_of_task(one.id),
+                runSpecId=one.app,
+                runSpecVersion=one.version,
+                healthy=one.healthy,
+            )
+
+    def _on_inverse_offers(self, offers: Sequence[Mapping[str, Any]]) -> None:
+        ids = []
+        for offer in offers:
+            ids.append(offer.get("id"))
+            agent = _value(offer.get("agent_id"))
+            if agent and agent not in self.fleet.draining:
+                log.info("draining", agent=agent)
+            if agent:
+                self.fleet.draining[agent] = _value(offer.get("id"))
+        if ids:
+            self._queue("ACCEPT_INVERSE_OFFERS", accept_inverse_offers={"inverse_offer_ids": ids})
+            self.mark(*self._on_agents(set(self.fleet.draining)))
+
+    def _undrain(self, agents: Sequence[str]) -> None:
+        for agent in agents:
+            del self.fleet.draining[agent]
+            log.info("drained no more", agent=agent)
+        if agents:
+            self.mark(*self._on_agents(set(agents)))
+
+    def _on_agents(self, agents: set[str]) -> list[str]:
+        return [s.id for s in self.fleet.apps.values() if any(i.agent in agents for i in s.instances.values())]
+
+    def _on_offers(self, offers: Sequence[Offer]) -> None:
+        now_s = time.time()
+        self._undrain([o.agent for o in offers if o.leaves_s is None and o.agent in self.fleet.draining])
+        needs = self.fleet.needs() if not self.held else []
+        matching = match(needs, offers, now_s=now_s, pick=random.randrange)
+        self.fleet.remember(matching.refusals, offers=len(offers))
+        by_offer: dict[str, list[Launch]] = {}
+        for launch in matching.launches:
+            by_offer.setdefault(launch.offer.id, []).append(launch)
+        hungry = sum(n.count for n in needs) > len(matching.launches)
+        filters = {"refuse_seconds": self.settings.retry_s if hungry else self.settings.decline_s}
+        for offer_id, launches in by_offer.items():
+            self._accept(offer_id, launches, filters, now_s)
+        unused = [{"value": o.id} for o in offers if o.id not in by_offer]
+        if unused:
+            self._queue("DECLINE", decline={"offer_ids": unused, "filters": filters})
+        metrics.offers.labels(outcome="accepted").inc(len(by_offer))
+        metrics.offers.labels(outcome="declined").inc(len(unused))
+        self.mark(*{launch.app.id for launch in matching.launches})
+
+    def _accept(self, offer_id: str, launches: Sequence[Launch], filters: Mapping[str, Any], now_s: float) -> None:
+        infos, tasks = [], []
+        for launch in launches:
+            task_id = naming.task_id(launch.app.id, launch.app.config_version, str(uuid.uuid4()))
+            self.fleet.launched(launch, task_id, now_s=now_s)
+            self.dirty(launch.app.id)
+            infos.append(task_info(launch, task_id))
+            tasks.append(task_id)
+        operation = {"type": "LAUNCH", "launch": {"task_infos": infos}}
+        accept = {"offer_ids": [{"value": offer_id}], "operations": [operation], "filters": dict(filters)}
+        self._queue(ACCEPT, tasks=tuple(tasks), accept=accept)
+
+    # --- deciding
+
+    async def _decide(self) -> None:
+        while True:
+            await self._wake_decide.wait()
+            self._wake_decide.clear()
+            if self.held:
+                continue
+            marked, self._marked = self._marked, set()
+            for app_id in sorted(marked):
+                self._decide_app(app_id)
+            self._flow()
+            self._to_end |= marked
+            self._wake_end.set()
+            self._measure()
+            await asyncio.sleep(0)
+
+    def _decide_app(self, app_id: str) -> None:
+        state = self.fleet.apps.get(app_id)
+        if state is None:
+            return
+        settled = state.plan.settled
+        plan = self.fleet.decide(app_id, now_s=time.time())
+        for kill in plan.kills:
+            self.kill(kill.id, kill.reason)
+        if plan.settled != settled:
+            self.mark(*(s.id for s in self.fleet.apps.values() if s.app is not None and app_id in s.app.dependencies))
+
+    def kill(self, task_id: str, reason: str) -> None:
+        """Records the intent, then asks the master; asked again until the task has ended."""
+        found = self.fleet.find(task_id)
+        if found is None or found[1].leaving:
+            return
+        self.fleet.leave(task_id, reason)
+        self.dirty(found[0].id)
+        metrics.kills.labels(reason=reason).inc()
+        self._send_kill(found[0].instances[task_id])
+        self.mark(found[0].id)
+
+    def _send_kill(self, instance: Instance) -> None:
+        self._killed_s[instance.id] = time.monotonic()
+        kill = {
+            "task_id": {"value": instance.id},
+            **({"agent_id": {"value": instance.agent}} if instance.agent else {}),
+        }
+        self._queue(KILL, kill=kill, fairlead={"reason": instance.leaving})
+
+    def _flow(self) -> None:
+        """Offers on when something waits for them, off when nothing does."""
+        if self.subscription is None:
+            return
+        waiting = sum(s.launchable for s in self.fleet.apps.values())
+        now_s = time.monotonic()
+        since_s = now_s - self._revived_s
+        more = waiting > self._wanted_before
+        if not waiting and not self._suppressed:
+            self._suppressed = True
+            self._queue("SUPPRESS")
+        elif waiting and (self._suppressed or (more and since_s >= REVIVE_LEAST_S) or since_s >= self.settings.retry_s):
+            self._suppressed, self._revived_s = False, now_s
+            self._queue("REVIVE")
+        elif waiting and more:
+            return  # asked just now: the next tick asks again
+        self._wanted_before = waiting
+
+    async def _end(self) -> None:
+        """Ends deployments that are done and forgets apps that have gone, in turn with clients' changes."""
+        while True:
+            await self._wake_end.wait()
+            self._wake_end.clear()
+            marked, self._to_end = self._to_end, set()
+            if not any(self._ended(marked)):
+                continue
+            try:
+                await self.perform(lambda marked=marked: self._finish(marked))  # type: ignore[misc]  # a default binds it
+            except Unavailable as error:
+                log.warning("end of deployment not recorded yet", why=str(error))
+                await asyncio.sleep(TICK_S)
+                self.mark(*marked)
+
+    def _ended(self, marked: set[str]) -> tuple[list[Deployment], list[AppState]]:
+        done = [d for d in self.fleet.deployments.values() if marked & set(d.changes) and not self.fleet.unsettled(d)]
+        known = [s for app_id in marked if (s := self.fleet.apps.get(app_id)) is not None]
+        return done, [s for s in known if s.app is None and s.deleted and not s.alive()]
+
+    async def _finish(self, marked: set[str]) -> None:
+        done, gone = self._ended(marked)
+        await self.store.change(
+            Writes(
+                ended=[d.id for d in done],
+                remove=[(s.id, v) for s in gone for v in s.versions],
+                forgotten=[s.id for s in gone],
+                routes={paths.service_key(self.settings.framework, s.id): None for s in gone},
+            )
+        )
+        stamp = naming.timestamp(time.time())
+        for deployment in done:
+            self.fleet.deployments.pop(deployment.id, None)
+            log.info("deployment done", id=deployment.id, apps=",".join(deployment.apps))
+            self.events.publish("deployment_success", stamp, id=deployment.id, plan={"id": deployment.id})
+        for state in gone:
+            self.fleet.apps.pop(state.id, None)
+            self._outbox.dirty.pop(state.id, None)
+            self.events.publish("app_terminated_event", stamp, appId=state.id)
+
+    def _measure(self) -> None:
+        metrics.apps.set(len(self.fleet.defined()))
+        metrics.deployments.set(len(self.fleet.deployments))
+        metrics.pending.set(sum(s.plan.launch for s in self.fleet.apps.values()))
+
+    # --- recording and sending
+
+    def _queue(self, kind: str, tasks: tuple[str, ...] = (), **payload: Any) -> None:
+        self._outbox.waiting.append(Call(kind=kind, payload=payload, generation=self.generation, tasks=tasks))
+        self._wake_record.set()
+
+    async def _record(self) -> None:
+        attempt = 0
+        while True:
+            await self._wake_record.wait()
+            self._wake_record.clear()
+            await asyncio.sleep(0)  # what this turn of the loop still adds goes along
+            dirty, calls = self._outbox.take()
+            try:
+                with metrics.record_seconds.time():
+                    await self._write(dirty)
+            except Unavailable as error:
+                log.warning("not recorded yet", apps=len(dirty), why=str(error))
+                self._outbox.give_back(dirty, calls)
+                self._wake_record.set()
+                await asyncio.sleep(STORE_BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
+                attempt += 1
+                continue
+            attempt = 0
+            if calls:
+                self._to_send.put_nowait(calls)
+
+    async def _write(self, dirty: Sequence[str]) -> None:
+        records = [self.fleet.apps[app_id].record() for app_id in dirty if app_id in self.fleet.apps]
+        results = await asyncio.gather(*(self.store.record(r) for r in records), return_exceptions=True)
+        for result in results:
+            if isinstance(result, Refused):
+                log.error("record refused", why=str(result))
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _send(self) -> None:
+        while True:
+            calls = await self._to_send.get()
+            while not self._to_send.empty():
+                calls += self._to_send.get_nowait()
+            free, flow = split_flow(calls)
+            for start in range(0, len(free), SENT_AT_ONCE):
+                await asyncio.gather(*(self._send_one(c) for c in free[start : start + SENT_AT_ONCE]))
+            for call in flow:
+                await self._send_one(call)
+
+    async def _send_one(self, call: Call) -> None:
+        subscription = self.subscription
+        if subscription is None or call.generation != self.generation:
+            self._not_launched(call)
+            return
+        try:
+            await subscription.call(call.kind, **call.payload)
+        except Refused as error:
+            log.warning("call refused", kind=call.kind, why=str(error))
+            self._not_launched(call)
+        except Unavailable as error:
+            log.warning("call unanswered", kind=call.kind, why=str(error))
+            self._ask_attempt, self._ask_at_s = 0, time.monotonic() + 1.0  # launched, perhaps: ask
+        else:
+            if call.kind == ACCEPT:
+                metrics.launches.inc(len(call.tasks))
+
+    def _not_launched(self, call: Call) -> None:
+        """The master has never heard of these tasks."""
+        for task_id in call.tasks:
+            app_id = self.fleet.forget(task_id)
+            if app_id:
+                self.dirty(app_id)
+                self.mark(app_id)
+
+    # --- time
+
+    async def _tick(self) -> None:
+        while True:
+            now_s = time.time()
+            for app_id in self.fleet.expunge(now_s=now_s):
+                self.dirty(app_id)
+                self.mark(app_id)
+            for state in self.fleet.apps.values():
+                if state.plan.launch or any(i.unreachable_s for i in state.instances.values()):
+                    self.mark(state.id)
+            self._give_up_launches(now_s)
+            self._kill_again()
+            self._ask()
+            self._count()
+            until_s = min(TICK_S, max(0.01, self.fleet.wake_s(now_s=now_s) - now_s))
+            await asyncio.sleep(until_s)
+
+    def _give_up_launches(self, now_s: float) -> None:
+        """A launch without a word for too long is made again; should it live after all, it is known by its id."""
+        for state in self.fleet.apps.values():
+            for one in list(state.instances.values()):
+                if one.state in {INTENDED, "TASK_STAGING"} and now_s - one.staged_s > self.settings.launch_timeout_s:
+                    self.kill(one.id, "kill")
+                    if one.state == INTENDED and self.subscription is not None:
+                        log.warning("launch given up", task=one.id)
+                        self.fleet.forget(one.id)
+                        self.dirty(state.id)
+
+    def _kill_again(self) -> None:
+        if self.subscription is None:
+            return
+        now_s = time.monotonic()
+        for state in self.fleet.apps.values():
+            for one in state.instances.values():
+                if one.leaving and now_s - self._killed_s.get(one.id, -1e9) >= self.settings.kill_retry_s:
+                    self._send_kill(one)
+
+    def _ask(self) -> None:
+        """Explicit reconciliation of what is not confirmed, with growing pauses; implicit now and then."""
+        now_s = time.monotonic()
+        if self.subscription is None:
+            return
+        if now_s >= self._implicit_at_s:
+            self._implicit_at_s = now_s + self.settings.reconcile_s
+            self._queue("RECONCILE", reconcile={"tasks": []})
+        if now_s < self._ask_at_s:
+            return
+        unknown = [i for i in self.fleet.unconfirmed() if time.time() - i.staged_s > 1.0]
+        if not unknown:
+            self._ask_attempt = 0
+            return
+        tasks = [{"task_id": {"value": i.id}, **({"agent_id": {"value": i.agent}} if i.agent else {})} for i in unknown]
+        self._queue("RECONCILE", reconcile={"tasks": tasks})
+        self._ask_at_s = now_s + ASK_BACKOFF.delay_s(self._ask_attempt, chance=random.random())  # noqa: S311  # jitter
+        self._ask_attempt += 1
+
+    def _count(self) -> None:
+        counts: dict[str, int] = {}
+        for state in self.fleet.apps.values():
+            for one in state.instances.values():
+                counts[one.state] = counts.get(one.state, 0) + 1
+        for name in {"TASK_RUNNING", "TASK_STAGING", "TASK_STARTING", "TASK_KILLING", "TASK_UNREACHABLE", INTENDED}:
+            metrics.instances.labels(state=name).set(counts.get(name, 0))
+
+
+def _readable(offers: Iterable[Mapping[str, Any]]) -> Iterator[Offer]:
+    for offer in offers:
+        try:
+            yield from_json(offer)
+        except Refused as error:
+            log.warning("offer unreadable", why=str(error))
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _value(wrapped: Mapping[str, Any] | None) -> str:
+    return str((wrapped or {}).get("value", ""))
