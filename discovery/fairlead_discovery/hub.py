@@ -115,8 +115,8 @@ class Hub:
     def nudge(self) -> None:
         self._enqueue((None, _Nudge()))
 
-    def connected(self, session: str) -> bool:
-        return any(c.session == session for c in self._clients)
+    def lives(self, session: str) -> bool:
+        return session in self.nodes.sessions
 
     async def crash(self) -> None:
         """Waits for a bug in the pump, and raises it."""
@@ -231,8 +231,9 @@ class Hub:
             session = secrets.token_hex(8)
             effects.add(self.nodes.open_session(session))
         for other in self._clients:
-            if other is not client and other.session == session:
+            if other is not client and other.session == session:  # its link is dead, or it will find a new session
                 other.session = ""
+                other.peer.send(m.Ended())
         client.session = session
         client.subscriptions.clear()
         self._heard[session] = self._loop.time()

@@ -271,12 +271,18 @@ class LinkedStore:
             attempt = 0
             await self._keep()
             self._lost()
+            await asyncio.sleep(BACKOFF.delay_s(0, chance=random.random()))  # noqa: S311  # jitter
 
     async def _open(self) -> None:
-        self._broken.clear()
         self._hello.clear()
+        broken = self._broken = asyncio.Event()  # one a link: the end of an old one may be told late
+
+        def receive(reply: m.AnyReply) -> None:
+            if self._broken is broken:
+                self._receive(reply)
+
         async with asyncio.timeout(ASK_S):
-            self._link = await self._connect(self._receive, self._broken.set)
+            self._link = await self._connect(receive, broken.set)
         self._heard_s = asyncio.get_running_loop().time()
         await self._say_hello()
 

@@ -148,7 +148,7 @@ class ServerEnd(asyncio.Protocol):
     def _process_died(self) -> None:
         self._forget_process()
         session = self._client.session if self._client is not None else ""
-        if session:
+        if self._hub.lives(session):
             log.info("session ended with its process", session=session)
             self._hub.end_session(session)
 

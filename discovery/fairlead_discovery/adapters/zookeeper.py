@@ -154,7 +154,7 @@ class Client:
                 raise _refused(steps[index], index, result)
         if any(isinstance(r, Exception) for r in results):
             raise Unavailable(f"zookeeper transaction: {results!r}")
-        return [r if isinstance(r, str) else getattr(r, "version", 0) for r in results]
+        return [r if isinstance(s, Make) else getattr(r, "version", 0) for s, r in zip(steps, results, strict=True)]
 
     async def close(self) -> None:
         """Ends the session and its threads."""
