@@ -68,7 +68,7 @@ async def why(calls: Calls, app_id: str) -> str:
         told = await calls.services("GET", f"/fairlead/explain?app={quote(app_id)}")
     except FairleadError:
         return ""
-    return "".join(f"; {text}" for text in [last_failure(found), *sentences(told)[:3]] if text)
+    return "".join(f"; {text}" for text in sentences(told)[:3] or [last_failure(found)] if text)
 
 
 @contextmanager

@@ -107,6 +107,26 @@ def test_a_refused_definition_is_one_line_in_the_servers_words(fairlead, daemons
     assert "/cpus" in result.err
 
 
+def test_an_app_that_is_being_deployed_names_the_way_out(fairlead, daemons: Daemons, app_file: str):
+    """Marathon's 409 says nothing that a person at a terminal can use."""
+    daemons.answers[("PUT", "/v2/apps/shop/web")] = (409, {"message": "App is locked by one or more deployments."})
+    result = fairlead("app", "deploy", app_file)
+
+    assert 1 == result.code
+    assert "/shop/web: a deployment of it runs (fairlead explain /shop/web); --force takes over" in result.err
+
+
+def test_explain_is_sentences_and_a_table_of_agents(fairlead, daemons: Daemons):
+    """In the scheduler's words, most important first."""
+    refusal = {"agent": "c-S0", "host": "agent-1", "reason": "InsufficientCpus", "detail": "needs 64 cpus, offered 4"}
+    daemons.answers[("GET", "/v2/apps/shop/web")] = {"app": {**APP, "tasksRunning": 0}}
+    daemons.answers[("GET", "/fairlead/explain")] = {"reasons": ["no agent fits"], "agents": [refusal]}
+    lines = fairlead("explain", "/shop/web").out.splitlines()
+
+    assert ["/shop/web: 0 of 2 running, waiting", "  no agent fits"] == lines[:2]
+    assert ["c-S0", "agent-1", "InsufficientCpus", "needs", "64", "cpus,", "offered", "4"] == lines[4].split()
+
+
 @pytest.mark.parametrize(("text", "named"), [("{", "app.json: "), ('{"cmd": "x"}', "id: an app is"), ("7", "id: ")])
 def test_a_file_that_is_no_app_is_exit_2(fairlead, tmp_path: Path, text: str, named: str):
     """Nothing is asked of any server; the file is named."""

@@ -1,10 +1,17 @@
-"""The scheduler's explanation of an app (`GET /fairlead/explain?app=`) as sentences."""
+"""The scheduler's explanation of an app (`GET /fairlead/explain?app=`), as people read it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 
 def sentences(told: Mapping[str, Any]) -> list[str]:
-    """To be completed with the scheduler's answer."""
-    found = told.get("reasons") or told.get("why") or told.get("summary") or ()
-    return [found] if isinstance(found, str) else [str(s) for s in found] if isinstance(found, Sequence) else []
+    """Most important first; none when the scheduler said none."""
+    return [str(sentence) for sentence in told.get("reasons") or ()]
+
+
+def refusals(told: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Why each agent cannot take an instance: (agent, host, reason, detail)."""
+    return [
+        (str(a.get("agent", "?")), str(a.get("host", "?")), str(a.get("reason", "?")), str(a.get("detail", "")))
+        for a in told.get("agents") or ()
+    ]

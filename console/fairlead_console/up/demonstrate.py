@@ -14,6 +14,7 @@ from fairlead_daemon.client import call, make_session
 from fairlead_daemon.errors import FairleadError, Refused, Unavailable
 
 DEPLOYED_S = 60.0
+ANSWERED_S = 20.0
 POLL_S = 0.1
 NO_STATUS = -1
 
@@ -78,7 +79,7 @@ async def _answers(session: aiohttp.ClientSession, addresses: Mapping[str, Any])
     for host in (demo.WEB_HOST, demo.SHOP_HOST):
         status = 0
         try:
-            async with asyncio.timeout(DEPLOYED_S):
+            async with asyncio.timeout(ANSWERED_S):
                 while status != 200:
                     await asyncio.sleep(POLL_S if status else 0)
                     status = await _status(session, addresses["lb_http"], host)

@@ -11,7 +11,7 @@ import click
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, verb
 from fairlead_console.watching import follow
-from fairlead_daemon.errors import BadSettings, Refused
+from fairlead_daemon.errors import BadSettings, Conflict, Refused
 
 
 @click.group()
@@ -112,7 +112,7 @@ def _deploy(
     async def run(calls: Calls) -> None:
         if must_exist:
             await get_app(calls, app_id)  # a PUT of `instances` alone would try to create it
-        answer = await calls.services(method, f"{path_of(app_id)}{suffix}{query}", body)
+        answer = await _change(calls, method, app_id, suffix + query, body)
         deployment = _deployment_id(answer)
         if not how["no_wait"] and deployment:
             await follow(calls, app_id, deployment, timeout_s=how["timeout_s"], quiet=use.as_json)
@@ -122,6 +122,14 @@ def _deploy(
             say(f"{app_id}: deployment {deployment} has begun")
 
     use.run(run)
+
+
+async def _change(calls: Calls, method: str, app_id: str, suffix: str, body: object) -> Mapping[str, Any]:
+    """Raises Conflict with what to do when a deployment of the app runs."""
+    try:
+        return dict(await calls.services(method, path_of(app_id) + suffix, body))
+    except Conflict as error:
+        raise Conflict(f"{app_id}: a deployment of it runs (fairlead explain {app_id}); --force takes over") from error
 
 
 def _deployment_id(answer: Mapping[str, Any]) -> str:

@@ -4,8 +4,8 @@ from urllib.parse import quote
 
 import click
 
-from fairlead_console.decisions.explanation import sentences
-from fairlead_console.output import say, show_json
+from fairlead_console.decisions.explanation import refusals, sentences
+from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Use, verb
 from fairlead_console.verbs.app import absolute, get_app, health
 
@@ -23,3 +23,6 @@ def explain(use: Use, app_id: str) -> None:
     say(f"{found['id']}: {found.get('tasksRunning', 0)} of {found.get('instances', 0)} running, {health(found)}")
     for sentence in sentences(told):
         say(f"  {sentence}")
+    if refused := refusals(told):
+        say("")
+        show_table(("agent", "host", "why not", "detail"), refused, empty="")
