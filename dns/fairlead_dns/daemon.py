@@ -23,6 +23,7 @@ from fairlead_discovery.reading import snapshots
 from fairlead_discovery.records import Agent, Framework, MasterInfo, NameServer, decode, encode
 from fairlead_discovery.registry import Node, Registry
 from fairlead_dns import settings as told
+from fairlead_dns.adapters import kept
 from fairlead_dns.adapters.http import add_routes
 from fairlead_dns.adapters.sockets import Bound, bind
 from fairlead_dns.adapters.tcp import Limits, TcpServer
@@ -44,6 +45,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
     context.health.wait("zone", NO_ZONE)
     app = make_app(settings, context.health)
     add_routes(app, settings, names)
+    kept.load(_file(settings, "documents"), names)
     async with _serving(settings, names, counts) as (places, tcp):
         runner, port = await serve(app, settings)
         collector = DnsCollector(counts, lambda: _state(names, tcp))
@@ -54,11 +56,12 @@ async def run(settings: DnsSettings, context: Context) -> None:
         try:
             await until_stopped(
                 context,
-                _follow_snapshots(registry, _kept(settings), names, context, loaded),
+                _follow_snapshots(registry, _file(settings, "snapshot"), names, context, loaded),
                 _follow(registry, paths.MASTER_FRAMEWORKS, _decoding(Framework, names.take_frameworks)),
                 _follow(registry, paths.AGENTS, _decoding(Agent, names.take_agents)),
                 _follow(registry, paths.MESOS, lambda nodes: _take_masters(names, nodes)),
                 _announce(registry, settings, places, loaded),
+                kept.keep(_file(settings, "documents"), names),
                 tcp.sweep(),
             )
         finally:
@@ -111,8 +114,9 @@ def _bind_all(settings: DnsSettings) -> list[Bound]:
     return bound
 
 
-def _kept(settings: DnsSettings) -> Path:
-    return Path(settings.data_dir) / f"dns-{re.sub(r'[^A-Za-z0-9._-]', '_', told.server_id(settings))}.snapshot"
+def _file(settings: DnsSettings, what: str) -> Path:
+    """`<data_dir>/dns-<id>.snapshot`."""
+    return Path(settings.data_dir) / f"dns-{re.sub(r'[^A-Za-z0-9._-]', '_', told.server_id(settings))}.{what}"
 
 
 def _state(names: Names, tcp: TcpServer) -> State:
@@ -127,9 +131,9 @@ def _state(names: Names, tcp: TcpServer) -> State:
 
 
 async def _follow_snapshots(
-    registry: Registry, kept: Path, names: Names, context: Context, loaded: asyncio.Event
+    registry: Registry, file: Path, names: Names, context: Context, loaded: asyncio.Event
 ) -> None:
-    async for snapshot in snapshots(registry, keep=kept):
+    async for snapshot in snapshots(registry, keep=file):
         before, start_s = names.answers.trust, perf_counter()
         touched = names.take_snapshot(snapshot)
         took_s = perf_counter() - start_s

@@ -1,5 +1,6 @@
 """The names of this moment: what the registry says, the zone made of it, the answers made of that."""
 
+import asyncio
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_dns.decisions.answer import Answers, Authority
-from fairlead_dns.decisions.naming import Rules, of_agent, of_framework, of_masters, of_server
+from fairlead_dns.decisions.naming import Record, Rules, of_agent, of_framework, of_masters, of_server
 from fairlead_dns.decisions.sources import Sources
 from fairlead_dns.decisions.zone import Zone
 
@@ -23,7 +24,12 @@ class Names:
     zone: Zone = field(init=False)
     answers: Answers = field(init=False)
     sources: Sources = field(init=False)
+    frameworks: Mapping[str, Framework] = field(default_factory=dict)
+    agents: Mapping[str, Agent] = field(default_factory=dict)
     masters: tuple[MasterInfo, ...] = ()
+    leader: MasterInfo | None = None
+    documents_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when one of the four above has; whoever acts on it clears it."""
     _followed: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -41,14 +47,16 @@ class Names:
 
     def take_frameworks(self, frameworks: Mapping[str, Framework]) -> None:
         """Names of those with a literal address; a host name is not an address (Mesos-DNS published it as one)."""
+        self.frameworks = frameworks
         records = {key: of_framework(f, (f.ip or f.hostname,), self.rules) for key, f in frameworks.items()}
         self._replace("framework", records)
 
     def take_agents(self, agents: Mapping[str, Agent]) -> None:
+        self.agents = agents
         self._replace("agent", {key: of_agent(a, (a.host,), self.rules) for key, a in agents.items()})
 
     def take_masters(self, masters: tuple[MasterInfo, ...], leader: MasterInfo | None) -> None:
-        self.masters = masters
+        self.masters, self.leader = masters, leader
         self._replace("master", {"": of_masters(masters, leader, self.rules)})
 
     def take_own(self, mname: str, addresses: tuple[str, ...]) -> None:
@@ -62,7 +70,8 @@ class Names:
     def master_places(self) -> list[str]:
         return [f"{m.address.ip}:{m.address.port}" for m in self.masters]
 
-    def _replace(self, kind: str, records: Mapping[str, tuple]) -> None:  # type: ignore[type-arg]
+    def _replace(self, kind: str, records: Mapping[str, tuple[Record, ...]]) -> None:
+        self.documents_changed.set()
         keys = set(records)
         touched: set[bytes] = set()
         for key in self._followed.get(kind, set()) | keys:

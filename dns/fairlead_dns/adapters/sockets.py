@@ -47,8 +47,9 @@ class Bound:
 def parse_place(option: str, text: str) -> Place:
     """`127.0.0.1:53`, `[::1]:53`. Raises BadSettings naming the option."""
     host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
-        ip = str(ip_address(host.removeprefix("[").removesuffix("]")))
+        ip = str(ip_address(bare)) if (":" in bare) == (bare != host) else ""
     except ValueError:
         ip = ""
     if not ip or not port.isascii() or not port.isdigit() or int(port) > 65535:

@@ -35,7 +35,10 @@ class Sources:
         before = self.others.get(who, ())
         if before == records:
             return set()
-        self.others[who] = records
+        if records:
+            self.others[who] = records
+        else:
+            del self.others[who]
         return self.zone.apply(added=records, removed=before)
 
     def _take(self, old: Services, new: Services) -> set[bytes]:

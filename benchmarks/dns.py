@@ -1,0 +1,281 @@
+"""Two figures of `fairlead dns`.
+
+    python benchmarks/dns.py           CPU µs per query of one process, beside Knot with the same names (dnsperf as load)
+    python benchmarks/dns.py publish   endpoint published -> DNS answers it, 100 services x 20 endpoints
+
+The server under test is pinned to CPU 0, everything else to CPU 1. CPU time is the process' own (user + system, from
+/proc): the kernel's work for its system calls is in it, for both servers alike. Rounds alternate between the servers.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.naming import Rules
+from fairlead_discovery import paths
+from fairlead_discovery.backends import open_registry
+from fairlead_discovery.records import Discovery, Ips, Member, encode
+from fairlead_discovery.registry import Create, Registry
+from harness.names import DnsDaemon, ask_udp, member, names, node_name, publish, query, withdraw
+from harness.ports import free_port
+from harness.servers import Server
+from harness.waiting import eventually, wait_until
+from harness.zookeeper import ZooKeeper
+
+SERVICES = 100
+ENDPOINTS = 20
+SERVER_CPU, LOAD_CPU = 0, 1
+TICKS = os.sysconf("SC_CLK_TCK")
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One run of dnsperf against one server."""
+
+    cpu_us: float
+    per_second: float
+    lost: int
+
+
+def endpoint(service: int, number: int) -> Member:
+    host = f"10.{service}.0.{number + 1}"
+    return member(number, name=f"web{service}", discovery=Discovery(name=f"web{service}", given=True), ips=Ips(host=(host,)))
+
+
+def endpoints(each: int = ENDPOINTS) -> list[Member]:
+    return [endpoint(s, n) for s in range(SERVICES) for n in range(each)]
+
+
+async def publish_all(registry: Registry, members: Sequence[Member]) -> None:
+    for at in range(0, len(members), BATCH):
+        await publish(registry, *members[at : at + BATCH])
+
+
+# --- the registries ---------------------------------------------------------------------------------------------------
+
+REGISTRYD = (
+    "import sys; from fairlead_daemon.main import main; from fairlead_discovery.registryd import DAEMON;"
+    " sys.exit(main(DAEMON, sys.argv[1:]))"
+)
+
+
+@contextmanager
+def local_registry(folder: Path) -> Iterator[str]:
+    url = f"local:{folder}/r.sock"
+    sets = (f"registry={url}", f"data_dir={folder}", "token=off")
+    server = Server(
+        [sys.executable, "-c", REGISTRYD, *(part for s in sets for part in ("--set", s))], log=folder / "registry.log"
+    )
+    server.start().wait_ready("registry", (folder / "r.sock").exists)
+    yield url
+    server.stop()
+
+
+@contextmanager
+def zookeeper_registry(folder: Path) -> Iterator[str]:
+    server = ZooKeeper(folder).start()
+    yield server.url
+    server.stop()
+
+
+@contextmanager
+def dns_server(folder: Path, url: str) -> Iterator[DnsDaemon]:
+    server = DnsDaemon(folder, registry=url, port=free_port(), http_port=free_port())
+    server.start().wait_ready("dns", lambda: server.get("/ready")["ready"])
+    os.sched_setaffinity(server.pid, {SERVER_CPU})
+    yield server
+    server.stop()
+
+
+# --- CPU beside Knot --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def knot_server(folder: Path, zone: str) -> Iterator[tuple[int, int]]:
+    """Its pid and port. One UDP worker, the zone from a file, nothing else to do."""
+    port = free_port()
+    (folder / "mesos.zone").write_text(zone)
+    (folder / "knot.conf").write_text(
+        f"server:\n  listen: 127.0.0.1@{port}\n  rundir: {folder}\n  udp-workers: 1\n  tcp-workers: 1\n"
+        f"  background-workers: 1\ndatabase:\n  storage: {folder}\n"
+        f"zone:\n  - domain: mesos\n    file: {folder}/mesos.zone\n    zonefile-sync: -1\n    journal-content: none\n"
+    )
+    command = ["taskset", "-c", str(SERVER_CPU), "knotd", "-c", str(folder / "knot.conf")]
+    server = Server(command, log=folder / "knot.log").start()
+    server.wait_ready("knot", lambda: ask_udp(port, query("web0.marathon.mesos"), wait_s=0.3)[7] > 0)
+    yield server.pid, port
+    server.stop()
+
+
+def zone_file(members: Sequence[Member]) -> str:
+    """The very names and records that our server makes of these endpoints."""
+    lines = ["$ORIGIN mesos.", "$TTL 5", "@ SOA ns1.mesos. root.ns1.mesos. 1 60 600 86400 2", "@ NS ns1.mesos."]
+    for record in names(*members, rules=Rules()).zone.records():
+        owner = wire.text(record.owner)
+        if record.kind == wire.SRV:
+            text = f"0 1 {wire.srv_port(record.rdata)} {wire.text(wire.srv_target(record.rdata))}."
+        else:
+            text = wire.address_text(record.rdata)
+        lines.append(f"{owner}. {wire.TYPE_NAMES[record.kind]} {text}")
+    return "\n".join(lines) + "\n"
+
+
+def questions(folder: Path) -> Path:
+    """Three in four ask for addresses, one in four for SRV."""
+    lines = [f"web{s}.marathon.mesos A" for s in range(SERVICES)] * 3
+    lines += [f"_web{s}._tcp.marathon.mesos SRV" for s in range(SERVICES)]
+    random.Random(1).shuffle(lines)
+    file = folder / "questions"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def load(pid: int, port: int, file: Path, seconds: int, rate: int) -> Round:
+    """`rate` 0 is as fast as it goes with 100 questions under way."""
+    command = ["taskset", "-c", str(LOAD_CPU), "dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(file)]
+    command += ["-l", str(seconds), "-q", "100", "-e", *(["-Q", str(rate)] if rate else [])]
+    before = cpu_s(pid)
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    used_s = cpu_s(pid) - before
+
+    def number(label: str) -> float:
+        return float(text.split(label)[1].split()[0])
+
+    done = number("Queries completed:")
+    return Round(used_s / done * 1e6, number("Queries per second:"), int(number("Queries lost:")))
+
+
+def cpu(rounds: int, seconds: int) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="fl-bench-", dir="/tmp"))
+    os.sched_setaffinity(0, {LOAD_CPU})
+    members = endpoints(each=5)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        url = stack.enter_context(local_registry(folder))
+
+        async def fill() -> None:
+            registry = await open_registry(url)
+            await publish_all(registry, members)
+            await registry.close()
+
+        asyncio.run(fill())
+        ours = stack.enter_context(dns_server(folder, url))
+        wait_until("the names are there", lambda: len(ours.answers(f"web{SERVICES - 1}.marathon.mesos")) == 5)
+        knot_pid, knot_port = stack.enter_context(knot_server(folder, zone_file(members)))
+        file = questions(folder)
+        for rate in (0, 20_000):
+            results: dict[str, list[Round]] = {"fairlead": [], "knot": []}
+            for _ in range(rounds):
+                results["fairlead"].append(load(ours.pid, ours.port, file, seconds, rate))
+                results["knot"].append(load(knot_pid, knot_port, file, seconds, rate))
+            report(f"{rate} queries/s" if rate else "as fast as it goes, 100 under way", results)
+        hits = ours.metric("fairlead_dns_cache_hits_total")
+        answered = ours.metric('fairlead_dns_queries_total{rcode="NOERROR",transport="udp"')
+        print(f"\npacket cache: {hits / answered:.2%} hits")
+
+
+def report(what: str, results: dict[str, list[Round]]) -> None:
+    print(f"\n{what}: {SERVICES} services x 5 endpoints, A and SRV 3:1, EDNS, {len(results['knot'])} rounds")
+    medians = {}
+    for name, rounds in results.items():
+        costs = sorted(r.cpu_us for r in rounds)
+        medians[name] = statistics.median(costs)
+        print(
+            f"  {name:9} {medians[name]:6.2f} µs CPU/query  (least {costs[0]:.2f}, most {costs[-1]:.2f})"
+            f"  {statistics.median(r.per_second for r in rounds):9,.0f} queries/s  lost {sum(r.lost for r in rounds)}"
+        )
+    print(f"  ratio     {medians['fairlead'] / medians['knot']:6.2f}  (aim: at most 1.5)")
+
+
+# --- published -> answered --------------------------------------------------------------------------------------------
+
+
+def published(times: int) -> None:
+    os.sched_setaffinity(0, {LOAD_CPU})
+    backends: tuple[tuple[str, Callable[[Path], object]], ...] = (
+        ("local", local_registry),
+        ("zookeeper", zookeeper_registry),
+    )
+    for name, start in backends:
+        folder = Path(tempfile.mkdtemp(prefix="fl-bench-", dir="/tmp"))
+        try:
+            with start(folder) as url, dns_server(folder, url) as server:  # type: ignore[attr-defined]  # both are context managers
+                asyncio.run(_published(name, url, server, times))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _published(name: str, url: str, server: DnsDaemon, times: int) -> None:
+    registry = await open_registry(url)
+    await publish_all(registry, endpoints())
+    last = f"web{SERVICES - 1}.marathon.mesos"
+    await eventually("all is answered", lambda: _is_full(server, last), within_s=60)
+    came, went = [], []
+    for number in range(times):
+        service = number % SERVICES
+        extra = endpoint(service, 200)
+        came.append(await _timed(server, extra, publish(registry, extra), there=True))
+        went.append(await _timed(server, extra, withdraw(registry, extra), there=False))
+        await asyncio.sleep(random.random() * 0.05)
+    print(f"\n{name}: {SERVICES} services x {ENDPOINTS} endpoints, {times} changes each, ms")
+    for what, took in (("published -> answered", came), ("withdrawn -> no longer answered", went)):
+        took.sort()
+        print(
+            f"  {what:32} p50 {took[len(took) // 2] * 1000:6.2f}  p99 {took[int(len(took) * 0.99)] * 1000:6.2f}"
+            f"  most {took[-1] * 1000:6.2f}  (aim: p99 under 50)"
+        )
+    await registry.close()
+
+
+async def _is_full(server: DnsDaemon, name: str) -> bool:
+    return ask_udp(server.port, query(name))[7] == ENDPOINTS
+
+
+async def _timed(server: DnsDaemon, extra: Member, change: object, *, there: bool) -> float:
+    """From before the write is sent until the instance's own name (asked for all the while) says so."""
+    asked = query(f"{extra.task.name}.marathon.slave.mesos")
+    address = bytes(int(part) for part in extra.ips.host[0].split("."))
+    start_s = time.perf_counter()
+    writing = asyncio.ensure_future(change)  # type: ignore[arg-type]  # a coroutine
+    while (address in await asyncio.to_thread(ask_udp, server.port, asked)) is not there:
+        await asyncio.sleep(0.0005)
+    took_s = time.perf_counter() - start_s
+    await writing
+    return took_s
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figure", nargs="?", choices=("cpu", "publish", "all"), default="all")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per server and load")
+    parser.add_argument("--seconds", type=int, default=4, help="length of a round")
+    parser.add_argument("--times", type=int, default=300, help="changes measured per registry")
+    given = parser.parse_args()
+    if given.figure in {"cpu", "all"}:
+        cpu(given.rounds, given.seconds)
+    if given.figure in {"publish", "all"}:
+        published(given.times)
+
+
+if __name__ == "__main__":
+    main()

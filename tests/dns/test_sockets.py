@@ -1,0 +1,305 @@
+"""UDP and TCP on real sockets of the loopback interface, in this process."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import dnslib
+import pytest
+
+from fairlead_daemon.errors import BadSettings
+from fairlead_dns.adapters.sockets import bind, local_addresses, parse_place
+from fairlead_dns.adapters.tcp import Limits, TcpServer
+from fairlead_dns.adapters.udp import UdpServer
+from fairlead_dns.metrics import Counts
+from fairlead_dns.names import Names
+from harness.names import data, member, names, query
+from harness.waiting import eventually
+
+WEB = "web.marathon.mesos"
+
+
+class Served:
+    """One port, both transports."""
+
+    def __init__(self, made: Names, limits: Limits) -> None:
+        self.counts = Counts()
+        (pair,) = bind("listen", "127.0.0.1:0")
+        self.port = pair.place.port
+        self.udp = UdpServer(pair.udp, made.answers, self.counts)
+        self.tcp = TcpServer(made.answers, self.counts, limits)
+        self.listener = pair.tcp
+
+
+@asynccontextmanager
+async def serving(
+    made: Names | None = None, *, connections: int = 8, per_client: int = 8, idle_s: float = 30
+) -> AsyncIterator[Served]:
+    served = Served(made or names(member()), Limits(connections=connections, per_client=per_client, idle_s=idle_s))
+    await served.tcp.listen(served.listener)
+    sweeping = asyncio.ensure_future(served.tcp.sweep())
+    yield served
+    sweeping.cancel()
+    served.udp.close()
+    served.tcp.close()
+    await asyncio.sleep(0)
+
+
+def framed(*packets: bytes) -> bytes:
+    return b"".join(len(p).to_bytes(2, "big") + p for p in packets)
+
+
+async def read_reply(reader: asyncio.StreamReader) -> dnslib.DNSRecord:
+    async with asyncio.timeout(5):
+        size = int.from_bytes(await reader.readexactly(2), "big")
+        return dnslib.DNSRecord.parse(await reader.readexactly(size))
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(5):
+        try:
+            return await reader.read() == b""
+        except ConnectionError:
+            return True
+
+
+async def udp_client(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+async def receive(sock: socket.socket) -> bytes:
+    async with asyncio.timeout(5):
+        return await asyncio.get_running_loop().sock_recv(sock, 65535)
+
+
+async def test_udp_answers_every_packet_of_a_burst() -> None:
+    """A thousand questions at once: a thousand replies with their own ids, most from the packet cache."""
+    async with serving() as served:
+        client = await udp_client(served.port)
+        ids = set()
+        for start in range(0, 1000, 100):
+            for number in range(start, start + 100):
+                client.send(query(WEB, number=number))
+            ids |= {int.from_bytes((await receive(client))[:2], "big") for _ in range(100)}
+        client.close()
+
+        assert (set(range(1000)), 999) == (ids, served.counts.cache_hits)
+
+
+async def test_junk_over_udp_changes_nothing() -> None:
+    """Two thousand packets of noise, then a question: answered."""
+    chance = random.Random(5)
+    async with serving() as served:
+        client = await udp_client(served.port)
+        for number in range(2000):
+            noise = chance.randbytes(chance.randrange(1, 80))
+            client.send(noise if number % 2 else query(WEB)[: chance.randrange(1, 36)] + noise)
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        client.close()
+        fresh = await udp_client(served.port)
+        fresh.send(query(WEB))
+
+        assert ["10.0.0.1"] == data(dnslib.DNSRecord.parse(await receive(fresh)))
+        fresh.close()
+
+
+async def test_closing_answers_what_has_come() -> None:
+    """What waits in the socket when the daemon stops is answered first."""
+    async with serving() as served:
+        client = await udp_client(served.port)
+        client.send(query(WEB))
+        served.udp.close()
+
+        assert ["10.0.0.1"] == data(dnslib.DNSRecord.parse(await receive(client)))
+        client.close()
+        served.udp = UdpServer(bind("listen", "127.0.0.1:0")[0].udp, names().answers, Counts())
+
+
+async def test_tcp_answers_pipelined_queries() -> None:
+    """Forty questions in one write: forty replies with their ids, over one connection."""
+    async with serving() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(framed(*(query(WEB, number=n) for n in range(40))))
+
+        assert list(range(40)) == [(await read_reply(reader)).header.id for _ in range(40)]
+        writer.close()
+
+
+async def test_tcp_takes_queries_byte_by_byte() -> None:
+    """Framing does not depend on how the bytes arrive."""
+    async with serving() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        for byte in framed(query(WEB), query(WEB, number=7)):
+            writer.write(bytes((byte,)))
+            await writer.drain()
+            await asyncio.sleep(0)
+
+        assert [4711, 7] == [(await read_reply(reader)).header.id for _ in range(2)]
+        writer.close()
+
+
+async def test_tcp_answers_after_half_close() -> None:
+    """A client that says "no more" still gets what it asked, then the end."""
+    async with serving() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(framed(*(query(WEB, number=n) for n in range(60))))
+        writer.write_eof()
+
+        assert list(range(60)) == [(await read_reply(reader)).header.id for _ in range(60)]
+        assert await is_closed(reader)
+
+
+async def test_tcp_gives_what_udp_cut() -> None:
+    """A hundred endpoints: TC over UDP, all of them over TCP."""
+    made = names(*(member(n) for n in range(100)))
+    async with serving(made) as served:
+        client = await udp_client(served.port)
+        client.send(query(WEB))
+        cut = dnslib.DNSRecord.parse(await receive(client))
+        client.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(framed(query(WEB)))
+        whole = await read_reply(reader)
+        writer.close()
+
+        assert (1, 0, 100) == (cut.header.tc, whole.header.tc, len(data(whole)))
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    """Nothing asked for the idle time: closed, and forgotten."""
+    async with serving(idle_s=0.2) as served:
+        reader, _ = await asyncio.open_connection("127.0.0.1", served.port)
+
+        assert await is_closed(reader)
+        assert ({}, {}) == (served.tcp.open, served.tcp.clients)
+
+
+async def test_a_query_that_never_ends_is_closed() -> None:
+    """One byte now and then is no activity: only answers are."""
+    async with serving(idle_s=0.3) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        closed = asyncio.ensure_future(is_closed(reader))
+        for byte in framed(query(WEB))[:-1]:
+            if closed.done():
+                break
+            writer.write(bytes((byte,)))
+            await asyncio.sleep(0.03)
+
+        assert await closed
+
+
+async def test_a_client_that_does_not_read_is_not_served_on() -> None:
+    """Memory stays bounded: its queries wait in the kernel, and after the idle time it is closed."""
+    made = names(*(member(n) for n in range(250)))
+    async with serving(made, idle_s=0.4) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
+        writer.transport.pause_reading()
+        writer.write(framed(query(WEB)) * 20_000)
+        await eventually("it is closed", lambda: _now(not served.tcp.open))
+
+        assert sum(served.counts.tcp) < 20_000
+        writer.transport.abort()
+        del reader
+
+
+async def _now(value: bool) -> bool:
+    return value
+
+
+async def test_a_query_over_4096_bytes_is_refused() -> None:
+    """No query is that long."""
+    async with serving() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"\xff\xff" + bytes(100))
+
+        assert await is_closed(reader)
+
+
+async def test_one_client_has_its_share_of_connections() -> None:
+    """The third connection of a client that may have two is refused; the first two work on."""
+    async with serving(per_client=2) as served:
+        links = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)]
+        refused = await is_closed(links[2][0])
+        for _, writer in links[:2]:
+            writer.write(framed(query(WEB)))
+
+        assert ([["10.0.0.1"]] * 2, True) == ([data(await read_reply(r)) for r, _ in links[:2]], refused)
+        for _, writer in links:
+            writer.close()
+
+
+async def test_the_longest_idle_connection_makes_room() -> None:
+    """At the limit a new connection is served, the one that asked longest ago is closed."""
+    async with serving(connections=2) as served:
+        first, second = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(2)]
+        first[1].write(framed(query(WEB)))
+        await read_reply(first[0])
+        third = await asyncio.open_connection("127.0.0.1", served.port)
+        third[1].write(framed(query(WEB)))
+
+        assert (["10.0.0.1"], True) == (data(await read_reply(third[0])), await is_closed(second[0]))
+        for _, writer in (first, second, third):
+            writer.close()
+
+
+async def test_junk_over_tcp_ends_nothing_else() -> None:
+    """Noise on one connection; another is answered."""
+    chance = random.Random(3)
+    async with serving() as served:
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(chance.randbytes(300))
+            await asyncio.sleep(0)
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(framed(query(WEB)))
+
+        assert ["10.0.0.1"] == data(await read_reply(reader))
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1", "localhost:53", "127.0.0.1:x", "127.0.0.1:70000", ":53", "[::1:53", "::1:53", ""]
+)
+def test_bad_addresses_name_the_option(text: str) -> None:
+    """`listen` wants ip:port."""
+    with pytest.raises(BadSettings, match=r"listen: .*expected ip:port"):
+        parse_place("listen", text)
+
+
+def test_a_busy_port_names_port_and_option() -> None:
+    """Another program's socket, which does not share: a clear error, and nothing stays bound."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        with pytest.raises(BadSettings, match=f"listen: cannot listen on 127.0.0.1:{port}: another process"):
+            bind("listen", f"127.0.0.1:{port}")
+
+
+def test_a_foreign_address_names_the_reason() -> None:
+    """An address of another machine."""
+    with pytest.raises(BadSettings, match=r"192\.0\.2\.1:5300: this machine has no such address"):
+        bind("listen", "192.0.2.1:5300")
+
+
+def test_two_processes_may_share_a_port() -> None:
+    """SO_REUSEPORT on both transports."""
+    first = bind("listen", "127.0.0.1:0")
+    second = bind("listen", f"127.0.0.1:{first[0].place.port}")
+
+    assert first[0].place == second[0].place
+    for pair in (*first, *second):
+        pair.close()
+
+
+def test_the_wildcard_is_every_address_by_itself() -> None:
+    """Bound one by one, so that replies come from the address that was asked."""
+    assert "127.0.0.1" in local_addresses(six=False)
