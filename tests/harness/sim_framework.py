@@ -73,6 +73,9 @@ class SimFramework:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reader
+        for ack in list(self._acks):
+            with suppress(aiohttp.ClientError):
+                await ack
         self.stream_id = ""
 
     async def _read(self) -> None:

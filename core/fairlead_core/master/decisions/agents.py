@@ -65,6 +65,8 @@ def _new_id(cluster: Cluster) -> str:
 def _describe(agent: Agent, message: Register, total: Resources) -> None:
     agent.hostname, agent.ip, agent.port = message.hostname, message.ip, message.port
     agent.boot_id, agent.total = message.boot_id, total
+    for task in agent.tasks.values():
+        task.made = None
     agent.attributes, agent.zone, agent.region = message.attributes, message.zone, message.region
 
 

@@ -154,6 +154,8 @@ def _offer_one(cluster: Cluster, agent: Agent, order: Order, now_s: float) -> Of
 
 def wants(framework: Framework, agent: Agent, offered: Resources, now_s: float) -> bool:
     """One offer of an agent at a time; nothing it refused; machines with GPUs only to those who ask for GPUs."""
+    if any(o.framework_id == framework.id for o in agent.offers.values()):
+        return False
     if ("gpus", UNRESERVED) in agent.total.scalars and "GPU_RESOURCES" not in framework.capabilities:
         return False
     refused = framework.filters.get(agent.id)

@@ -68,7 +68,7 @@ def remove_executor(cluster: Cluster, agent: Agent, key: tuple[str, str]) -> Non
 
 def move(cluster: Cluster, task: Task, status: Json, *, state: str, now: Moment) -> None:
     """The task's state follows its status; `state` may be ahead of it. What has ended stays ended."""
-    task.status = status
+    task.status, task.made = status, None
     _remember(task, status)
     if task.terminal:
         return

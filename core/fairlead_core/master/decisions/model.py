@@ -27,6 +27,21 @@ class Moment:
     wall_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A node as it should stand: below paths.endpoint_folder(service), or in PORTLESS when it has no ports."""
+
+    service: str
+    name: str
+    data: bytes
+    member: bool
+
+    @property
+    def path(self) -> str:
+        make = paths.member if self.member else paths.portless
+        return make(self.service, self.name)
+
+
 @dataclass(slots=True, kw_only=True)
 class Leave:
     """A task told to leave. Without `revision` the withdrawal is not committed yet."""
@@ -61,6 +76,8 @@ class Task:
     leave: Leave | None = None
     kill_sent: bool = False
     executor_id: str = ""
+    made: Publication | None = None
+    """What publishing made of it; made again after whatever it is made of has changed."""
     held: bool = False
     """Whether its resources are counted: not when it ended, not while its agent is unreachable."""
 

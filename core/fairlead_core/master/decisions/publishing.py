@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead_core.master.decisions.model import Agent, Stored, Task
+from fairlead_core.master.decisions.model import Agent, Publication, Stored, Task
 from fairlead_core.master.decisions.statuses import Json, labels_of
 from fairlead_discovery import paths
 from fairlead_discovery.records import Address, Discovery, Ips, Member, Port, Portless, TaskRef, encode
@@ -13,21 +13,6 @@ APP_LABEL = "FAIRLEAD_APP_ID"
 VERSION_LABEL = "FAIRLEAD_APP_VERSION"
 PORTLESS_AFTER_S = 1.0
 """Short batch tasks without ports cost the registry nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publication:
-    """A node as it should stand: below paths.endpoint_folder(service), or in PORTLESS when it has no ports."""
-
-    service: str
-    name: str
-    data: bytes
-    member: bool
-
-    @property
-    def path(self) -> str:
-        make = paths.member if self.member else paths.portless
-        return make(self.service, self.name)
 
 
 def service_of(framework_name: str, info: Json) -> str:
@@ -47,6 +32,12 @@ def is_up(task: Task) -> bool:
 
 def publication(task: Task, agent: Agent, framework_name: str) -> Publication:
     """The node of a task. The same task on the same agent gives the same bytes under every leader."""
+    if task.made is None:
+        task.made = _make(task, agent, framework_name)
+    return task.made
+
+
+def _make(task: Task, agent: Agent, framework_name: str) -> Publication:
     ports = ports_of(task.info)
     ref = TaskRef(
         id=task.id,
