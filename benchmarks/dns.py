@@ -18,19 +18,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from fairlead_discovery.backends import open_registry
+from fairlead_discovery.records import Discovery, Ips, Member
+from fairlead_discovery.registry import Registry
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.naming import Rules
-from fairlead_discovery import paths
-from fairlead_discovery.backends import open_registry
-from fairlead_discovery.records import Discovery, Ips, Member, encode
-from fairlead_discovery.registry import Create, Registry
-from harness.names import DnsDaemon, ask_udp, member, names, node_name, publish, query, withdraw
+from harness.names import DnsDaemon, ask_udp, member, names, publish, query, withdraw
 from harness.ports import free_port
 from harness.servers import Server
 from harness.waiting import eventually, wait_until
@@ -54,7 +53,9 @@ class Round:
 
 def endpoint(service: int, number: int) -> Member:
     host = f"10.{service}.0.{number + 1}"
-    return member(number, name=f"web{service}", discovery=Discovery(name=f"web{service}", given=True), ips=Ips(host=(host,)))
+    return member(
+        number, name=f"web{service}", discovery=Discovery(name=f"web{service}", given=True), ips=Ips(host=(host,))
+    )
 
 
 def endpoints(each: int = ENDPOINTS) -> list[Member]:
@@ -252,13 +253,16 @@ async def _is_full(server: DnsDaemon, name: str) -> bool:
 
 
 async def _timed(server: DnsDaemon, extra: Member, change: object, *, there: bool) -> float:
-    """From before the write is sent until the instance's own name (asked for all the while) says so."""
+    """From before the write is sent until the service's name, asked for all the while, says so."""
     asked = query(f"{extra.task.name}.marathon.slave.mesos")
     address = bytes(int(part) for part in extra.ips.host[0].split("."))
     start_s = time.perf_counter()
     writing = asyncio.ensure_future(change)  # type: ignore[arg-type]  # a coroutine
-    while (address in await asyncio.to_thread(ask_udp, server.port, asked)) is not there:
-        await asyncio.sleep(0.0005)
+
+    async def so() -> bool:
+        return (address in await asyncio.to_thread(ask_udp, server.port, asked)) is there
+
+    await eventually("it is answered", so, every_s=0.0005)
     took_s = time.perf_counter() - start_s
     await writing
     return took_s

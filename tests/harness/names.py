@@ -139,8 +139,9 @@ def ede(reply: dnslib.DNSRecord) -> int | None:
 def ask_udp(port: int, packet: bytes, *, host: str = "127.0.0.1", wait_s: float = 3.0) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(wait_s)
-        sock.sendto(packet, (host, port))
-        return sock.recvfrom(65535)[0]
+        sock.connect((host, port))  # so that a closed port is an error at once
+        sock.send(packet)
+        return sock.recv(65535)
 
 
 class DnsDaemon(Server):
