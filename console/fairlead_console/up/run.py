@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,11 +135,14 @@ def address_rows(addresses: Mapping[str, Any]) -> list[tuple[str, str]]:
 def command_rows(addresses: Mapping[str, Any], *, with_demo: bool) -> list[tuple[str, str]]:
     """What a newcomer can paste, beside what it shows."""
     address, _, port = addresses["dns"][0].rpartition(":")
-    rows = [("everything at a glance", "fairlead status"), ("who runs what", "fairlead app list")]
+    fairlead = program()
+    rows = [("everything at a glance", f"{fairlead} status"), ("who runs what", f"{fairlead} app list")]
+    if addresses["data_dir"] != str(absolute("")):
+        rows.insert(0, ("first of all", f"export FAIRLEAD_DATA_DIR={addresses['data_dir']}"))
     if not with_demo:
-        return [*rows, ("your first app", "fairlead app deploy app.json")]
+        return [*rows, ("your first app", f"{fairlead} app deploy app.json")]
     rows += [
-        ("name to addresses", f"fairlead lookup {demo.WEB_NAME}"),
+        ("name to addresses", f"{fairlead} lookup {demo.WEB_NAME}"),
         ("the same with dig", f"dig @{address} -p {port} {demo.WEB_NAME}"),
         ("addresses with ports", f"dig @{address} -p {port} _web-demo._tcp.marathon.mesos SRV +short"),
     ]
@@ -147,4 +151,12 @@ def command_rows(addresses: Mapping[str, Any], *, with_demo: bool) -> list[tuple
             ("through the balancer", f"curl -H 'Host: {demo.WEB_HOST}' {addresses['lb_http']}/"),
             ("one app finds another", f"curl -H 'Host: {demo.SHOP_HOST}' {addresses['lb_http']}/"),
         ]
-    return [*rows, ("more instances", f"fairlead app scale {demo.WEB} 4")]
+    return [*rows, ("more instances", f"{fairlead} app scale {demo.WEB} 4")]
+
+
+def program() -> str:
+    """How this very `fairlead` is called from here: by its name when that finds it, else by its path."""
+    mine = Path(sys.executable).with_name("fairlead")
+    if shutil.which("fairlead") == str(mine):
+        return "fairlead"
+    return str(mine.relative_to(Path.cwd()) if mine.is_relative_to(Path.cwd()) else mine)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
@@ -31,14 +30,11 @@ class Screen:
         self._print(Text(text))
 
     def table(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
-        table = Table(
-            title=title, title_justify="left", show_header=False, box=None, pad_edge=False, padding=(0, 3, 0, 0)
-        )
-        table.add_column(no_wrap=True, style="cyan")
-        table.add_column(no_wrap=True, overflow="ignore")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self._print(table)
+        """What is to be pasted must stand on one line, however narrow the terminal: no frames, no cutting."""
+        width = max((len(name) for name, _ in rows), default=0)
+        self._print(Text(title, style="bold"))
+        for name, value in rows:
+            self._print(Text(f"  {name:<{width}}   ", style="cyan").append(value, style="default"))
 
     def _print(self, value: object) -> None:
         try:
