@@ -83,15 +83,19 @@ def local_registry(folder: Path) -> Iterator[str]:
         [sys.executable, "-c", REGISTRYD, *(part for s in sets for part in ("--set", s))], log=folder / "registry.log"
     )
     server.start().wait_ready("registry", (folder / "r.sock").exists)
-    yield url
-    server.stop()
+    try:
+        yield url
+    finally:
+        server.stop()
 
 
 @contextmanager
 def zookeeper_registry(folder: Path) -> Iterator[str]:
     server = ZooKeeper(folder).start()
-    yield server.url
-    server.stop()
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 @contextmanager
@@ -99,8 +103,10 @@ def dns_server(folder: Path, url: str) -> Iterator[DnsDaemon]:
     server = DnsDaemon(folder, registry=url, port=free_port(), http_port=free_port())
     server.start().wait_ready("dns", lambda: server.get("/ready")["ready"])
     os.sched_setaffinity(server.pid, {SERVER_CPU})
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 # --- CPU beside Knot --------------------------------------------------------------------------------------------------
@@ -119,8 +125,10 @@ def knot_server(folder: Path, zone: str) -> Iterator[tuple[int, int]]:
     command = ["taskset", "-c", str(SERVER_CPU), "knotd", "-c", str(folder / "knot.conf")]
     server = Server(command, log=folder / "knot.log").start()
     server.wait_ready("knot", lambda: ask_udp(port, query("web0.marathon.mesos"), wait_s=0.3)[7] > 0)
-    yield server.pid, port
-    server.stop()
+    try:
+        yield server.pid, port
+    finally:
+        server.stop()
 
 
 def zone_file(members: Sequence[Member]) -> str:

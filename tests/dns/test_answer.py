@@ -411,3 +411,22 @@ def test_chance_decides_the_order() -> None:
         replies.append([made.answers.reply(query(WEB)) for _ in range(5)])
 
     assert replies[0] == replies[1]
+
+
+def test_a_thousand_targets_over_tcp_are_read_by_others() -> None:
+    """Beyond 16 KiB no compression pointer reaches: owners stand in full, and the message is whole."""
+    reply = ask(names(*many(1000)).answers, SRV, "SRV", tcp=True)
+
+    targets = {str(rr.rdata).split()[3] for rr in reply.rr}
+    assert (1000, 0) == (len(reply.rr), reply.header.tc)
+    assert targets >= {str(rr.rname) for rr in reply.ar}
+    assert len(reply.ar) > 0
+
+
+def test_more_than_a_message_holds_is_cut_over_tcp() -> None:
+    """65,535 bytes are the end of DNS: TC, and as much as fits."""
+    made = names(*many(5000))
+    raw = made.answers.reply(query(WEB), tcp=True)
+
+    assert raw is not None
+    assert (True, 2) == (60_000 < len(raw) <= 65_535, raw[2] & 2)
