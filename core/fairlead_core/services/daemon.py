@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -24,8 +25,10 @@ from fairlead_daemon.tokens import token_path
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
-from fairlead_discovery.records import NameServer
+from fairlead_discovery.reading import snapshots
+from fairlead_discovery.records import Cluster, NameServer, decode
 from fairlead_discovery.registry import Guard, Registry, Standing
+from fairlead_discovery.snapshots import Trust
 
 ROLE = "services"
 RETRY_S = 0.5
@@ -47,6 +50,8 @@ class Scheduler:
         self._group: asyncio.TaskGroup | None = None
         self._term: asyncio.Task[None] | None = None
         self._epoch = 0
+        self._held = ""
+        self._cluster = ""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -56,6 +61,7 @@ class Scheduler:
             group.create_task(self._stand())
             group.create_task(self._follow_masters())
             group.create_task(self._follow_name_servers())
+            group.create_task(self._follow_trust())
 
     async def _follow_masters(self) -> None:
         async for _ in _for_ever():
@@ -71,6 +77,32 @@ class Scheduler:
                 with suppress(msgspec.DecodeError):
                     largest = max(largest, msgspec.json.decode(node.data, type=NameServer).largest_ttl_s)
             self.desk.largest_ttl_s = largest
+
+    async def _follow_trust(self) -> None:
+        """Nothing is decided on a reading that is not to be believed: it could look like "no apps, end everything"."""
+        keep = Path(self._settings.data_dir) / "services.snapshot"
+        async with aclosing(snapshots(self._registry, keep=keep)) as found:  # type: ignore[type-var]  # a generator
+            async for snapshot in found:
+                held = snapshot.trust is Trust.HELD
+                why = f"the registry is not believed: {snapshot.why}; see `fairlead registry confirm`" if held else ""
+                self._held = why
+                if snapshot.trust is Trust.LIVE:
+                    self._cluster = snapshot.cluster
+                if self.desk.term is not None:
+                    self.desk.term.hold(why)
+                if why:
+                    self._context.health.wait("registry", why)
+                else:
+                    self._context.health.ready("registry")
+
+    async def _believe(self) -> None:
+        """Raises Unavailable while the registry we read is not the one we knew, or is held."""
+        if self._held:
+            raise Unavailable(self._held)
+        node = await self._registry.read(paths.CLUSTER)
+        cluster = decode(Cluster, node.data, place=paths.CLUSTER).uuid if node is not None else ""
+        if cluster != self._cluster:
+            raise Unavailable(f"the registry is of cluster {cluster or 'unknown'}, not yet believed")
 
     async def _stand(self) -> None:
         data = msgspec.json.encode({"address": self.desk.own})
@@ -122,6 +154,7 @@ class Scheduler:
 
     async def _serve_term(self, guard: Guard) -> None:
         store = Store(self._registry, guard)
+        await self._believe()
         stored = await store.load()
         term = Term(self._settings, store, stored, self.desk.events)
         log.info("leading", epoch=guard.epoch, apps=len(stored.apps), framework=stored.framework_id or "new")

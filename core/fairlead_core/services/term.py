@@ -70,6 +70,7 @@ class Term:
         self._ask_attempt = 0
         self._ask_at_s = 0.0
         self._implicit_at_s = 0.0
+        self._subscribed_s = 0.0
         self._wake_decide.set()
 
     async def run(self) -> None:
@@ -143,7 +144,9 @@ class Term:
         self._suppressed, self._revived_s = False, time.monotonic()
         self._ask_attempt, self._ask_at_s = 0, 0.0
         self._implicit_at_s = 0.0
+        self._subscribed_s = time.time()
         metrics.subscribed.set(1)
+        self._ask()
         self.mark(*self.fleet.apps)
 
     async def forget_framework(self) -> None:
@@ -509,7 +512,8 @@ class Term:
             self._queue("RECONCILE", reconcile={"tasks": []})
         if now_s < self._ask_at_s:
             return
-        unknown = [i for i in self.fleet.unconfirmed() if time.time() - i.staged_s > 1.0]
+        just_s = max(self._subscribed_s, time.time() - 1.0)  # launched since then: the first update is on its way
+        unknown = [i for i in self.fleet.unconfirmed() if i.staged_s < just_s]
         if not unknown:
             self._ask_attempt = 0
             return
