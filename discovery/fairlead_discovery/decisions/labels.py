@@ -1,0 +1,161 @@
+"""marathon-lb's labels, and fairlead's own, as a Route. What could break a balancer's configuration gets no further.
+
+HAPROXY_0_VHOST=shop.example.org,www.example.org   HAPROXY_0_PATH=/cart   HAPROXY_0_PORT=10100   HAPROXY_0_MODE=http
+HAPROXY_0_STICKY=true   HAPROXY_0_BALANCE=leastconn   HAPROXY_0_ENABLED=false
+FAIRLEAD_0_REUSE=true   FAIRLEAD_0_RETRY_NON_IDEMPOTENT=true   (without the number: every port)
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from fairlead_discovery.records import Port, Route, RoutePort
+
+HOST_LIMIT = 253
+PATH_LIMIT = 1024
+BALANCES = ("roundrobin", "static-rr", "leastconn", "first", "source", "random")
+"""HAProxy's algorithms that take no argument."""
+MODES = ("http", "tcp")
+_LABEL = re.compile(r"(HAPROXY|FAIRLEAD)_(?:(\d{1,6})_)?([A-Z_]+)")
+_HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/-]*")
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
+
+
+class BadLabel(ValueError):
+    """The reason alone; whoever catches it adds the label."""
+
+
+def vhosts(text: str) -> tuple[str, ...]:
+    """A comma list of host names, in lower case, without repetitions; `*.` may lead."""
+    names = dict.fromkeys(part.strip().rstrip(".").lower() for part in text.split(","))
+    for name in names:
+        if not _HOST.fullmatch(name) or len(name) > HOST_LIMIT:
+            raise BadLabel(f"{_shown(name)} is no host name")
+    return tuple(names)
+
+
+def path(text: str) -> str:
+    if not _PATH.fullmatch(text) or len(text) > PATH_LIMIT:
+        raise BadLabel(f"{_shown(text)} is no path: it begins with `/` and holds no blanks, quotes, braces or `#`")
+    return text
+
+
+def port_number(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len("65535") else 0
+    if not 1 <= number <= 65535:
+        raise BadLabel(f"{_shown(text)} is no port, 1 to 65535")
+    return number
+
+
+def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in choices:
+            raise BadLabel(f"{_shown(text)} is none of {', '.join(choices)}")
+        return text.lower()
+
+    return read
+
+
+def flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise BadLabel(f"{_shown(text)} is neither true nor false")
+    return word in _TRUE
+
+
+def _shown(text: str) -> str:
+    """Quoted, escaped, not endless."""
+    return ascii(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+Reader = Callable[[str], Any]
+PER_PORT: Mapping[str, tuple[str, Reader]] = {
+    "HAPROXY_VHOST": ("vhosts", vhosts),
+    "HAPROXY_PATH": ("path", path),
+    "HAPROXY_PORT": ("service_port", port_number),
+    "HAPROXY_MODE": ("mode", one_of(MODES)),
+    "HAPROXY_STICKY": ("sticky", flag),
+    "HAPROXY_BALANCE": ("balance", one_of(BALANCES)),
+    "HAPROXY_ENABLED": ("enabled", flag),
+}
+"""`HAPROXY_{n}_<key>`: what of the route it sets. Others of marathon-lb's are left alone."""
+FOR_ANY_PORT: Mapping[str, tuple[str, Reader]] = {
+    "FAIRLEAD_REUSE": ("reuse", flag),
+    "FAIRLEAD_RETRY_NON_IDEMPOTENT": ("retry_non_idempotent", flag),
+}
+"""`FAIRLEAD_<key>` for every port, `FAIRLEAD_{n}_<key>` for one."""
+
+
+def route_of(
+    service: str, labels: Mapping[str, str], ports: Sequence[RoutePort], *, app: str = "", source: str = "services"
+) -> tuple[Route, tuple[str, ...]]:
+    """The Route that labels make of a service's ports, and what is wrong with them.
+
+    `ports` is what is known without labels: index, name, service port, check. A port that is not enabled is left
+    out. A bad label counts as not given; each problem names it: `HAPROXY_0_VHOST: 'a b' is no host name`.
+    """
+    values, problems = _values(labels, {port.index for port in ports})
+    out: list[RoutePort] = []
+    for port in ports:
+        mine = {**values.get(None, {}), **values.get(port.index, {})}
+        if mine.pop("enabled", True):
+            out.append(_with(port, mine, problems))
+    return Route(service=service, app=app, ports=tuple(out), source=source), tuple(problems)
+
+
+def _with(port: RoutePort, values: Mapping[str, Any], problems: list[str]) -> RoutePort:
+    """As marathon-lb: a virtual host makes it HTTP unless a label says otherwise; a path needs a virtual host."""
+    changed = replace(port, **values)
+    if changed.vhosts and "mode" not in values:
+        changed = replace(changed, mode="http")
+    if changed.vhosts and changed.mode == "tcp":
+        problems.append(f"HAPROXY_{port.index}_VHOST: a virtual host needs mode http, it is tcp")
+        changed = replace(changed, vhosts=(), path="")
+    if changed.path and not changed.vhosts:
+        problems.append(f"HAPROXY_{port.index}_PATH: a path needs a virtual host, HAPROXY_{port.index}_VHOST")
+        changed = replace(changed, path="")
+    return changed
+
+
+Values = dict[int | None, dict[str, Any]]
+
+
+def _values(labels: Mapping[str, str], known: set[int]) -> tuple[Values, list[str]]:
+    """By port index, None for every port."""
+    values: Values = {}
+    problems: list[str] = []
+    for label in sorted(labels):
+        match = _LABEL.fullmatch(label)
+        if match is None:
+            continue
+        family, number, key = match.groups()
+        target = _target(f"{family}_{key}", number)
+        if target is None:
+            continue
+        index = None if number is None else int(number)
+        if index is not None and index not in known:
+            problems.append(f"{label}: the service has no port {index}")
+            continue
+        try:
+            values.setdefault(index, {})[target[0]] = target[1](labels[label])
+        except BadLabel as error:
+            problems.append(f"{label}: {error}")
+    return values, problems
+
+
+def _target(key: str, number: str | None) -> tuple[str, Reader] | None:
+    if key in FOR_ANY_PORT:
+        return FOR_ANY_PORT[key]
+    return PER_PORT.get(key) if number is not None else None
+
+
+def plain_ports(ports: Sequence[Port]) -> tuple[RoutePort, ...]:
+    """Of a foreign task's ports: no service port but what labels give. UDP is nothing for HAProxy."""
+    return tuple(
+        RoutePort(index=port.index, name=port.name, mode="http" if port.name == "http" else "tcp")
+        for port in ports
+        if port.protocols != ("udp",)
+    )
