@@ -21,9 +21,9 @@ def web(scripts: Path) -> dict[str, Any]:
     return {**_app(WEB, scripts / "web.py", host=WEB_HOST), "instances": 2}
 
 
-def shop(scripts: Path, *, web_port: int) -> dict[str, Any]:
-    """`web_port` is the service port at which the balancer serves /demo/web on every machine."""
-    env = {"WEB_NAME": WEB_NAME, "WEB_PORT": str(web_port)}
+def shop(scripts: Path, *, web_port: int, dns: str) -> dict[str, Any]:
+    """`web_port` is the service port at which the balancer serves /demo/web on every machine; `dns` is a name server."""
+    env = {"WEB_NAME": WEB_NAME, "WEB_PORT": str(web_port), "FAIRLEAD_DNS": dns}
     return {**_app(SHOP, scripts / "shop.py", host=SHOP_HOST), "env": env}
 
 

@@ -3,25 +3,45 @@
 import html
 import os
 import socket
+import struct
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 NAME = os.environ["WEB_NAME"]
+DNS = os.environ["FAIRLEAD_DNS"]
 PORT = int(os.environ["WEB_PORT"])
 PAGE = """<!doctype html><title>fairlead demo shop</title>
 <h1>The shop</h1>
-<p>getaddrinfo(<code>{name}</code>) found <code>{address}</code></p>
+<p>{how} found <code>{address}</code> for <code>{name}</code></p>
 <p>the balancer's service port <code>{port}</code> there answers:</p>
 <pre>{answer}</pre>
 """
 
 
-def find() -> str:
-    """The address behind the name, as any program would ask for it; or why there is none."""
+def find() -> tuple[str, str]:
+    """How, and what: as any program would ask, through getaddrinfo. Where tasks have no resolv.conf of their own (the
+    agent is not root), fairlead's DNS server itself.
+    """
     try:
-        return str(socket.getaddrinfo(NAME, PORT, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+        return "getaddrinfo", str(socket.getaddrinfo(NAME, PORT, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
-        return f"nothing ({error}); only an agent that runs as root lets its tasks resolve"
+        return f"getaddrinfo said &ldquo;{html.escape(str(error))}&rdquo;, as without root; {DNS}", ask_dns()
+
+
+def ask_dns() -> str:
+    """One A query and its answer, by hand; "nothing" when there is none."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in NAME.split("."))
+    host, _, port = DNS.rpartition(":")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+            link.settimeout(2)
+            link.connect((host, int(port)))
+            link.send(struct.pack(">6H", 1, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", 1, 1))
+            reply = link.recv(512)
+    except OSError:
+        return "nothing"
+    _, answers, authorities, others = struct.unpack(">4H", reply[4:12])
+    return socket.inet_ntoa(reply[-4:]) if answers and not authorities + others else "nothing"  # ends with an address
 
 
 def ask(address: str) -> tuple[int, str]:
@@ -41,10 +61,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self._answer(200, "ok\n")
             return
-        address = find()
+        how, address = find()
         status, answer = ask(address)
         values = {"name": NAME, "address": address, "port": str(PORT), "answer": answer}
-        self._answer(status, PAGE.format(**{k: html.escape(v) for k, v in values.items()}))
+        self._answer(status, PAGE.format(how=how, **{k: html.escape(v) for k, v in values.items()}))
 
     def _answer(self, status: int, text: str) -> None:
         data = text.encode()

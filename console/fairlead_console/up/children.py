@@ -51,14 +51,15 @@ def _rotate(log: Path) -> None:
 
 
 def last_line(data_dir: Path, name: str) -> str:
-    """Of its log: what it said before it died. "" when it said nothing."""
+    """Of its log: what it said before it died, without a traceback's frame. "" when it said nothing."""
     try:
         with (data_dir / "log" / f"{name}.log").open("rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 4096))
             lines = stream.read().decode("utf-8", "replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1][:300] if lines else ""
+    words = (line.strip(" |+-") for line in reversed(lines))
+    return next((line[:300] for line in words if line), "")
 
 
 async def gone(identity: Identity) -> None:

@@ -26,7 +26,7 @@ async def deploy(addresses: Mapping[str, Any], screen: Screen) -> bool:
         try:
             web = await _ensure(session, addresses["services"], demo.web(scripts))
             port = int(web["portDefinitions"][0]["port"])
-            await _ensure(session, addresses["services"], demo.shop(scripts, web_port=port))
+            await _ensure(session, addresses["services"], demo.shop(scripts, web_port=port, dns=addresses["dns"][0]))
             for app_id in (demo.WEB, demo.SHOP):
                 await _running(session, addresses["services"], app_id)
             screen.step("demo", f"{demo.WEB} and {demo.SHOP} run and are healthy")

@@ -40,10 +40,10 @@ def _with_registry(use: Use, body: Callable[[Any], Coroutine[Any, Any, Any]]) ->
 
 
 @registry.command(epilog="Example: fairlead registry tree /fairlead/endpoints")
-@click.argument("path", default="/")
+@click.argument("path", default="/fairlead")
 @verb
 def tree(use: Use, path: str) -> None:
-    """Every path below PATH with the size of its data."""
+    """Every path below PATH (as /fairlead or /mesos) with the size of its data."""
 
     async def walk(opened: Any) -> list[tuple[str, int]]:
         found: list[tuple[str, int]] = []
