@@ -303,24 +303,42 @@ few = st.lists(
               st.integers(0, 2), st.sampled_from(["web", "db"]), st.sampled_from(["10.0.0.1", "10.0.0.2"])),
     max_size=3,
 )  # fmt: skip
-asked = st.sampled_from([WEB, SRV, "db.marathon.mesos", "marathon.mesos", "slave.marathon.mesos", "mesos", "x.mesos"])
+trusts = st.sampled_from([Trust.LIVE, Trust.LIVE, Trust.LIVE, Trust.STALE])
+ASKED = (
+    (WEB, "A"),
+    (WEB, "AAAA"),
+    (SRV, "SRV"),
+    ("db.marathon.mesos", "A"),
+    ("marathon.mesos", "A"),
+    ("slave.marathon.mesos", "A"),
+    ("mesos", "SOA"),
+    ("mesos", "NS"),
+    ("x.mesos", "A"),
+)
 
 
-@settings(max_examples=120, deadline=None)
-@given(st.lists(st.tuples(few, st.sampled_from(list(Trust))), min_size=2, max_size=4), st.lists(asked, max_size=6))
-def test_cached_answers_never_outlive_their_truth(
-    history: list[tuple[list[Member], Trust]], questions: list[str]
-) -> None:
-    """Whatever was asked before: after a change every answer is that of a server that saw only the last state."""
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(few, trusts), min_size=2, max_size=3))
+def test_cached_answers_never_outlive_their_truth(history: list[tuple[list[Member], Trust]]) -> None:
+    """After every change every answer is that of a server that saw only the last state."""
     made = Names(Rules(), authority())
-    kinds = ("A", "SRV", "AAAA", "SOA", "NS")
     for revision, (members, trust) in enumerate(history):
         made.take_snapshot(snapshot(*members, revision=revision, trust=trust))
-        seen = [_content(ask(made.answers, q, k, opt=opt())) for q in questions for k in kinds for _ in (1, 2)]
+        seen = [_content(ask(made.answers, *question, opt=opt())) for question in ASKED]
 
     fresh = Names(Rules(), authority())
     fresh.take_snapshot(snapshot(*history[-1][0], revision=len(history) - 1, trust=history[-1][1]))
-    assert [_content(ask(fresh.answers, q, k, opt=opt())) for q in questions for k in kinds for _ in (1, 2)] == seen
+    assert [_content(ask(fresh.answers, *question, opt=opt())) for question in ASKED] == seen
+
+
+def test_a_targets_new_address_reaches_cached_srv_answers() -> None:
+    """The SRV record stays the same, the address beside it changes: the prepared answer is dropped."""
+    made = names(member(discovery=INFO))
+    ask(made.answers, SRV, "SRV")
+
+    made.take_snapshot(snapshot(member(discovery=INFO, ips=Ips(host=("10.9.9.9",))), revision=2))
+
+    assert ["10.9.9.9"] == [str(rr.rdata) for rr in ask(made.answers, SRV, "SRV").ar]
 
 
 def _content(reply: dnslib.DNSRecord) -> object:
@@ -354,7 +372,7 @@ def _mutated(packet: bytes, at: int, byte: int) -> bytes:
     return packet[:at] + bytes((byte,)) + packet[at + 1 :]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(packets, st.booleans())
 def test_whatever_bytes_there_is_no_exception(packet: bytes, tcp: bool) -> None:
     """A reply that an independent codec reads, with our id, or silence."""
@@ -425,7 +443,7 @@ def test_a_thousand_targets_over_tcp_are_read_by_others() -> None:
 
 def test_more_than_a_message_holds_is_cut_over_tcp() -> None:
     """65,535 bytes are the end of DNS: TC, and as much as fits."""
-    made = names(*many(5000))
+    made = names(*many(4200))
     raw = made.answers.reply(query(WEB), tcp=True)
 
     assert raw is not None
