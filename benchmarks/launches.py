@@ -137,9 +137,11 @@ def main() -> int:
         script = Path(folder) / "master.py"
         script.write_text(MASTER)
         process = subprocess.Popen(
-            [sys.executable, *profile, str(script)]
-            + [f"--set=port={port}", f"--set=registry={options.registry}", "--set=token=off"]
-            + [f"--set=data_dir={folder}", "--set=log_level=warning"],
+            [
+                *(sys.executable, *profile, str(script)),
+                *(f"--set=port={port}", f"--set=registry={options.registry}", "--set=token=off"),
+                *(f"--set=data_dir={folder}", "--set=log_level=warning"),
+            ]
         )
         stack.callback(process.wait)
         stack.callback(process.terminate)

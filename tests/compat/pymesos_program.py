@@ -37,7 +37,7 @@ class Program(Scheduler):
     def disconnected(self, driver):
         tell(event="disconnected")
 
-    def resourceOffers(self, driver, offers):
+    def resourceOffers(self, driver, offers):  # noqa: N802  # pymesos' name
         for offer in offers:
             if len(self.states) >= self.options.tasks:
                 driver.declineOffer(offer["id"], {"refuse_seconds": 3600})
@@ -58,7 +58,7 @@ class Program(Scheduler):
             ],
         }
 
-    def statusUpdate(self, driver, update):
+    def statusUpdate(self, driver, update):  # noqa: N802  # pymesos' name
         task_id, state = update["task_id"]["value"], update["state"]
         self.states[task_id] = state
         tell(event="update", task=task_id, state=state, reason=update.get("reason", ""))
@@ -70,7 +70,7 @@ class Program(Scheduler):
     def error(self, driver, message):
         tell(event="error", message=message)
 
-    def offerRescinded(self, driver, offer_id):
+    def offerRescinded(self, driver, offer_id):  # noqa: N802  # pymesos' name
         tell(event="rescinded")
 
     def kill_all(self, driver):

@@ -85,6 +85,8 @@ class Keeper:
                     await self._registry.remove(path, guard=self._guard)
                 else:
                     await self._registry.write(path, data, guard=self._guard)
+        except Refused as error:  # it would be refused again
+            log.warning("document refused", path=path, why=str(error))
         except BaseException:
             unsaved.add(name)
             raise

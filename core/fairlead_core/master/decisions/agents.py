@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from fairlead_core.agent_protocol import (
+    Acknowledge,
     ExecutorEnded,
     ExecutorMessage,
     Gone,
@@ -19,7 +20,7 @@ from fairlead_core.master.decisions.allocation import remove_offer, rescind
 from fairlead_core.master.decisions.calls import roles_of
 from fairlead_core.master.decisions.liveness import Signs, Verdict, judge
 from fairlead_core.master.decisions.model import Agent, Cluster, Framework, HangAgent, Moment, Task, capabilities_of
-from fairlead_core.master.decisions.statuses import Json, is_terminal, text_of, update_event
+from fairlead_core.master.decisions.statuses import Json, is_terminal, made_by_master, text_of, update_event
 from fairlead_core.resources import Resources, from_mesos
 from fairlead_daemon.errors import Refused
 
@@ -143,6 +144,9 @@ def _take_task(cluster: Cluster, agent: Agent, framework: Framework, told: TaskS
     if task is None and before is not None and before.state == "TASK_LOST" and not is_terminal(state):
         _kill_unknown(cluster, agent, framework.id, task_id)  # it was told that it is lost: it must not run on
         return
+    if task is not None and task.agent_id != agent.id:
+        _kill_unknown(cluster, agent, framework.id, task_id)  # it was given up here and runs elsewhere by now
+        return
     if task is None:
         task = Task(
             id=task_id,
@@ -157,7 +161,13 @@ def _take_task(cluster: Cluster, agent: Agent, framework: Framework, told: TaskS
             task.state = state
         life.add(cluster, framework, agent, task)
     task.unacknowledged = "" if told.acknowledged else str(told.status.get("uuid") or "")
+    returned = task.state == "TASK_UNREACHABLE"
     life.move(cluster, task, told.status, state=state, now=now)
+    if returned and not task.terminal:
+        status = made_by_master(
+            task.id, agent.id, task.state, now_s=now.wall_s, reason="REASON_AGENT_REREGISTERED", healthy=task.healthy
+        )
+        cluster.send(framework.id, update_event(status))
     if task.terminal and told.acknowledged:
         life.forget(cluster, task)
         return
@@ -224,7 +234,10 @@ def updated(cluster: Cluster, agent: Agent, update: Update, *, now: Moment) -> N
         status = {**status, "agent_id": {"value": agent.id}}
     task = framework.tasks.get(text_of(status.get("task_id")))
     cluster.count("status_updates")
-    if task is not None and task.agent_id == agent.id:
+    if task is not None and task.agent_id != agent.id:
+        _acknowledge(cluster, agent, framework.id, status)  # of a task given up here, that runs elsewhere by now
+        return
+    if task is not None:
         task.unacknowledged = str(status.get("uuid") or "")
         told = str(status.get("state") or "")
         ahead = update.latest_state if is_terminal(update.latest_state) else told
@@ -232,6 +245,11 @@ def updated(cluster: Cluster, agent: Agent, update: Update, *, now: Moment) -> N
         if not task.unacknowledged and is_terminal(told):
             life.forget(cluster, task)
     cluster.send(framework.id, update_event(status))
+
+
+def _acknowledge(cluster: Cluster, agent: Agent, framework_id: str, status: Json) -> None:
+    task_id, uuid = text_of(status.get("task_id")), str(status.get("uuid") or "")
+    cluster.order(agent.id, Acknowledge(epoch=cluster.epoch, framework_id=framework_id, task_id=task_id, uuid=uuid))
 
 
 def executor_ended(cluster: Cluster, agent: Agent, report: ExecutorEnded) -> None:

@@ -6,10 +6,10 @@ from fairlead_core.agent_protocol import Kill
 from fairlead_core.master.decisions import publishing
 from fairlead_core.master.decisions.allocation import charge
 from fairlead_core.master.decisions.leaving import DEAD_RECORD_S
-from fairlead_core.master.decisions.model import COMPLETED_KEPT, Agent, Cluster, Framework, Moment, Task
+from fairlead_core.master.decisions.model import COMPLETED_KEPT, Agent, Cluster, Executor, Framework, Moment, Task
 from fairlead_core.master.decisions.statuses import Json, is_terminal, made_by_master, understood, update_event
 from fairlead_core.master.decisions.tasks import kill_grace_s
-from fairlead_core.resources import Resources
+from fairlead_core.resources import UNRESERVED, Resources
 
 STATUSES_KEPT = 10
 
@@ -48,21 +48,20 @@ def add_executor(agent: Agent, framework: Framework, info: Json, resources: Reso
     """An executor's own resources, once however often it is named. Its role is that of the framework's first."""
     key = (framework.id, str((info.get("executor_id") or {}).get("value") or ""))
     if key not in agent.executors:
-        agent.executors[key] = resources
-        agent.executor_infos[key] = info
+        role = framework.roles[0] if framework.roles else UNRESERVED
+        agent.executors[key] = Executor(info=info, resources=resources, role=role)
         agent.used += resources
-        charge(framework, framework.roles[0], resources)
+        charge(framework, role, resources)
 
 
 def remove_executor(cluster: Cluster, agent: Agent, key: tuple[str, str]) -> None:
-    resources = agent.executors.pop(key, None)
-    agent.executor_infos.pop(key, None)
-    if resources is None:
+    executor = agent.executors.pop(key, None)
+    if executor is None:
         return
-    give_back(agent, resources)
+    give_back(agent, executor.resources)
     framework = cluster.frameworks.get(key[0])
     if framework is not None:
-        charge(framework, framework.roles[0], resources, sign=-1)
+        charge(framework, executor.role, executor.resources, sign=-1)
     cluster.dirty_agents.add(agent.id)
 
 

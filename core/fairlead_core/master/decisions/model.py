@@ -146,6 +146,15 @@ class Offer:
     resources: Resources
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """A custom executor and what it holds itself, beside its tasks, in a role of its framework."""
+
+    info: Json
+    resources: Resources
+    role: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Drain:
     """A machine being emptied. At `deadline_wall_s` what remains is told to leave."""
@@ -185,9 +194,8 @@ class Agent:
     registered_wall_s: float = 0.0
     reregistered_wall_s: float = 0.0
     tasks: dict[TaskKey, Task] = field(default_factory=dict)
-    executors: dict[tuple[str, str], Resources] = field(default_factory=dict)
-    """Custom executors by (framework id, executor id), with what they hold."""
-    executor_infos: dict[tuple[str, str], Json] = field(default_factory=dict)
+    executors: dict[tuple[str, str], "Executor"] = field(default_factory=dict)
+    """Custom executors by (framework id, executor id)."""
     used: Resources = field(default_factory=Resources)
     offered: Resources = field(default_factory=Resources)
     offers: dict[str, Offer] = field(default_factory=dict)

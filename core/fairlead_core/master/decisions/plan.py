@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_core.master.decisions import killing, life
-from fairlead_core.master.decisions.model import Agent, Cluster, Leave, Moment, Stored, Task
+from fairlead_core.master.decisions.model import Agent, Cluster, Leave, Moment, Publication, Stored, Task
 from fairlead_core.master.decisions.publishing import (
     PORTLESS_AFTER_S,
     Candidate,
-    Publication,
     is_up,
     plan_service,
     publication,
@@ -18,7 +17,8 @@ from fairlead_discovery.records import Leaving, Reason, encode
 from fairlead_discovery.registry import Change, Create, Delete, Put
 
 BATCH_CHANGES = 400
-"""One transaction stays far below ZooKeeper's 1 MB."""
+BATCH_BYTES = 256 * 1024
+"""One transaction stays below ZooKeeper's 1 MB."""
 
 
 @dataclass(slots=True)
@@ -31,10 +31,11 @@ class Batch:
     leaving: list[str] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    weight_bytes: int = 0
 
     @property
     def full(self) -> bool:
-        return len(self.changes) >= BATCH_CHANGES
+        return len(self.changes) >= BATCH_CHANGES or self.weight_bytes >= BATCH_BYTES
 
     def fields(self) -> dict[str, int]:
         """For the cycle's one log line."""
@@ -66,9 +67,16 @@ def _add_service(cluster: Cluster, batch: Batch, service: str, now: Moment) -> N
     stored = cluster.stored.get(service) or {}
     plan = plan_service(stored.values(), list(candidates(cluster, service, now)))
     for new in plan.create:
+        if batch.full:
+            cluster.touched.add(service)
+            return
         batch.changes.append(Create(new.path, new.data))
         batch.created.append(_as_stored(cluster, new))
+        batch.weight_bytes += len(new.data)
     for old in plan.delete:
+        if batch.full:
+            cluster.touched.add(service)
+            return
         batch.changes.append(Delete(old.path, missing_ok=True))
         batch.deleted.append(old)
         record = _record_for(cluster, batch, old, now)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from fairlead_core.master.decisions.calls import id_problem
 from fairlead_core.master.decisions.model import Agent, Framework
 from fairlead_core.master.decisions.statuses import Json, labels_of, text_of
@@ -12,6 +14,8 @@ from fairlead_daemon.errors import Refused
 
 DRAIN_LABEL = "FAIRLEAD_DRAIN_SECONDS"
 DEFAULT_DRAIN_S = 30.0
+PUBLISHED_LIMIT_BYTES = 128 * 1024
+"""What is published of a task must stay below the registry's 512 KiB a node, in every encoding of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +170,13 @@ def _resource_rule(info: Json, _ground: Ground) -> str:
     return ""
 
 
+def _size_rule(info: Json, _ground: Ground) -> str:
+    for key in ("discovery", "labels"):
+        if key in info and len(msgspec.json.encode(info[key])) > PUBLISHED_LIMIT_BYTES:
+            return f"Task's '{key}' is over {PUBLISHED_LIMIT_BYTES // 1024} KiB: it would not fit into the registry"
+    return ""
+
+
 def _drain_rule(info: Json, ground: Ground) -> str:
     labels = labels_of(info.get("labels"))
     if DRAIN_LABEL not in labels:
@@ -192,4 +203,5 @@ RULES: tuple[Callable[[Json, Ground], str], ...] = (
     _executor_rule,
     _resource_rule,
     _drain_rule,
+    _size_rule,
 )
