@@ -13,7 +13,7 @@ from fairlead_core.services.adapters.mesos import Subscription, subscribe
 from fairlead_core.services.settings import ServicesSettings
 from fairlead_core.services.term import Term
 from fairlead_daemon.backoff import Backoff
-from fairlead_daemon.errors import Refused, Unavailable
+from fairlead_daemon.errors import FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_daemon.web import Health
 from fairlead_discovery.leaders import masters
@@ -21,8 +21,8 @@ from fairlead_discovery.registry import Registry
 
 log = Log("services.master")
 BACKOFF = Backoff(first_s=0.1, most_s=5.0)
-REMOVED = ("has been removed", "completed", "torn down")
-"""In the words of masters that will never take this framework id again."""
+REMOVED = "Framework has been removed"
+"""Mesos' words to a framework id that it will never take again."""
 
 
 class Masters:
@@ -64,7 +64,7 @@ async def stay_subscribed(term: Term, master: Masters, session: aiohttp.ClientSe
         try:
             subscription = await subscribe(session, address, framework_info(term))
         except (Unavailable, Refused) as error:
-            await _forget_if_removed(term, str(error))
+            await _forget_if_removed(term, error)
             health.wait("master", str(error))
             log.warning("not subscribed", master=address, why=str(error))
         else:
@@ -72,7 +72,7 @@ async def stay_subscribed(term: Term, master: Masters, session: aiohttp.ClientSe
                 if await _listen(term, subscription, health):
                     attempt = 0
             except (Unavailable, Refused) as error:
-                await _forget_if_removed(term, str(error))
+                await _forget_if_removed(term, error)
                 log.warning("disconnected", master=address, why=str(error))
                 health.wait("master", str(error))
             finally:
@@ -98,14 +98,14 @@ async def _listen(term: Term, subscription: Subscription, health: Health) -> boo
     return term.subscription is subscription
 
 
-async def _forget_if_removed(term: Term, why: str) -> None:
-    """A framework that was torn down lost its tasks with it: begin as a new one."""
-    if term.framework_id and any(text in why for text in REMOVED):
-        log.error("the master removed this framework; it registers anew", framework=term.framework_id, why=why)
+async def _forget_if_removed(term: Term, error: FairleadError) -> None:
+    """A framework that was torn down lost its tasks with it: begin as a new one. Only the master's own word counts."""
+    if term.framework_id and isinstance(error, Refused) and REMOVED in str(error):
+        log.error("the master removed this framework; it registers anew", framework=term.framework_id, why=str(error))
         try:
             await term.forget_framework()
-        except Unavailable as error:
-            log.warning("framework not forgotten yet", why=str(error))
+        except Unavailable as trouble:
+            log.warning("framework not forgotten yet", why=str(trouble))
 
 
 def framework_info(term: Term) -> Mapping[str, Any]:

@@ -57,6 +57,8 @@ class AppState:
     """The last answer to each agent's offer, by agent."""
     looked_at: int = 0
     """Offers that were considered since launches have been pending."""
+    unrecorded: bool = False
+    """There was no record of its instances: the master may know some that we do not."""
 
     def record(self) -> AppRecord:
         return AppRecord(
@@ -102,7 +104,11 @@ class Fleet:
         """Agent id -> the inverse offer's id."""
         for app_id, app in stored.apps.items():
             self.apps[app_id] = AppState(
-                id=app_id, app=app, deleted=app is None, versions=stored.versions.get(app_id, ())
+                id=app_id,
+                app=app,
+                deleted=app is None,
+                versions=stored.versions.get(app_id, ()),
+                unrecorded=app_id not in stored.records,
             )
         for record in stored.records.values():
             state = self.apps.setdefault(record.app, AppState(id=record.app))
@@ -288,6 +294,8 @@ class Fleet:
     def _holds(self, state: AppState, now_s: float) -> str:
         if state.app is None:
             return ""
+        if state.unrecorded:
+            return "the master's word on instances that run already"
         left_s = state.delay.left_s(state.app, now_s=now_s)
         if left_s > 0:
             return f"the backoff after failures, {left_s:.1f} s left"

@@ -37,6 +37,8 @@ OVER = "this scheduler leads no more; ask again"
 SENT_AT_ONCE = 64
 TICK_S = 0.5
 REVIVE_LEAST_S = 0.2
+ADOPT_S = 1.0
+"""How long a new term waits for the master's word before it launches for an app without a record."""
 STORE_BACKOFF = Backoff(first_s=0.05, most_s=2.0)
 ASK_BACKOFF = Backoff(first_s=1.0, most_s=30.0)
 
@@ -478,6 +480,7 @@ class Term:
             self._give_up_launches(now_s)
             self._kill_again()
             self._ask()
+            self._trust_silence(now_s)
             self._count()
             until_s = min(TICK_S, max(0.01, self.fleet.wake_s(now_s=now_s) - now_s))
             await asyncio.sleep(until_s)
@@ -521,6 +524,14 @@ class Term:
         self._queue("RECONCILE", reconcile={"tasks": tasks})
         self._ask_at_s = now_s + ASK_BACKOFF.delay_s(self._ask_attempt, chance=random.random())  # noqa: S311  # jitter
         self._ask_attempt += 1
+
+    def _trust_silence(self, now_s: float) -> None:
+        """What the master has not told of by now, it does not know."""
+        if self.subscription is not None and now_s - self._subscribed_s >= ADOPT_S:
+            for state in self.fleet.apps.values():
+                if state.unrecorded:
+                    state.unrecorded = False
+                    self.mark(state.id)
 
     def _count(self) -> None:
         counts: dict[str, int] = {}
