@@ -5,13 +5,25 @@ import pytest
 from fairlead_console.decisions.deployment import last_failure, state
 from fairlead_console.decisions.names import dns_name, nearest, srv_name
 from fairlead_console.decisions.nodes import address, condition, find, used
-from fairlead_console.decisions.overview import Facts, summary
+from fairlead_console.decisions.overview import Facts, read_metrics, summary
 from fairlead_daemon.errors import Refused
 
 AGENTS = [
     {"id": "a1b2-S0", "hostname": "agent-1", "pid": "slave(1)@127.0.0.1:5051", "active": True},
     {"id": "a1b2-S1", "hostname": "agent-2", "pid": "slave(1)@127.0.0.1:5052", "active": False},
 ]
+
+
+def test_trust_and_revision_are_read_from_the_metrics_page():
+    """As Prometheus' client writes them."""
+    text = (
+        'fairlead_discovery_snapshot_trust{trust="live"} 0.0\n'
+        'fairlead_discovery_snapshot_trust{trust="stale"} 1.0\n'
+        "fairlead_discovery_snapshot_revision 1.234567e+06\n"
+    )
+
+    assert ("stale", "1234567") == read_metrics(text)
+    assert ("unknown", "unknown") == read_metrics("")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`fairlead status` in a few lines, from what the daemons answered. What did not answer is {}."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,18 +11,23 @@ from fairlead_console.decisions.nodes import condition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Answers of master /state and /slaves, services /v2/apps, lb /status, dns /v1/axfr."""
+    """Answers of master /state and /slaves, services /v2/apps, lb /status, dns /v1/axfr and /metrics (its text)."""
 
     master: Mapping[str, Any]
     agents: Mapping[str, Any]
     apps: Mapping[str, Any]
     balancer: Mapping[str, Any]
     names: Mapping[str, Any]
+    name_metrics: str = ""
+    registry: str = ""
+    revision: int | None = None
+    """The registry's own, read from it."""
 
 
 def summary(facts: Facts) -> list[tuple[str, str]]:
     """(what, now), in the way of an endpoint."""
     return [
+        ("registry", _registry(facts)),
         ("leader", str(facts.master.get("leader") or "unknown")),
         ("agents", _agents(facts)),
         ("frameworks", _frameworks(facts)),
@@ -29,6 +35,20 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         ("names", _names(facts)),
         ("balancer", _balancer(facts.balancer)),
     ]
+
+
+def _registry(facts: Facts) -> str:
+    return f"revision {facts.revision}; {facts.registry}" if facts.revision is not None else "unknown"
+
+
+_TRUST = re.compile(r'^fairlead_discovery_snapshot_trust\{trust="(\w+)"\} 1(?:\.0)?$', re.MULTILINE)
+_REVISION = re.compile(r"^fairlead_discovery_snapshot_revision ([0-9.e+]+)$", re.MULTILINE)
+
+
+def read_metrics(text: str) -> tuple[str, str]:
+    """Trust and revision of a reader's newest snapshot, from its `/metrics`."""
+    trust, revision = _TRUST.search(text), _REVISION.search(text)
+    return trust[1] if trust else "unknown", str(int(float(revision[1]))) if revision else "unknown"
 
 
 def _agents(facts: Facts) -> str:
@@ -66,7 +86,9 @@ def _names(facts: Facts) -> str:
     if not facts.names:
         return "unknown"
     records = facts.names.get("Records", {})
-    return f"{len(records.get('As', ()))} with addresses; serial {facts.names.get('Serial', '?')}, TTL {facts.names.get('TTL', '?')} s"
+    trust, revision = read_metrics(facts.name_metrics)
+    counted = f"{len(records.get('As', ()))} with addresses"
+    return f"revision {revision}; trust {trust}; {counted}; TTL {facts.names.get('TTL', '?')} s"
 
 
 def _balancer(status: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ DEPLOYED_S = 60.0
 ANSWERED_S = 20.0
 POLL_S = 0.1
 NO_STATUS = -1
+TOLD = ("cmd", "env", "labels")
+"""What makes a demo app another one."""
 
 
 async def deploy(addresses: Mapping[str, Any], screen: Screen) -> bool:
@@ -50,12 +52,16 @@ def _copy_scripts(target: Path) -> Path:
 
 
 async def _ensure(session: aiohttp.ClientSession, services: str, app: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The app as the scheduler has it; deployed now when it is not there."""
+    """The app as the scheduler has it; deployed now when it is not there, or is an older demo's. Scaled ones stay so."""
     url = f"{services}/v2/apps{app['id']}"
     try:
-        return dict((await call(session, "GET", url))["app"])
+        there = dict((await call(session, "GET", url))["app"])
     except Refused:  # 404
         return dict(await call(session, "POST", f"{services}/v2/apps", body=app))
+    changed = {key: app[key] for key in TOLD if app.get(key, {}) != there.get(key, {})}
+    if changed:
+        await call(session, "PUT", f"{url}?force=true", body=changed)
+    return there
 
 
 async def _running(session: aiohttp.ClientSession, services: str, app_id: str) -> None:

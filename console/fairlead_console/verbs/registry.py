@@ -8,7 +8,7 @@ import click
 
 from fairlead_console.output import say, show_json
 from fairlead_console.use import Use, verb
-from fairlead_daemon.errors import BadSettings, Refused
+from fairlead_daemon.errors import BadSettings, Refused, Unavailable
 
 WAIT_S = 10.0
 
@@ -25,18 +25,22 @@ def _with_registry(use: Use, body: Callable[[Any], Coroutine[Any, Any, Any]]) ->
     """Raises Unavailable when it is out of sight."""
     if not use.addresses.registry:
         raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
+    return asyncio.run(with_registry(use.addresses.registry, body))
 
-    async def run() -> Any:
-        from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # `--help` is fast without it
 
+async def with_registry(url: str, body: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    """What `body` returns of the opened registry. Raises Unavailable when it is out of sight."""
+    from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # `--help` is fast without it
+
+    try:
         async with asyncio.timeout(WAIT_S):
-            opened = await open_registry(use.addresses.registry)
-        try:
-            return await body(opened)
-        finally:
-            await opened.close()
-
-    return asyncio.run(run())
+            opened = await open_registry(url)
+            try:
+                return await body(opened)
+            finally:
+                await opened.close()
+    except TimeoutError as error:
+        raise Unavailable(f"{url}: no answer within {WAIT_S:.0f} s") from error
 
 
 @registry.command(epilog="Example: fairlead registry tree /fairlead/endpoints")
@@ -50,7 +54,7 @@ def tree(use: Use, path: str) -> None:
         stack = [path.rstrip("/") or "/"]
         while stack:
             here = stack.pop()
-            node = await opened.tree.get(here)
+            node = await opened.tree.get(here) if here != "/" else None
             if node is not None:
                 found.append((here, len(node.data)))
             names = await opened.tree.names(here)

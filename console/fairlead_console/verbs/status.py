@@ -55,8 +55,50 @@ async def _gather(calls: Calls) -> tuple[Sequence[Daemon], Facts]:
         _get(calls, f"{where.lb}/status" if where.lb else ""),
         _get(calls, f"{where.dns_http[0]}/v1/axfr" if where.dns_http else ""),
     )
+    metrics = asyncio.create_task(_text(calls, f"{where.dns_http[0]}/metrics" if where.dns_http else ""))
+    revision = asyncio.create_task(_revision(where.registry))
     master, agents, apps, balancer, names = await answers
-    return await daemons, Facts(master=master, agents=agents, apps=apps, balancer=balancer, names=names)
+    facts = Facts(
+        master=master,
+        agents=agents,
+        apps=apps,
+        balancer=balancer,
+        names=names,
+        name_metrics=await metrics,
+        registry=where.registry,
+        revision=await revision,
+    )
+    return await daemons, facts
+
+
+async def _revision(url: str) -> int | None:
+    """The registry's clock, read from itself; None when it is out of sight, or not ours to open."""
+    if not url:
+        return None
+    from fairlead_console.verbs.registry import with_registry  # noqa: PLC0415  # loads the backends
+    from fairlead_discovery import paths  # noqa: PLC0415  # see above
+    from fairlead_discovery.records import Cluster, decode  # noqa: PLC0415  # see above
+
+    async def read(opened: Any) -> int:
+        cluster, clock = await opened.tree.get(paths.CLUSTER), await opened.tree.get(paths.REVISION)
+        return int(decode(Cluster, cluster.data, place=paths.CLUSTER).base + clock.version)
+
+    try:
+        async with asyncio.timeout(WAIT_S):
+            return int(await with_registry(url, read))
+    except (FairleadError, TimeoutError, AttributeError):
+        return None
+
+
+async def _text(calls: Calls, url: str) -> str:
+    """A page as it is; "" when it does not answer."""
+    from aiohttp import ClientError  # noqa: PLC0415  # loaded by now
+
+    try:
+        async with asyncio.timeout(WAIT_S), calls.session.get(url) as response:
+            return str(await response.text())
+    except (ClientError, OSError, ValueError, TimeoutError):
+        return ""
 
 
 def _named(where: Addresses) -> list[tuple[str, str]]:
