@@ -76,6 +76,12 @@ class Agent:
         """Pids of all that carries one of this agent's task keys."""
         return [identity.pid for identity in marked(f"{self.instance()}/")]
 
+    def checkpoint(self, task_id: str) -> dict[str, Any]:
+        """The task's record on disk."""
+        records = [json.loads(file.read_text()) for file in (self.data / "agent" / "tasks").glob("*.json")]
+        found: dict[str, Any] = next(r for r in records if r["task"]["task_id"]["value"] == task_id)
+        return found
+
     def sandbox(self, task_id: str, framework: str = "F") -> Path:
         return self.data / "sandboxes" / framework / task_id
 

@@ -126,14 +126,16 @@ class StubMaster:
             Acknowledge(epoch=self.epoch, framework_id=update.framework_id, task_id=task_id, uuid=update.status["uuid"])
         )
 
-    async def run(self, task_id: str, command: str = "", *, epoch: int | None = None, **more: Any) -> None:
-        """RUN of a shell command; `framework` and any key of TaskInfo may be given."""
+    async def run(
+        self, task_id: str, command: str | Mapping[str, Any] = "", *, epoch: int | None = None, **more: Any
+    ) -> None:
+        """RUN of a shell command or CommandInfo; `framework` and any key of TaskInfo may be given."""
         framework = more.pop("framework", FRAMEWORK)
         task = {
             "name": task_id,
             "task_id": {"value": task_id},
             "agent_id": {"value": self.agent_id},
-            "command": {"value": command},
+            "command": {"value": command} if isinstance(command, str) else command,
             "resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.1}}],
             **more,
         }
@@ -159,9 +161,11 @@ class StubMaster:
         """The first status of that state."""
 
         async def seen() -> Mapping[str, Any] | None:
-            return next((s for s in self.statuses(task_id) if s["state"] == state), None)
+            found = next((s for s in self.statuses(task_id) if s["state"] == state), None)
+            assert found is not None, self.statuses(task_id)
+            return found
 
-        found = await eventually(f"{task_id} is {state} ({self.states(task_id)})", seen, within_s=within_s)
+        found = await eventually(f"{task_id} is {state}", seen, within_s=within_s)
         assert found is not None
         return found
 
