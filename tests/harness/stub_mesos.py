@@ -270,7 +270,12 @@ class StubMesos:
             "attributes": [{"name": "rack", "type": "TEXT", "text": {"value": f"r{agent[-1]}"}}],
             "resources": [
                 *({"name": n, "type": "SCALAR", "scalar": {"value": v}, "role": "*"} for n, v in free.items()),
-                {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": low, "end": low + 99}]}, "role": "*"},
+                {
+                    "name": "ports",
+                    "type": "RANGES",
+                    "ranges": {"range": [{"begin": low, "end": low + 99}]},
+                    "role": "*",
+                },
             ],
         }
         if agent in self.unavailable:
@@ -283,5 +288,3 @@ ENDED = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", 
 
 def _scalar(task: Call, name: str) -> float:
     return sum(r["scalar"]["value"] for r in task["resources"] if r["name"] == name)
-
-

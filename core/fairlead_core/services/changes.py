@@ -25,7 +25,6 @@ from fairlead_core.services.term import Term
 from fairlead_daemon.errors import Conflict, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
-from fairlead_discovery.records import Route
 
 log = Log("services.changes")
 
@@ -166,6 +165,22 @@ class Changes:
             raise Missing(f"App '{app_id}' does not exist in version {version}")
         return app
 
+    async def restore_routes(self) -> None:
+        """Routes that are missing, or were written by another version of fairlead, are written anew."""
+        wanted = {self._key(s.id): s.app for s in self._fleet.defined() if s.app is not None}
+        routes = {}
+        for service, app in wanted.items():
+            try:
+                route = route_of(app, service)
+            except Invalid as error:  # it was taken by an earlier version: what it has stays
+                log.warning("labels of a running app are not taken any more", app=app.id, why=str(error))
+                continue
+            if route is not None and await self._term.store.route(service) != route:
+                routes[service] = route
+        if routes:
+            log.info("routes restored", services=",".join(routes))
+            await self._term.store.change(Writes(routes=routes))
+
     # --- one commit
 
     async def _target(self, raw: Any, *, app_id: str, partial: bool) -> Target:
@@ -201,7 +216,7 @@ class Changes:
                 apps=tuple(apps.values()),
                 tombstones=[(t.id, version) for t in targets if t.app is None],
                 remove=[(s.id, v) for s in states.values() if s for v in s.versions[: -self._kept]],
-                routes={self._key(app_id): self._route(app) for app_id, app in apps.items()},
+                routes={self._key(app_id): route_of(app, self._key(app_id)) for app_id, app in apps.items()},
                 started=[deployment],
                 ended=[d.id for d in holders],
             )
@@ -227,9 +242,6 @@ class Changes:
             apps[target.id] = _stamped(app, state.app if state else None, version, target.config_version)
         raise_if_any(_dependency_problems({**{s.id: s.app for s in self._fleet.defined() if s.app}, **apps}, apps))
         return apps
-
-    def _route(self, app: App) -> Route | None:
-        return route_of(app, self._key(app.id))
 
     def _key(self, app_id: str) -> str:
         return paths.service_key(self._settings.framework, app_id)

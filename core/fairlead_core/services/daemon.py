@@ -10,6 +10,7 @@ import msgspec
 
 from fairlead_core.services import metrics
 from fairlead_core.services.adapters.store import Store
+from fairlead_core.services.changes import Changes
 from fairlead_core.services.connection import Masters, stay_subscribed
 from fairlead_core.services.events import Events
 from fairlead_core.services.rest import apps, cluster
@@ -162,6 +163,8 @@ class Scheduler:
         self._context.health.ready("leader")
         async with asyncio.TaskGroup() as group:
             group.create_task(term.run())
+            changes = Changes(term, largest_ttl_s=self.desk.largest_ttl_s)
+            group.create_task(term.perform(changes.restore_routes))
             group.create_task(stay_subscribed(term, self._masters, self._session, self._context.health))
 
 

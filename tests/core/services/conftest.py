@@ -41,7 +41,13 @@ class Services:
             data_dir=str(folder),
             port=free_port(),
             token="off",
-            **{"master": mesos.address, "retry_s": 0.2, "kill_retry_s": 0.3, "service_ports": "10100-10109", **settings},
+            **{
+                "master": mesos.address,
+                "retry_s": 0.2,
+                "kill_retry_s": 0.3,
+                "service_ports": "10100-10109",
+                **settings,
+            },
         )
         self.session = aiohttp.ClientSession()
         self.task: asyncio.Task[None] | None = None

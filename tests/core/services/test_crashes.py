@@ -118,7 +118,7 @@ async def test_the_registry_goes_and_comes_back_while_instances_fail(
     services: Services, mesos: StubMesos, monkeypatch: pytest.MonkeyPatch
 ):
     """Nothing is launched or acknowledged that cannot be recorded; afterwards all is made good."""
-    from fairlead_daemon.errors import Unavailable  # noqa: PLC0415  # beside its only use
+    from fairlead_daemon.errors import Unavailable  # beside its only use
 
     await services.call("POST", "/v2/apps", APP)
     app = await services.settled(2)

@@ -11,6 +11,7 @@ import pytest
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.records import NameServer, Route, decode
+from fairlead_discovery.registry import Delete
 from harness.stub_mesos import StubMesos
 from harness.waiting import eventually
 
@@ -127,7 +128,7 @@ async def test_restart_replaces_every_instance(services: Services):
 async def test_a_failed_instance_is_replaced_and_told(services: Services, mesos: StubMesos):
     """lastTaskFailure names it, with Mesos' message."""
     app = await deploy(services)
-    victim = sorted(ids(app))[0]
+    victim = min(ids(app))
     await mesos.update(victim, "TASK_FAILED", message="Command exited with status 1")
 
     async def replaced() -> dict[str, Any] | None:
@@ -180,7 +181,7 @@ async def test_a_drained_agent_that_holds_everything_is_left_only_after_replacem
         if mesos.agent_of(task) == "S1":
             await services.call("DELETE", f"/v2/apps/shop/web/tasks/{task}")
     app = await services.settled(2)
-    held = mesos.agent_of(sorted(ids(app))[0])
+    held = mesos.agent_of(min(ids(app)))
     mesos.heals = None
     kills = len(mesos.of("KILL"))
     await mesos.drain(held)
@@ -233,7 +234,7 @@ async def test_an_unreachable_instance_is_replaced_at_once_and_known_when_it_com
 ):
     """unreachableStrategy 0/0; back again, one too many is ended."""
     app = await deploy(services)
-    lost = sorted(ids(app))[0]
+    lost = min(ids(app))
     await mesos.update(lost, "TASK_UNREACHABLE")
 
     async def replaced() -> bool:
@@ -250,7 +251,7 @@ async def test_unreachable_instances_are_waited_for_when_the_app_says_so(service
     """inactiveAfterSeconds 100: nothing is launched meanwhile."""
     app = await deploy(services, unreachableStrategy={"inactiveAfterSeconds": 100, "expungeAfterSeconds": 200})
     launches = len(mesos.of("ACCEPT"))
-    await mesos.update(sorted(ids(app))[0], "TASK_UNREACHABLE")
+    await mesos.update(min(ids(app)), "TASK_UNREACHABLE")
 
     async def seen() -> bool:
         return (await services.app())["tasksRunning"] == 1
@@ -330,9 +331,50 @@ async def test_routes_and_service_ports(services: Services):
     assert [10100] == [p.service_port for p in route.ports]
     assert [10101] == (await services.app("/other"))["ports"]
     assert [10100] == (await services.app())["ports"]
-    status, answer = await services.call("POST", "/v2/apps", {**APP, "id": "/third", "portDefinitions": [{"port": 10101}]})
+    status, answer = await services.call(
+        "POST", "/v2/apps", {**APP, "id": "/third", "portDefinitions": [{"port": 10101}]}
+    )
     assert 422 == status
-    assert [{"path": "/portDefinitions(0)/port", "errors": ["service port 10101 is taken by /other"]}] == answer["details"]
+    assert [{"path": "/portDefinitions(0)/port", "errors": ["service port 10101 is taken by /other"]}] == answer[
+        "details"
+    ]
+
+
+async def test_labels_make_the_route_and_bad_ones_are_refused(services: Services):
+    """marathon-lb's labels; one that would break the balancer is a 422 with the label's path."""
+    await deploy(services, labels={"HAPROXY_0_VHOST": "shop.example", "HAPROXY_0_PATH": "/cart"})
+    registry = await open_registry(services.settings.registry)
+    node = await registry.read(paths.route("marathon:/shop/web"))
+    await registry.close()
+    assert node is not None
+    port = decode(Route, node.data, place="route").ports[0]
+    status, answer = await services.call(
+        "PUT", "/v2/apps/shop/web", {"labels": {"HAPROXY_0_VHOST": "a.example\n  http-request deny"}}
+    )
+
+    assert (("shop.example",), "/cart", "http", "http", "/") == (
+        port.vhosts,
+        port.path,
+        port.mode,
+        port.name,
+        port.check.path if port.check else None,
+    )
+    assert (422, "/labels/HAPROXY_0_VHOST") == (status, answer["details"][0]["path"])
+
+
+async def test_a_lost_route_is_written_again_by_the_next_leader(services: Services):
+    """Whoever removed it."""
+    await deploy(services)
+    registry = await open_registry(services.settings.registry)
+    await services.stop()
+    await registry.commit([Delete(paths.route("marathon:/shop/web"))])
+    await services.start()
+
+    async def back() -> bool:
+        return await registry.read(paths.route("marathon:/shop/web")) is not None
+
+    await eventually("the route is back", back)
+    await registry.close()
 
 
 async def test_the_largest_ttl_of_the_name_servers_bounds_the_drain(services: Services):
@@ -457,7 +499,9 @@ async def test_why_an_app_finds_no_place_is_explained(services: Services, mesos:
     assert told["smallest_change"] in told["reasons"]
     assert {"InsufficientCpus"} == {o["reason"][0] for o in queue["lastUnusedOffers"]}
     assert 2 == next(
-        r["declined"] for r in queue["processedOffersSummary"]["rejectSummaryLastOffers"] if r["reason"] == "InsufficientCpus"
+        r["declined"]
+        for r in queue["processedOffersSummary"]["rejectSummaryLastOffers"]
+        if r["reason"] == "InsufficientCpus"
     )
     assert 404 == (await services.call("GET", "/fairlead/explain?app=/nobody"))[0]
 
@@ -536,7 +580,7 @@ async def test_a_lost_master_is_looked_for_and_found_again(services: Services, m
 
 
 async def test_a_failed_master_that_forgot_the_framework_makes_us_register_anew(services: Services, mesos: StubMesos):
-    """"Framework has been removed": a new id, and the app's tasks are launched anew."""
+    """To "Framework has been removed" the answer is a new id; the app's tasks are launched anew."""
     await deploy(services)
     mesos.tasks.clear()
     await mesos.send({"type": "ERROR", "error": {"message": "Framework has been removed"}})

@@ -34,7 +34,12 @@ OFFERS = st.lists(
         offer,
         st.sampled_from("abcd"),
         st.sampled_from(
-            ["cpus:1;mem:200;ports:[1-2]", "cpus:4;mem:1000;ports:[1-9]", "cpus:2;mem:100", "cpus(r):1;mem:300;ports(r):[5-6]"]
+            [
+                "cpus:1;mem:200;ports:[1-2]",
+                "cpus:4;mem:1000;ports:[1-9]",
+                "cpus:2;mem:100",
+                "cpus(r):1;mem:300;ports(r):[5-6]",
+            ]
         ),
         role=st.sampled_from(["*", "r"]),
     ),

@@ -20,7 +20,7 @@ from fairlead_core.services.decisions.instances import Instance
 from fairlead_daemon.errors import Refused
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
-from fairlead_discovery.records import Route, encode
+from fairlead_discovery.records import Route, decode, encode
 from fairlead_discovery.registry import Change, Create, Delete, Guard, Put, Registry
 
 log = Log("services.store")
@@ -141,6 +141,14 @@ class Store:
         path = _version_path(app, version)
         node = await self._registry.read(path)
         return parse_definition(node.data, place=path) if node is not None else None
+
+    async def route(self, service: str) -> Route | None:
+        """As it stands; None also when it cannot be read."""
+        node = await self._registry.read(paths.route(service))
+        try:
+            return decode(Route, node.data, place=paths.route(service)) if node is not None else None
+        except Refused:
+            return None
 
     async def save_framework(self, framework_id: str, name: str) -> None:
         record = FrameworkRecord(id=framework_id, name=name)

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from fairlead_core.services.decisions.app import App
+from fairlead_core.services.decisions.app import App, HealthCheck, PortDefinition
 from fairlead_core.services.decisions.problems import Problem, raise_if_any
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.records import Route, RoutePort
+from fairlead_discovery.decisions import labels
+from fairlead_discovery.records import Check, Route, RoutePort
 
 
 def with_service_ports(app: App, *, taken: Mapping[int, str], first: int, last: int) -> App:
@@ -62,11 +63,38 @@ def taken_ports(app: App) -> Mapping[int, str]:
 
 
 def route_of(app: App, service: str) -> Route | None:
-    """What balancers are told of the app; None without ports."""
+    """What balancers are told of the app; None without ports. Raises Invalid naming a label that would break them."""
+    ports = tuple(
+        RoutePort(
+            index=index,
+            name=definition.name or "",
+            service_port=definition.port,
+            mode=_mode(app, index, definition),
+            check=_check(app, index),
+        )
+        for index, definition in enumerate(app.port_definitions)
+        if definition.protocol != "udp"  # no balancer takes it
+    )
     if not app.port_definitions:
         return None
-    ports = tuple(
-        RoutePort(index=index, name=definition.name or "", service_port=definition.port)
-        for index, definition in enumerate(app.port_definitions)
-    )
-    return Route(service=service, app=app.id, ports=ports)
+    route, problems = labels.route_of(service, app.labels, ports, app=app.id)
+    raise_if_any(Problem(path=f"/labels/{p.label}", error=p.reason) for p in problems)
+    return route
+
+
+def _mode(app: App, index: int, definition: PortDefinition) -> str:
+    """As marathon-lb: HTTP for a port with an HTTP check (or one named so); a virtual host makes it HTTP anyway."""
+    check = _checked_at(app, index)
+    return "http" if definition.name == "http" or (check is not None and check.kind == "HTTP") else "tcp"
+
+
+def _check(app: App, index: int) -> Check | None:
+    check = _checked_at(app, index)
+    if check is None or check.kind == "COMMAND":
+        return None
+    return Check(path=check.path or "/") if check.kind == "HTTP" else Check()
+
+
+def _checked_at(app: App, index: int) -> HealthCheck | None:
+    """The health check that asks this port."""
+    return next((c for c in app.health_checks if c.port is None and (c.port_index or 0) == index), None)
