@@ -53,12 +53,12 @@ def unescape(segment: str) -> str:
 
 def service_key(framework: str, name: str) -> str:
     """`marathon`, `/shop/web` -> `marathon:/shop/web`; escape() makes the path segment of it."""
-    return f"{escape(framework)}:{name}" if ":" in framework else f"{framework}:{name}"
+    return f"{framework.replace('%', '%25').replace(':', '%3A')}:{name}"
 
 
 def split_service_key(key: str) -> tuple[str, str]:
     framework, _, name = key.partition(":")
-    return unescape(framework), name
+    return unquote(framework), name
 
 
 def digest(data: bytes) -> str:

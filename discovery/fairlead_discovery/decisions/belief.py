@@ -73,12 +73,14 @@ class Belief:
         self._remember_records(contents, now.steady_s)
         if self.good is not None:
             anchor = self._anchor(self.good, now.steady_s)
+            doubted_before = self.doubt is not None
             self.doubt = self._doubted(anchor, new, now, word)
             if self.doubt is not None:
                 self.good = anchor if self.doubt.cause in {Cause.MASS, Cause.EMPTY} else self.good
                 self._anchors.clear()
                 return
-            self._anchors.append((now.steady_s, self.good))
+            if not doubted_before:  # else the state before is settled: by a person's word, or by what came back
+                self._anchors.append((now.steady_s, self.good))
         self.good = new
 
     def _doubted(self, anchor: Good, new: Good, now: Now, word: Confirmed | None) -> Doubt | None:
@@ -94,7 +96,6 @@ class Belief:
         )
         doubt = judge(comparison)
         if doubt is not None and settles(word, doubt, new.reading, good_s=good.known_s):
-            self._anchors.clear()
             return None
         return doubt
 

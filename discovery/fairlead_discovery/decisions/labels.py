@@ -7,6 +7,7 @@ FAIRLEAD_0_REUSE=true   FAIRLEAD_0_RETRY_NON_IDEMPOTENT=true   (without the numb
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
@@ -14,17 +15,28 @@ from msgspec.structs import replace
 from fairlead_discovery.records import Port, Route, RoutePort
 
 HOST_LIMIT = 253
-PATH_LIMIT = 1024
-BALANCES = ("roundrobin", "static-rr", "leastconn", "first", "source", "random")
-"""HAProxy's algorithms that take no argument."""
+PATH_LIMIT = 256
+BALANCES = ("roundrobin", "leastconn", "first", "source", "random")
+"""HAProxy's algorithms that take no argument and let servers come and go while it runs."""
 MODES = ("http", "tcp")
 _LABEL = re.compile(r"(HAPROXY|FAIRLEAD)_(?:(\d{1,6})_)?([A-Z_]+)")
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-_PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,;=:@%/-]*")
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,=:@%/-]*")
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 
 
-class BadLabel(ValueError):
+@dataclass(frozen=True, slots=True)
+class LabelProblem:
+    """`str()`: `HAPROXY_0_VHOST: 'a b' is no host name`."""
+
+    label: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.reason}"
+
+
+class BadLabel(ValueError):  # noqa: N818  # named as the five errors are
     """The reason alone; whoever catches it adds the label."""
 
 
@@ -91,11 +103,11 @@ FOR_ANY_PORT: Mapping[str, tuple[str, Reader]] = {
 
 def route_of(
     service: str, labels: Mapping[str, str], ports: Sequence[RoutePort], *, app: str = "", source: str = "services"
-) -> tuple[Route, tuple[str, ...]]:
+) -> tuple[Route, tuple[LabelProblem, ...]]:
     """The Route that labels make of a service's ports, and what is wrong with them.
 
     `ports` is what is known without labels: index, name, service port, check. A port that is not enabled is left
-    out. A bad label counts as not given; each problem names it: `HAPROXY_0_VHOST: 'a b' is no host name`.
+    out. A bad label counts as not given, and is among the problems.
     """
     values, problems = _values(labels, {port.index for port in ports})
     out: list[RoutePort] = []
@@ -106,16 +118,17 @@ def route_of(
     return Route(service=service, app=app, ports=tuple(out), source=source), tuple(problems)
 
 
-def _with(port: RoutePort, values: Mapping[str, Any], problems: list[str]) -> RoutePort:
+def _with(port: RoutePort, values: Mapping[str, Any], problems: list[LabelProblem]) -> RoutePort:
     """As marathon-lb: a virtual host makes it HTTP unless a label says otherwise; a path needs a virtual host."""
     changed = replace(port, **values)
     if changed.vhosts and "mode" not in values:
         changed = replace(changed, mode="http")
     if changed.vhosts and changed.mode == "tcp":
-        problems.append(f"HAPROXY_{port.index}_VHOST: a virtual host needs mode http, it is tcp")
+        problems.append(LabelProblem(f"HAPROXY_{port.index}_VHOST", "a virtual host needs mode http, it is tcp"))
         changed = replace(changed, vhosts=(), path="")
     if changed.path and not changed.vhosts:
-        problems.append(f"HAPROXY_{port.index}_PATH: a path needs a virtual host, HAPROXY_{port.index}_VHOST")
+        reason = f"a path needs a virtual host, HAPROXY_{port.index}_VHOST"
+        problems.append(LabelProblem(f"HAPROXY_{port.index}_PATH", reason))
         changed = replace(changed, path="")
     return changed
 
@@ -123,10 +136,10 @@ def _with(port: RoutePort, values: Mapping[str, Any], problems: list[str]) -> Ro
 Values = dict[int | None, dict[str, Any]]
 
 
-def _values(labels: Mapping[str, str], known: set[int]) -> tuple[Values, list[str]]:
+def _values(labels: Mapping[str, str], known: set[int]) -> tuple[Values, list[LabelProblem]]:
     """By port index, None for every port."""
     values: Values = {}
-    problems: list[str] = []
+    problems: list[LabelProblem] = []
     for label in sorted(labels):
         match = _LABEL.fullmatch(label)
         if match is None:
@@ -137,12 +150,12 @@ def _values(labels: Mapping[str, str], known: set[int]) -> tuple[Values, list[st
             continue
         index = None if number is None else int(number)
         if index is not None and index not in known:
-            problems.append(f"{label}: the service has no port {index}")
+            problems.append(LabelProblem(label, f"the service has no port {index}"))
             continue
         try:
             values.setdefault(index, {})[target[0]] = target[1](labels[label])
         except BadLabel as error:
-            problems.append(f"{label}: {error}")
+            problems.append(LabelProblem(label, str(error)))
     return values, problems
 
 
@@ -150,6 +163,12 @@ def _target(key: str, number: str | None) -> tuple[str, Reader] | None:
     if key in FOR_ANY_PORT:
         return FOR_ANY_PORT[key]
     return PER_PORT.get(key) if number is not None else None
+
+
+def asks(labels: Mapping[str, str]) -> bool:
+    """Whether any label says something about balancing: a foreign task without one gets no route."""
+    matches = filter(None, map(_LABEL.fullmatch, labels))
+    return any(_target(f"{match[1]}_{match[3]}", match[2]) is not None for match in matches)
 
 
 def plain_ports(ports: Sequence[Port]) -> tuple[RoutePort, ...]:

@@ -59,11 +59,14 @@ class Nodes:
 
     def load(self, effects: Effects) -> None:
         """Takes stored state as it is."""
-        for session, opened in effects.sessions.items():
-            self._mark_session(session, opened=opened)
+        opened = {session for session, is_open in effects.sessions.items() if is_open}
+        for session in opened:
+            self._mark_session(session, opened=True)
         self._counters.update(effects.counters)
         for path, entry in effects.nodes.items():
             self._place(path, entry)
+        for session in effects.sessions.keys() - opened:
+            self._mark_session(session, opened=False)
 
     def everything(self) -> Effects:
         """The whole state, as effects upon nothing."""
