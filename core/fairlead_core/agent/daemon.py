@@ -76,8 +76,11 @@ def remember(checkpoints: Checkpoints) -> tuple[Meta, bool]:
     """Who we are, and whether the machine restarted since we last ran."""
     boot, before = boot_id(), checkpoints.load_meta()
     meta = msgspec.structs.replace(before, boot_id=boot) if before else Meta(instance=uuid.uuid4().hex, boot_id=boot)
-    if meta != before:
-        checkpoints.save_meta(meta)
+    try:
+        if meta != before:
+            checkpoints.save_meta(meta)
+    except OSError as error:
+        raise BadSettings(f"data_dir: cannot write there: {error.strerror}") from error
     return meta, before is not None and before.boot_id != boot
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from fairlead_core.agent import metrics
 from fairlead_core.agent.adapters.checkpoints import TaskRecord
+from fairlead_core.agent.adapters.keeper_link import KeeperLink
 from fairlead_core.agent.decisions import life, tasks
 from fairlead_core.agent.decisions.statuses import Origin, status
 from fairlead_core.agent.keeper.protocol import Held
@@ -120,11 +121,9 @@ class Roster:
         while key not in self.runs:
             link = await self._world.keepers.link()
             try:
-                await link.forget(key)
-            except Refused:
-                log.warning("ending a task without a checkpoint", key=key)
-                await link.end(key, grace_s=life.DEFAULT_GRACE_S)
-                return  # its end is announced, then it is forgotten
+                if not await _forgotten(link, key):
+                    log.warning("ending a task without a checkpoint", key=key)
+                    await link.end(key, grace_s=life.DEFAULT_GRACE_S)  # its end is announced, then it is forgotten
             except Unavailable:
                 await asyncio.sleep(KEEPER_RETRY_S)
             else:
@@ -235,3 +234,12 @@ class Roster:
     def frameworks(self) -> tuple[Mesos, ...]:
         by_id = {run.record.framework_id: run.record.framework for run in self.runs.values()}
         return tuple(by_id.values())
+
+
+async def _forgotten(link: KeeperLink, key: str) -> bool:
+    """False while it runs."""
+    try:
+        await link.forget(key)
+    except Refused:
+        return False
+    return True

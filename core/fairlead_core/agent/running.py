@@ -141,6 +141,7 @@ class CommandRun:
         if saved:
             self._offer()
         if self.ended:
+            self._world.sandboxes.mark_ended(self.sandbox)
             self._chore(self._forget())
 
     def _reported(self, record: TaskRecord, report: life.Report) -> TaskRecord:

@@ -51,8 +51,13 @@ class Sandboxes:
             number = sum(1 for _ in path.parent.glob(f"{path.name}~*")) + 1
             path.rename(path.with_name(f"{path.name}~{number}"))
 
+    def mark_ended(self, path: Path) -> None:
+        """Its age counts from now."""
+        with suppress(OSError):
+            os.utime(path, follow_symlinks=False)
+
     def collect(self, keep_s: float, in_use: frozenset[str]) -> int:
-        """Removes sandboxes that nobody uses and nothing has changed in for `keep_s`; returns how many."""
+        """Removes sandboxes that nobody uses and whose tasks ended `keep_s` ago; returns how many."""
         limit = time.time() - keep_s
         removed = 0
         for path in [p for f in self.root.iterdir() if f.is_dir() for p in f.iterdir()]:
