@@ -40,6 +40,7 @@ ENDPOINTS = 20
 SERVER_CPU, LOAD_CPU = 0, 1
 TICKS = os.sysconf("SC_CLK_TCK")
 BATCH = 500
+CHANGES_PER_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +240,18 @@ async def _published(name: str, url: str, server: DnsDaemon, times: int) -> None
     await publish_all(registry, endpoints())
     last = f"web{SERVICES - 1}.marathon.mesos"
     await eventually("all is answered", lambda: _is_full(server, last), within_s=60)
-    came, went = [], []
+    came: list[float] = []
+    went: list[float] = []
     for number in range(times):
         service = number % SERVICES
         extra = endpoint(service, 200)
-        came.append(await _timed(server, extra, publish(registry, extra), there=True))
-        went.append(await _timed(server, extra, withdraw(registry, extra), there=False))
-        await asyncio.sleep(random.random() * 0.05)
-    print(f"\n{name}: {SERVICES} services x {ENDPOINTS} endpoints, {times} changes each, ms")
+        for took, change, there in ((came, publish, True), (went, withdraw, False)):
+            await asyncio.sleep(random.expovariate(CHANGES_PER_S))
+            took.append(await _timed(server, extra, change(registry, extra), there=there))
+    print(
+        f"\n{name}: {SERVICES} services x {ENDPOINTS} endpoints, {times} changes each way,"
+        f" about {CHANGES_PER_S} a second at random, ms"
+    )
     for what, took in (("published -> answered", came), ("withdrawn -> no longer answered", went)):
         took.sort()
         print(
