@@ -12,7 +12,7 @@ from fairlead_lb.adapters.store import Store
 from fairlead_lb.controller import Controller, State
 from fairlead_lb.decisions import render
 from fairlead_lb.decisions.change import Serving
-from fairlead_lb.decisions.values import Admin, Slot
+from fairlead_lb.decisions.values import Admin, Slot, Slots
 
 
 def add_pages(app: web.Application, controller: Controller, store: Store, stop: Callable[[], None]) -> None:
@@ -35,7 +35,7 @@ class Pages:
         self._stop = stop
 
     async def status(self, _request: web.Request) -> web.Response:
-        return json_response(status_of(self._controller))
+        return json_response(status_of(self._controller, await self._controller.slots_now()))
 
     async def health_check(self, _request: web.Request) -> web.Response:
         """marathon-lb's: 200 while HAProxy runs."""
@@ -75,7 +75,7 @@ def _text(text: str) -> web.Response:
     return web.Response(text=text, content_type="text/plain")
 
 
-def status_of(controller: Controller) -> dict[str, Any]:
+def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, Any]:
     state, now = controller.state, controller.supervisor.processes
     snapshot, progress = state.snapshot, state.progress
     return {
@@ -97,7 +97,7 @@ def status_of(controller: Controller) -> dict[str, Any]:
         "last_error": state.last_error,
         "refused": dict(sorted(state.wanted.refused.items())),
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
-        "services": services_of(state),
+        "services": services_of(state, slots),
     }
 
 
@@ -108,7 +108,7 @@ def age_s(state: State) -> float:
     return state.snapshot.age_s + max(0.0, time.monotonic() - state.snapshot_at)
 
 
-def services_of(state: State) -> list[dict[str, Any]]:
+def services_of(state: State, slots: Mapping[str, Slots]) -> list[dict[str, Any]]:
     serving = state.serving
     if serving is None:
         return []
@@ -124,8 +124,8 @@ def services_of(state: State) -> list[dict[str, Any]]:
             "mode": serving.structure.shapes[name].mode,
             "service_port": ports.get(name, 0),
             "hosts": by_backend.get(name, []),
-            "servers": [_server(p, s) for p, s in serving.slots.get(name, {}).items() if not s.empty],
-            "slots": len(serving.slots.get(name, {})),
+            "servers": [_server(p, s) for p, s in slots.get(name, {}).items() if not s.empty],
+            "slots": len(slots.get(name, {})),
         }
         for name, key in sorted(serving.structure.owners.items())
     ]

@@ -19,8 +19,9 @@ from fairlead_lb.decisions import pace, picture, render, routes
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
 from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, SetAddress
+from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.progress import Session, progress
-from fairlead_lb.decisions.values import Admin, Key, Picture, Shape, Slot, Structure
+from fairlead_lb.decisions.values import Admin, Key, Picture, Shape, Slot, Slots, Structure
 from fairlead_lb.supervisor import Supervisor, free_for_hosts
 
 log = Log("lb")
@@ -78,9 +79,11 @@ class Controller:
         self._wake = asyncio.Event()
         self._times = Times()
         self._settled: changes.Settled = {}
+        self._good: Mapping[str, Parts] = {}
         self._tasks: dict[tuple[str, str], tuple[str, int, str]] = {}
         self._newest: Snapshot | None = None
         self._live_seen = False
+        self._fragments = picture.Fragments()
         self._unsaved = False
         self._deaf = False
 
@@ -211,6 +214,7 @@ class Controller:
             reserved_ports={frame.http_port, frame.https_port} - {0},
             names_in_use=in_use,
             refused_shapes=self.state.refused_shapes,
+            good=self._good,
         )
         last = self.state.wanted
         if not last.names and serving is not None:
@@ -262,9 +266,20 @@ class Controller:
 
     async def _look_at_old_workers(self) -> None:
         now = time.monotonic()
-        if self.supervisor.processes.old and now - self._times.old_looked > OLD_WORKERS_S:
+        serving = self.state.serving
+        if serving is not None and self.supervisor.processes.old and now - self._times.old_looked > OLD_WORKERS_S:
             self._times.old_looked = now
-            await self.supervisor.read_old()
+            await self.supervisor.read_old(serving.structure)
+
+    async def slots_now(self) -> Mapping[str, Slots]:
+        """As HAProxy says at this moment, health included; as last read while it does not answer."""
+        serving = self.state.serving
+        if serving is None:
+            return {}
+        try:
+            return await self.supervisor.read_slots(serving.structure, self._known)
+        except Unavailable:
+            return serving.slots
 
     def _draining(self) -> list[str]:
         slots = self.state.serving.slots if self.state.serving is not None else {}
@@ -278,7 +293,8 @@ class Controller:
         if now - self._times.drains_looked < pace.poll_s(now - self._times.drains_since):
             return
         self._times.drains_looked = now
-        await self.supervisor.read_old()
+        assert self.state.serving is not None
+        await self.supervisor.read_old(self.state.serving.structure)
         await self._read_backends(names)
         await self._tidy(names)
 
@@ -383,14 +399,14 @@ class Controller:
         """Finds the tenants whose fragments HAProxy refuses by themselves; their last good ones stay."""
         metrics.RELOADS.labels("refused").inc()
         self._not_reloaded(error)
-        if await self._refused(render.config_of(candidate, [])):
+        if await self._refused(render.config_of(candidate.structure, [])):
             return  # it is nobody's route
         running = self.state.serving.structure if self.state.serving else candidate.structure
         new = [n for n, s in candidate.structure.shapes.items() if running.shapes.get(n) != s]
         faulty = {
             name: why
             for name in new
-            if (why := await self._refused(render.config_of(candidate, [render.backend(candidate, name)])))
+            if (why := await self._refused(render.config_of(candidate.structure, [render.backend(candidate, name)])))
         }
         for name, why in (faulty or dict.fromkeys(new, str(error))).items():
             owner, shape = candidate.structure.owners[name], candidate.structure.shapes[name]
@@ -425,6 +441,7 @@ class Controller:
             return
         if applied:
             self.state.pending = ()
+            self._good = self.state.wanted.parts
             if self._times.arrived:
                 metrics.APPLY.observe(time.monotonic() - self._times.arrived)
                 self._times.arrived = 0.0
@@ -443,7 +460,7 @@ class Controller:
         for backend, slots in serving.slots.items() if serving else ():
             service = owners[backend].service if backend in owners else ""
             for slot in slots.values():
-                if slot.used and _leaves(slot):
+                if slot.used and slot.admin is not Admin.READY:
                     yield Session(service=service, task=slot.task, used=slot.used)
         for (backend, place), used in self.supervisor.old_used.items():
             if used and (serving is None or backend not in serving.slots):
@@ -461,8 +478,7 @@ class Controller:
         """So that a fresh start, also one without us, comes up with today's servers."""
         serving = self.state.serving
         if self._unsaved and serving is not None and time.monotonic() - self._times.saved > SAVE_S:
-            now = picture.current_picture(serving)
-            self._store.write_live(now, render.config(now))
+            self._store.write_live(picture.current_picture(serving), self._fragments.config(serving))
             self._times.saved = time.monotonic()
             self._unsaved = False
 

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -21,6 +21,8 @@ from fairlead_lb.decisions.values import MAP_NAMES, Maps, Picture, Slot, Slots, 
 
 log = Log("lb.haproxy")
 LEFTOVER_S = 0.2
+Known = Callable[[str, str, Slot], str]
+"""The task in a slot (backend, slot name, slot), "" when nobody knows."""
 
 
 class Supervisor:
@@ -38,6 +40,8 @@ class Supervisor:
         self.old_used: dict[tuple[str, str], int] = {}
         """Connections that old workers still have, by (backend, slot)."""
         self.names_of_old: frozenset[str] = frozenset()
+        self._tcp_names: set[str] = set()
+        self._handed_over: set[int] = set()
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -165,35 +169,36 @@ class Supervisor:
     def _worker_socket(self, structure: Structure) -> str:
         return render.worker_socket(structure.frame, structure.generation)
 
-    async def read(self, structure: Structure, known: Callable[[str, str, Slot], str]) -> Serving:
+    async def read(self, structure: Structure, known: Known) -> Serving:
         """Everything HAProxy has. `known` names the task in a slot. Raises Unavailable."""
-        folder = f"{structure.frame.folder}/maps"
-        commands = ["show servers state", "show servers conn", *(f"show map {folder}/{n}.map" for n in MAP_NAMES)]
-        found = await socket_cli.ask_all(self._worker_socket(structure), commands)
-        maps = Maps(**{n: answers.map_entries(text) for n, text in zip(MAP_NAMES, found[2:], strict=True)})
-        await self.read_old()
-        return Serving(
-            structure=structure,
-            slots={b: self._filled(b, there, found[1], known) for b, there in answers.servers_state(found[0]).items()},
-            maps=maps,
-        )
+        self._tcp_names.update(_tcp_of(structure))
+        await self.read_old(structure)
+        maps = await self.read_maps(structure, MAP_NAMES)
+        return Serving(structure=structure, slots=await self.read_slots(structure, known), maps=Maps(**maps))
 
-    async def read_backends(
-        self, structure: Structure, names: Sequence[str], known: Callable[[str, str, Slot], str]
-    ) -> dict[str, Slots]:
+    async def read_slots(self, structure: Structure, known: Known) -> dict[str, Slots]:
+        """Every slot of the serving worker's tenants. Raises Unavailable."""
+        commands = ["show servers state", *_count_commands(_tcp_of(structure))]
+        state, *counts = await socket_cli.ask_all(self._worker_socket(structure), commands)
+        used = answers.connections(counts)
+        found = answers.servers_state(state)
+        return {b: self._filled(b, found[b], used, known) for b in structure.owners if b in found}
+
+    async def read_backends(self, structure: Structure, names: Sequence[str], known: Known) -> dict[str, Slots]:
         """The state first, then the connections: a count of none belongs to the state, or to a later moment."""
-        commands = [f"show servers {what} {name}" for name in names for what in ("state", "conn")]
-        found = await socket_cli.ask_all(self._worker_socket(structure), commands)
+        commands = [f"show servers {what} {name}" for what in ("state", "conn") for name in names]
+        tcp = [_tcp_sessions(name) for name in _tcp_of(structure) if name in names]
+        found = await socket_cli.ask_all(self._worker_socket(structure), [*commands, *tcp])
+        used = answers.connections(found[len(names) :])
         slots: dict[str, Slots] = {}
-        for name, state, conn in zip(names, found[::2], found[1::2], strict=True):
+        for name, state in zip(names, found, strict=False):
             there = answers.servers_state(state).get(name)
             if there is None:
                 raise Unavailable(f"haproxy: no backend {name}: {state[:80]}")
-            slots[name] = self._filled(name, there, conn, known)
+            slots[name] = self._filled(name, there, used, known)
         return slots
 
-    def _filled(self, backend: str, there: Slots, conn: str, known: Callable[[str, str, Slot], str]) -> Slots:
-        used = answers.servers_conn(conn)
+    def _filled(self, backend: str, there: Slots, used: Mapping[tuple[str, str], int], known: Known) -> Slots:
         return {
             s: msgspec.structs.replace(
                 slot,
@@ -208,24 +213,26 @@ class Supervisor:
         found = await socket_cli.ask_all(self._worker_socket(structure), [f"show map {folder}/{n}.map" for n in names])
         return {n: dict(answers.map_entries(text)) for n, text in zip(names, found, strict=True)}
 
-    async def read_old(self) -> None:
+    async def read_old(self, structure: Structure) -> None:
         """Which old workers are left, and what connections they have."""
         if not self.processes.old and not self.old_used:
             return
         self.processes = await process.show(self._store.master_socket)
+        await self._hand_over(structure)
         used: dict[tuple[str, str], int] = {}
         for pid in self.processes.old:
-            said = await socket_cli.ask_old(self._store.master_socket, pid, ["show servers conn"])
-            for place, count in answers.servers_conn(said).items():
+            for place, count in (await self._counts_of_old(pid)).items():
                 used[place] = used.get(place, 0) + count
         self.old_used = used
         self.names_of_old = frozenset(b for b, _ in used)
 
-    async def perform(self, structure: Structure, commands: Sequence[Command]) -> list[str]:
-        """In order; old workers are told too: their keep-alive clients must not meet a server that has gone.
+    async def _counts_of_old(self, pid: int) -> Mapping[tuple[str, str], int]:
+        """Nothing, when it has just ended."""
+        commands = _count_commands(self._tcp_names)
+        return answers.connections([await socket_cli.ask_old(self._store.master_socket, pid, [c]) for c in commands])
 
-        Returns what HAProxy said against it. Raises Unavailable.
-        """
+    async def perform(self, structure: Structure, commands: Sequence[Command]) -> list[str]:
+        """In order; returns what HAProxy said against it. Raises Unavailable."""
         self._store.note([c for c in commands if isinstance(c, SetAddress) and c.task])
         folder = f"{structure.frame.folder}/maps"
         objections: list[str] = []
@@ -236,16 +243,16 @@ class Supervisor:
             lines = [c.text(f"{folder}/{c.map}.map") if isinstance(c, MapEntry) else c.text() for c in batch]
             said = await socket_cli.ask_all(self._worker_socket(structure), lines)
             objections += [f"{line}: {s}" for line, s in zip(lines, said, strict=True) if s and "changed" not in s]
-            for pid in self.processes.old:
-                await self._tell_old(pid, lines)
         metrics.COMMANDS.inc(len(commands))
         return objections
 
-    async def _tell_old(self, pid: int, lines: Sequence[str]) -> None:
-        try:
-            await socket_cli.ask_old(self._store.master_socket, pid, lines)
-        except Unavailable as error:
-            log.debug("an old worker did not listen", pid=pid, reason=str(error))  # it is about to end
+    async def _hand_over(self, structure: Structure) -> None:
+        """Old workers send what their keep-alive clients still ask to the new one, which knows today's servers."""
+        command = f"add map {structure.frame.folder}/maps/{render.HANDOVER}.map all yes"
+        for pid in set(self.processes.old) - self._handed_over:
+            await socket_cli.ask_old(self._store.master_socket, pid, [command])
+            self._handed_over.add(pid)
+        self._handed_over &= set(self.processes.old)
 
     async def _replace_map(self, structure: Structure, whole: MapWhole, file: str) -> None:
         socket = self._worker_socket(structure)
@@ -255,6 +262,19 @@ class Supervisor:
 
     async def show_stat(self, structure: Structure) -> str:
         return await socket_cli.ask(self._worker_socket(structure), "show stat")
+
+
+def _tcp_of(structure: Structure) -> list[str]:
+    return [name for name, shape in structure.shapes.items() if shape.mode == "tcp"]
+
+
+def _tcp_sessions(name: str) -> str:
+    """HAProxy counts a TCP service's connections as sessions only (`used_cur` stays 0)."""
+    return f"show stat {name} 4 -1"
+
+
+def _count_commands(tcp: Iterable[str]) -> list[str]:
+    return ["show servers conn", *map(_tcp_sessions, tcp)]
 
 
 def _batches(commands: Sequence[Command]) -> list[list[ServerCommand | MapEntry] | MapWhole]:

@@ -1,6 +1,6 @@
 """What HAProxy says on its sockets, as values. Raises Unavailable when it is not what 2.6 and later say."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fairlead_daemon.errors import Unavailable
@@ -26,7 +26,7 @@ def split(text: str) -> list[str]:
     """One answer a command: each ends with an empty line."""
     answers: list[str] = []
     lines: list[str] = []
-    for line in text.split("\n"):
+    for line in text.removesuffix("\n").split("\n") if text else ():
         if line:
             lines.append(line)
         else:
@@ -81,15 +81,32 @@ def _admin(flags: int) -> Admin:
     return Admin.DRAIN if flags & DRAIN_FLAGS else Admin.READY
 
 
+def connections(texts: Iterable[str]) -> Mapping[tuple[str, str], int]:
+    """(backend, slot name) -> connections in use now, the larger of what several answers say of it."""
+    found: dict[tuple[str, str], int] = {}
+    for text in texts:
+        for place, count in (sessions(text) if text.startswith("# pxname") else servers_conn(text)).items():
+            found[place] = max(count, found.get(place, 0))
+    return found
+
+
+def sessions(text: str) -> Mapping[tuple[str, str], int]:
+    """`show stat B 4 -1`: `# pxname,svname,qcur,qmax,scur,…`."""
+    head, *lines = text[2:].splitlines()
+    place = head.split(",").index("scur")
+    rows = (line.split(",") for line in lines if line)
+    return {(row[0], row[1]): int(row[place] or 0) for row in rows if len(row) > place}
+
+
 def servers_conn(text: str) -> Mapping[tuple[str, str], int]:
-    """`show servers conn [B]`: (backend, slot name) -> connections in use now."""
+    """`show servers conn [B]`."""
     found: dict[tuple[str, str], int] = {}
     place = 6
     for line in text.splitlines():
         fields = line.split()
         if line.startswith("#"):
             place = fields.index("used_cur") - 1  # the header has its `#` apart
-        elif len(fields) > place and "/" in fields[0]:
+        elif len(fields) > place and "/" in fields[0] and fields[place].isdigit():
             backend, _, slot = fields[0].partition("/")
             found[backend, slot] = int(fields[place])
     return found

@@ -112,13 +112,13 @@ def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> l
 
 
 def servable(structure: Structure, wanted: Wanted) -> Maps:
-    """The wanted maps, less what the running structure cannot serve before its reload."""
+    """The wanted maps, less what the running structure cannot serve before its reload (without a bind, no port)."""
     there = {
         name
         for name, b in wanted.backends.items()
         if structure.owners.get(name) == b.key and structure.shapes[name].mode == b.shape.mode
     }
-    ports = {p: b for p, b in wanted.maps.ports.items() if b in there}
+    ports = {p: b for p, b in wanted.maps.ports.items() if b in there and structure.binds}
     hosts = {h: b for h, b in wanted.maps.hosts.items() if b in there}
     return Maps(
         hosts=hosts,

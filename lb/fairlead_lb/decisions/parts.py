@@ -31,6 +31,8 @@ class Parts:
     route: Route
     members: Mapping[str, Member]
     parts: tuple[Part, ...]
+    derived: bool = False
+    """From the members' labels; nobody wrote it."""
     problems: tuple[str, ...] = ()
 
 
@@ -39,7 +41,7 @@ def checked(route: Route) -> tuple[tuple[RoutePort, Shape, tuple[str, ...]], ...
     return tuple(_checked_port(port) for port in route.ports)
 
 
-def derive(service: str, route: Route, members: Mapping[str, Member]) -> Parts:
+def derive(service: str, route: Route, members: Mapping[str, Member], *, derived: bool = False) -> Parts:
     """Raises Refused when the route cannot be taken. A member without a usable address is left out, and named."""
     found: list[Part] = []
     problems: list[str] = []
@@ -52,7 +54,7 @@ def derive(service: str, route: Route, members: Mapping[str, Member]) -> Parts:
                 key=key, app=route.app, shape=shape, service_port=port.service_port, hosts=hosts, servers=tuple(servers)
             )
         )
-    return Parts(route=route, members=members, parts=tuple(found), problems=tuple(problems))
+    return Parts(route=route, members=members, parts=tuple(found), derived=derived, problems=tuple(problems))
 
 
 def map_key(host: str, path: str) -> str:

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from fairlead_lb.decisions import render
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Serving, Surroundings
 from fairlead_lb.decisions.commands import apply_to_slots
 from fairlead_lb.decisions.routes import Wanted
-from fairlead_lb.decisions.values import Admin, Maps, Picture, Slot, Slots, Structure
+from fairlead_lb.decisions.values import Admin, Maps, Picture, Shape, Slot, Slots, Structure
 
 SPARE_SLOTS = 4
 
@@ -30,9 +31,30 @@ def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Pi
     return Picture(structure=structure, slots=slots, maps=wanted.maps)
 
 
+class Fragments:
+    """Texts of backends, made again only for slots that are another object than last time."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Slots, Shape, str]] = {}
+
+    def config(self, serving: Serving) -> str:
+        """The configuration of `current_picture(serving)`."""
+        now = {name: self._of(name, shape, serving) for name, shape in serving.structure.shapes.items()}
+        self._made = now
+        return render.config_of(serving.structure, [text for _, _, text in now.values()])
+
+    def _of(self, name: str, shape: Shape, serving: Serving) -> tuple[Slots, Shape, str]:
+        slots = serving.slots[name]
+        made = self._made.get(name)
+        if made is not None and made[0] is slots and made[1] is shape:
+            return made
+        rendered = {place: as_rendered(slot) for place, slot in slots.items()}
+        return slots, shape, render.backend_text(name, shape, rendered)
+
+
 def current_picture(serving: Serving) -> Picture:
     """What is served now, to be kept on disk between reloads."""
-    slots = {name: {s: _as_rendered(slot) for s, slot in there.items()} for name, there in serving.slots.items()}
+    slots = {name: {s: as_rendered(slot) for s, slot in there.items()} for name, there in serving.slots.items()}
     return Picture(structure=serving.structure, slots=slots, maps=serving.maps)
 
 
@@ -77,10 +99,10 @@ def _slots(serving: Serving, wanted: Wanted, name: str) -> Slots:
         now[f"s{number}"] = Slot()
     plan = slot_plans.plan(backend, name, now, wanted.dead)
     after = apply_to_slots(now, plan.brings + plan.takes)
-    return {place: _as_rendered(slot) for place, slot in after.items()}
+    return {place: as_rendered(slot) for place, slot in after.items()}
 
 
-def _as_rendered(slot: Slot) -> Slot:
+def as_rendered(slot: Slot) -> Slot:
     """A drained server comes up in maintenance: a new worker has no sessions on it to finish."""
     admin = slot.admin if slot.admin is Admin.READY and not slot.empty else Admin.MAINT
     return msgspec.structs.replace(slot, admin=admin, used=0, up=admin is Admin.READY)

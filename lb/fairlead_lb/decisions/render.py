@@ -8,23 +8,27 @@ from importlib import resources
 import jinja2
 
 from fairlead_daemon.errors import Refused
-from fairlead_lb.decisions.values import Frame, Maps, Picture, Shape, Slots
+from fairlead_lb.decisions.values import Frame, Maps, Picture, Shape, Slots, Structure
 
 _SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
 FASTEST_CHECK_S = 0.25
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+HANDOVER = "handover"
+"""A map that is empty on disk; a worker that is told `add map … all yes` hands everything to its successor."""
 
 
 def config(picture: Picture) -> str:
     """The whole file. Raises Refused when a value could leave its place."""
-    return config_of(picture, [backend(picture, name) for name in picture.slots])
+    return config_of(picture.structure, [backend(picture, name) for name in picture.slots])
 
 
-def config_of(picture: Picture, fragments: list[str]) -> str:
-    structure = picture.structure
+def config_of(structure: Structure, fragments: list[str]) -> str:
     head = _template("haproxy.cfg.j2").render(
         structure=structure,
         frame=structure.frame,
         binds=structure.binds,
+        tls=bool(structure.frame.https_port and structure.frame.certificate),
+        next=LOOPBACK.get(structure.frame.host, structure.frame.host),
         maps=f"{structure.frame.folder}/maps",
         socket=worker_socket(structure.frame, structure.generation),
     )
@@ -47,7 +51,7 @@ def worker_socket(frame: Frame, generation: int) -> str:
 
 def map_files(maps: Maps) -> Mapping[str, str]:
     """File name -> text. Raises Refused as `config` does."""
-    tables = {"hosts": maps.hosts, "wilds": maps.wilds, "ports": maps.ports, "modes": maps.modes}
+    tables = {"hosts": maps.hosts, "wilds": maps.wilds, "ports": maps.ports, "modes": maps.modes, HANDOVER: {}}
     return {f"{name}.map": map_text(table) for name, table in tables.items()}
 
 

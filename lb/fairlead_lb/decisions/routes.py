@@ -25,6 +25,8 @@ class Rules:
     """Backends that a running worker, old or new, knows."""
     refused_shapes: Mapping[tuple[Key, Shape], str] = field(default_factory=dict)
     """What HAProxy's own check turned down, with its words."""
+    good: Mapping[str, Parts] = field(default_factory=dict)
+    """What HAProxy has taken, by service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +76,9 @@ def _all_parts(
             if parts is not None:
                 _check_shapes(parts, rules)
         except Refused as error:
-            refused[service] = f"{error}{'; its last good route stays' if before else ''}"
-            parts = None if before is None else _again(service, before, members)
+            good = _last_good((before, rules.good.get(service)), rules)
+            refused[service] = f"{error}{'; its last good route stays' if good else ''}"
+            parts = None if good is None else _again(service, good, members)
         if parts is not None:
             if parts.problems:
                 refused.setdefault(service, "; ".join(parts.problems))
@@ -88,14 +91,15 @@ def _parts(service: str, snapshot: Snapshot, before: Parts | None, derived: Deri
     given = snapshot.routes.get(service)
     if given is None and (why := snapshot.bad.get(paths.route(service)) or snapshot.bad.get(service)) is not None:
         raise Refused(why)
-    if before is not None and before.members is members and (given is None or given is before.route):
+    if before is not None and before.members is members and given is (None if before.derived else before.route):
         return before
     route = given if given is not None else derived(service, members)
     if route is None:
         return None
-    if before is not None and _same(members, before.members) and route == before.route:
+    mine = given is None
+    if before is not None and _same(members, before.members) and (route, mine) == (before.route, before.derived):
         return before
-    return derive(service, route, members)
+    return derive(service, route, members, derived=mine)
 
 
 def _same(members: Mapping[str, Member], before: Mapping[str, Member]) -> bool:
@@ -104,11 +108,18 @@ def _same(members: Mapping[str, Member], before: Mapping[str, Member]) -> bool:
 
 def _again(service: str, before: Parts, members: Mapping[str, Member]) -> Parts:
     """The last good route with today's members."""
-    return before if before.members is members else derive(service, before.route, members)
+    return before if before.members is members else derive(service, before.route, members, derived=before.derived)
 
 
 def _unreadable(snapshot: Snapshot, last: Wanted) -> Iterable[str]:
     return (s for s in last.parts if snapshot.bad.get(paths.route(s)) or snapshot.bad.get(s))
+
+
+def _last_good(candidates: Iterable[Parts | None], rules: Rules) -> Parts | None:
+    for parts in candidates:
+        if parts is not None and not any((p.key, p.shape) in rules.refused_shapes for p in parts.parts):
+            return parts
+    return None
 
 
 def _check_shapes(parts: Parts, rules: Rules) -> None:

@@ -1,0 +1,283 @@
+"""Structural changes: checked before they replace anything, reloaded without losing a connection, refused alone."""
+
+import asyncio
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fairlead_daemon.errors import BadSettings
+from fairlead_discovery import paths
+from fairlead_discovery.records import Check
+from fairlead_discovery.registry import Delete, Put
+from harness.balancer import Balancer, Task, balancer, fetch, route
+from harness.clients import Clients
+from harness.ports import free_port
+from harness.servers import require
+from harness.waiting import eventually
+
+pytestmark = pytest.mark.needs("haproxy")
+HOST = "shop.example"
+
+
+@pytest.fixture
+async def place(short_dir: Path) -> AsyncIterator[Balancer]:
+    async with balancer(short_dir) as made:
+        yield made
+
+
+async def service(place: Balancer, app: str, **port: object) -> Task:
+    task = await Task(app.strip("/").replace("/", "-"), app=app).start()
+    await place.applied(await place.publish(task.member(), routes=[route(app, **port)]))
+    return task
+
+
+async def test_new_services_under_load_lose_and_double_nothing(place: Balancer):
+    """Six services come while another is under load on its virtual host and its service port."""
+    web = await service(place, "/shop/web", vhosts=(HOST,), service_port=place.first_port)
+    by_host = Clients(place.settings.http_port, HOST)
+    by_port = Clients(place.first_port, "any", count=4)
+    before = (await place.status())["reloads"]
+    async with by_host, by_port:
+        for number in range(6):
+            await service(place, f"/new/n{number}", vhosts=(f"n{number}.example",))
+
+    assert [] == by_host.failures + by_port.failures
+    assert not {n for n in by_host.doubled(web.seen) if n in by_port.doubled(web.seen) and web.seen.count(n) > 2}
+    assert before < (await place.status())["reloads"]
+    assert [(200, f"new-n{n}") for n in range(6)] == [await place.ask(f"n{n}.example") for n in range(6)]
+
+
+async def test_an_old_workers_clients_are_not_sent_to_a_server_that_left(place: Balancer):
+    """A keep-alive client that was silent over a reload asks the old worker once more: it must know today's servers."""
+    old = await service(place, "/shop/web", vhosts=(HOST,))
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+    assert "shop-web" == await ask_on(reader, writer)
+    await service(place, "/other", vhosts=("other.example",))
+    assert 1 == len((await place.status())["haproxy"]["old_worker_pids"])
+    new = await Task("new").start()
+    await place.applied(await place.publish(new.member()))
+    await place.applied(await place.leave(old.member()))
+    await old.stop()
+
+    assert "new" == await ask_on(reader, writer)
+    writer.close()
+
+
+async def ask_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+    writer.write(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    size = next(int(x.partition(":")[2]) for x in head.split("\r\n") if x.startswith("content-length:"))
+    return (await reader.readexactly(size)).decode()
+
+
+async def test_a_request_in_an_old_worker_keeps_its_task_busy(place: Balancer):
+    """Sessions are counted over all workers, so that nobody is killed under a request."""
+    web = await service(place, "/shop/web", vhosts=(HOST,))
+    slow = asyncio.create_task(place.ask(HOST, "/?slow=1.2"))
+    await eventually("the slow request runs", lambda: asked(web))
+    await service(place, "/other", vhosts=("other.example",))
+    progress = await place.applied(await place.leave(web.member()))
+
+    assert ("shop-web",) == progress.busy
+    assert (200, "shop-web") == await slow
+    await eventually("it is not busy", lambda: idle(place))
+
+
+async def asked(task: Task) -> bool:
+    return bool(task.seen)
+
+
+async def idle(place: Balancer) -> bool:
+    return not (await place.progress()).busy
+
+
+async def test_paths_end_at_segments_and_the_longest_wins(place: Balancer):
+    """`/svc1` is not `/svc10`; host alone takes the rest; wildcards come after exact names."""
+    await service(place, "/rest", vhosts=(HOST,))
+    await service(place, "/svc1", vhosts=(HOST,), path="/svc1")
+    await service(place, "/deep", vhosts=(HOST,), path="/svc1/deep/")
+    await service(place, "/wild", vhosts=("*.example",))
+    await service(place, "/wilder", vhosts=("*.eu.example",), path="/p")
+    asked_for = {
+        (HOST, "/"): "rest",
+        (HOST, "/svc1"): "svc1",
+        (HOST, "/svc1/x?y=/svc1/deep"): "svc1",
+        (HOST, "/svc10"): "rest",
+        (HOST, "/svc1/deep"): "deep",
+        (HOST, "/svc1/deeper"): "svc1",
+        ("SHOP.EXAMPLE", "/svc1/deep/er"): "deep",
+        ("a.b.example", "/"): "wild",
+        ("x.eu.example", "/p/q"): "wilder",
+    }
+
+    assert asked_for == {(host, path): (await place.ask(host, path))[1] for host, path in asked_for}
+    assert 404 == (await place.ask("x.eu.example", "/other"))[0]
+    assert 404 == (await place.ask("example", "/"))[0]
+
+
+async def test_apps_of_the_same_flat_name_never_share_a_backend(place: Balancer):
+    """`/a.b` and `/a/b`, `/a_b`: one name in HAProxy's alphabet, three services."""
+    apps = ("/a_b", "/a/b", "/a.b")
+    for number, app in enumerate(apps):
+        await service(place, app, vhosts=(f"h{number}.example",))
+
+    answers = [{(await place.ask(f"h{n}.example"))[1] for _ in range(6)} for n in range(3)]
+    assert [{"a_b"}, {"a-b"}, {"a.b"}] == answers
+    assert 3 == len({s["backend"] for s in (await place.status())["services"]})
+
+
+async def test_a_route_that_goes_is_gone_and_one_that_moves_moves(place: Balancer):
+    """A virtual host taken from one service and given to another needs no reload."""
+    await service(place, "/first", vhosts=(HOST,))
+    await service(place, "/second", vhosts=("second.example",))
+    before = (await place.status())["reloads"]
+    moved = [route("/first"), route("/second", vhosts=("second.example", HOST))]
+    await place.applied(await place.publish(routes=moved))
+
+    assert (200, "second") == await place.ask(HOST)
+    gone = await place.registry.commit([Delete(paths.route("marathon:/second"))])
+    await place.applied(gone)
+    assert [404, 404] == [(await place.ask(h))[0] for h in (HOST, "second.example")]
+    assert before == (await place.status())["reloads"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"vhosts": ("evil.example\n    http-request return status 200 string PWNED",)},
+        {"vhosts": (HOST,), "path": '/"} use_backend x'},
+        {"vhosts": (HOST,), "check": Check(path="/health\r\n    server x 1.2.3.4:80")},
+        {"vhosts": (HOST,), "balance": "roundrobin\n    mode tcp"},
+        {"vhosts": (HOST,), "timeout_server_s": -1.0},
+    ],
+)
+async def test_a_bad_route_is_refused_alone_and_its_last_good_one_stays(place: Balancer, bad: dict[str, object]):
+    """It is named with the reason; others change as if nothing had happened."""
+    await service(place, "/shop/web", vhosts=("good.example",))
+    await place.applied(await place.publish(routes=[route("/shop/web", **bad)]))
+    await service(place, "/other", vhosts=("other.example",))
+
+    assert (200, "shop-web") == await place.ask("good.example")
+    assert (200, "other") == await place.ask("other.example")
+    refused = (await place.status())["refused"]
+    assert {"marathon:/shop/web"} == set(refused)
+    assert "last good route stays" in refused["marathon:/shop/web"]
+    assert "PWNED" not in (await fetch(place.admin, "/_haproxy_getconfig"))[1]
+
+
+async def test_a_route_node_that_is_no_json_keeps_the_last_good_one(place: Balancer):
+    """Whoever wrote it: the service stays routed, and is named."""
+    await service(place, "/shop/web", vhosts=(HOST,))
+    path = paths.route("marathon:/shop/web")
+    await place.applied(await place.registry.commit([Put(path, b"{not json")]))
+
+    assert (200, "shop-web") == await place.ask(HOST)
+    assert any("shop" in key for key in (await place.status())["refused"])
+
+
+async def test_what_haproxys_own_check_refuses_is_found_and_left_out(short_dir: Path):
+    """Its words are shown; the service before stays as it was, one beside it is taken."""
+    picky = short_dir / "haproxy"
+    picky.write_text(
+        f'#!/bin/sh\nif [ "$1" = -c ] && grep -q "balance leastconn" "$4"; then\n'
+        f'  echo "[ALERT] (1) : config : leastconn is not for us" >&2; exit 1\nfi\nexec {require("haproxy")} "$@"\n'
+    )
+    picky.chmod(picky.stat().st_mode | stat.S_IXUSR)
+    async with balancer(short_dir, haproxy=str(picky)) as place:
+        await service(place, "/shop/web", vhosts=(HOST,))
+        changed = [route("/shop/web", vhosts=(HOST,), balance="leastconn"), route("/new", vhosts=("new.example",))]
+        new = await Task("new", app="/new").start()
+        await place.applied(await place.publish(new.member(), routes=changed))
+
+        assert [(200, "shop-web"), (200, "new")] == [await place.ask(h) for h in (HOST, "new.example")]
+        assert "leastconn is not for us" in (await place.status())["refused"]["marathon:/shop/web"]
+
+
+async def test_a_service_port_someone_else_holds_is_left_out_named_and_taken_later(place: Balancer):
+    """Taken while HAProxy did not hold it; free again, the next reload has it."""
+    outside = free_port()
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", outside))
+        holder.listen()
+        await service(place, "/shop/web", vhosts=(HOST,), service_port=outside)
+
+        assert (200, "shop-web") == await place.ask(HOST)
+        assert [str(outside)] == list((await place.status())["taken_ports"])
+    await service(place, "/other", vhosts=("other.example",))
+
+    assert {} == (await place.status())["taken_ports"]
+    assert (200, "shop-web") == await place.ask(HOST, port=outside)
+
+
+async def test_a_taken_port_of_the_range_does_not_stop_the_start(short_dir: Path):
+    """HAProxy would not start on it, though its check says valid."""
+    first = free_port()
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", first))
+        holder.listen()
+        async with balancer(short_dir, service_ports=f"{first}-{first}") as place:
+            await service(place, "/shop/web", vhosts=(HOST,), service_port=first)
+
+            assert (200, "shop-web") == await place.ask(HOST)
+            assert [str(first)] == list((await place.status())["taken_ports"])
+
+
+async def test_a_busy_http_port_is_named_with_its_option(short_dir: Path):
+    """HAProxy could not do without it."""
+    port = free_port()
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        place = Balancer(short_dir, http_port=port)
+        with pytest.raises(BadSettings, match=f"http_port: cannot listen on 127.0.0.1:{port}"):
+            async with place:
+                await place.start()
+
+
+async def test_a_missing_haproxy_is_named_with_its_package(short_dir: Path):
+    """So that `fairlead up` can say what is off and how to get it."""
+    with pytest.raises(BadSettings, match="apt-get install haproxy"):
+        async with Balancer(short_dir, haproxy="haproxy-that-is-not-there") as place:
+            await place.start()
+
+
+async def test_two_services_that_want_one_port_or_host_are_told(place: Balancer):
+    """Who has it keeps it; the other is served by what is its own."""
+    await service(place, "/first", vhosts=(HOST,), service_port=place.first_port)
+    await service(place, "/a/later", vhosts=(HOST, "later.example"), service_port=place.first_port)
+
+    assert (200, "first") == await place.ask(HOST)
+    assert (200, "first") == await place.ask("any", port=place.first_port)
+    assert (200, "a-later") == await place.ask("later.example")
+    assert f"{HOST} belongs to" in (await place.status())["refused"]["marathon:/a/later"]
+
+
+async def test_reloads_are_rare_however_fast_services_come(place: Balancer):
+    """Ten services in a row: fewer reloads than services, and all of them routed."""
+    tasks = [await Task(f"n{n}", app=f"/n{n}").start() for n in range(10)]
+    before = (await place.status())["reloads"]
+    revisions = [await place.publish(t.member(), routes=[route(t.app, vhosts=(f"{t.id}.example",))]) for t in tasks]
+    await place.applied(max(revisions))
+
+    assert [(200, t.id) for t in tasks] == [await place.ask(f"{t.id}.example") for t in tasks]
+    assert (await place.status())["reloads"] - before <= 4
+
+
+async def test_marathon_lbs_pages_answer(place: Balancer):
+    """Config, maps, pids, statistics and health under their old names."""
+    await service(place, "/shop/web", vhosts=(HOST,), service_port=place.first_port)
+    pages = ("health_check", "getconfig", "getvhostmap", "getappmap", "getpids")
+    found = {name: (await fetch(place.admin, f"/_haproxy_{name}"))[1] for name in pages}
+    backend = f"shop_web_{place.first_port}"
+
+    assert "OK" == found["health_check"]
+    assert f"backend {backend}" in found["getconfig"]
+    assert f"{HOST}/ {backend}\n" == found["getvhostmap"]
+    assert f"/shop/web {backend}\n" == found["getappmap"]
+    assert [(await place.status())["haproxy"]["worker_pid"]] == [int(x) for x in found["getpids"].split()]
+    assert f"\n{backend},s1," in (await fetch(place.admin, "/haproxy?stats;csv"))[1]
+    assert "fairlead_lb_applied_revision" in (await fetch(place.admin, "/metrics"))[1]

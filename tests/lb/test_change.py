@@ -1,0 +1,167 @@
+"""Whatever was served, and whatever is wanted: HAProxy comes to serve it, by commands that cost no request."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairlead_discovery.records import Leaving, Reason, Route, RoutePort
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb.decisions import change as changes
+from fairlead_lb.decisions import routes
+from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands
+from fairlead_lb.decisions.commands import SetState, Shutdown
+from fairlead_lb.decisions.routes import Rules, Wanted
+from fairlead_lb.decisions.values import Admin
+from harness.balancer import member
+from harness.haproxy_model import AROUND, Model
+
+APPS = ("/a_b", "/a/b", "/b/a")
+HOSTS = ("x.example", "*.example", "y.example")
+
+
+def underived(_service: str, _members: object) -> None:
+    return None
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    """Few apps, tasks, hosts and ports: ties and clashes are common."""
+    members, given_routes = {}, {}
+    for app in draw(st.lists(st.sampled_from(APPS), unique=True)):
+        service = f"marathon:{app}"
+        tasks = draw(st.dictionaries(st.sampled_from("tuvw"), st.integers(1, 3), max_size=4))
+        here = [member(f"{app}{t}", 31000 + port, app=app, weight=port / 2) for t, port in tasks.items()]
+        if here:
+            members[service] = {f"member_{m.task.id}_{m.serviceEndpoint.port}": m for m in here}
+        port = RoutePort(
+            index=0,
+            service_port=draw(st.sampled_from((0, 10100, 10101, 10200))),
+            vhosts=tuple(draw(st.lists(st.sampled_from(HOSTS), unique=True, max_size=2))),
+            sticky=draw(st.booleans()),
+        )
+        given_routes[service] = Route(service=service, app=app, ports=(port,))
+    dead = draw(st.lists(st.sampled_from([f"{a}{t}" for a in APPS for t in "tuvw"]), max_size=2))
+    leaving = {
+        t: Leaving(task=t, service="s", member="m", reason=Reason.DEAD, deadline_s=0)
+        for t in dead
+        if not any(m.task.id == t for there in members.values() for m in there.values())
+    }
+    return Snapshot(revision=1, trust=Trust.LIVE, members=members, routes=given_routes, leaving=leaving)
+
+
+def wanted_of(snapshot: Snapshot, last: Wanted, model: Model) -> Wanted:
+    rules = Rules(reserved_ports={80}, names_in_use=set(model.serving.structure.owners))
+    return routes.wanted(snapshot, last, rules, underived)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(snapshots(), min_size=1, max_size=5), st.data())
+def test_haproxy_comes_to_serve_what_is_wanted(sights: list[Snapshot], data: st.DataObject):
+    """Through any row of snapshots, with sessions coming and going: ready servers, maps and owners are the wanted."""
+    model, last = Model(), Wanted()
+    for snapshot in sights:
+        last = wanted_of(snapshot, last, model)
+        model.follow(last)
+        for name, backend in last.backends.items():
+            expected = {s.task: (s.host, s.port, s.weight) for s in backend.servers}
+            assert expected == model.ready(name)
+            assert backend.key == model.serving.structure.owners[name]
+        unwanted = set(model.serving.slots) - set(last.backends)
+        assert not any(model.ready(name) for name in unwanted)
+        assert last.maps == model.serving.maps
+        for name, slots in model.serving.slots.items():
+            for place in slots:
+                if not slots[place].empty and data.draw(st.booleans()):
+                    model.use(name, place, data.draw(st.integers(0, 2)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(snapshots(), snapshots())
+def test_what_is_served_needs_no_change(first: Snapshot, second: Snapshot):
+    """Deciding again changes nothing, and endpoint changes alone need no reload while slots suffice."""
+    model = Model()
+    wanted = wanted_of(second, wanted_of(first, Wanted(), model), model)
+    model.follow(wanted)
+    reloads = model.reloads
+    model.follow(wanted)
+
+    assert reloads == model.reloads
+    assert isinstance(changes.change(model.serving, wanted, AROUND, changes.plans(model.serving, wanted, {})), Nothing)
+
+
+@given(snapshots(), snapshots())
+def test_two_services_never_share_a_backend(first: Snapshot, second: Snapshot):
+    """`/a_b` and `/a/b` have the same flat name, and come and go in any order."""
+    one = routes.wanted(first, Wanted(), Rules(), underived)
+    two = routes.wanted(second, one, Rules(names_in_use=set(one.backends)), underived)
+    keys = {name: b.key for name, b in one.backends.items()}
+
+    assert len(two.backends) == len({b.key for b in two.backends.values()})
+    assert all(keys.get(name, b.key) == b.key for name, b in two.backends.items())
+
+
+def served(*tasks: str, **port: object) -> tuple[Model, Wanted]:
+    model = Model()
+    wanted = wanted_of(sight(*tasks, **port), Wanted(), model)
+    model.follow(wanted)
+    return model, wanted
+
+
+def sight(*tasks: str, leaving: dict[str, Reason] | None = None, **port: object) -> Snapshot:
+    service = "marathon:/a.b"
+    made = [member(t, 31000 + n, app="/a.b") for n, t in enumerate(tasks)]
+    route = Route(service=service, app="/a.b", ports=(RoutePort(index=0, vhosts=("x.example",), **port),))
+    gone = {
+        t: Leaving(task=t, service=service, member="m", reason=why, deadline_s=0) for t, why in (leaving or {}).items()
+    }
+    members = {service: {f"m_{m.task.id}_{m.serviceEndpoint.port}": m for m in made}}
+    return Snapshot(revision=2, trust=Trust.LIVE, members=members, routes={service: route}, leaving=gone)
+
+
+def test_another_endpoint_is_a_runtime_command():
+    """No reload for what slots can hold."""
+    model, last = served("t")
+    wanted = wanted_of(sight("t", "u"), last, model)
+    found = changes.change(model.serving, wanted, AROUND, changes.plans(model.serving, wanted, {}))
+
+    assert isinstance(found, RuntimeCommands)
+
+
+def test_a_new_service_is_a_reload_that_says_why():
+    """HAProxy 2.6 has no `add backend`."""
+    wanted = wanted_of(sight("t"), Wanted(), Model())
+    found = changes.change(Model().serving, wanted, AROUND, {})
+
+    assert Reload(reasons=("backend a.b_p0 is new",)) == found
+
+
+def test_a_leaving_server_is_drained_and_a_dead_one_cut():
+    """In-flight requests of a live one end by themselves; nothing answers those of a dead one."""
+    model, last = served("t", "u")
+    wanted = wanted_of(sight(leaving={"t": Reason.SCALE, "u": Reason.DEAD}), last, model)
+    found = changes.change(model.serving, wanted, AROUND, changes.plans(model.serving, wanted, {}))
+
+    assert isinstance(found, RuntimeCommands)
+    backend = "a.b_p0"
+    expected = {SetState(backend, "s1", Admin.DRAIN), SetState(backend, "s2", Admin.MAINT), Shutdown(backend, "s2")}
+    assert expected == set(found.routing_commands)
+
+
+def test_a_drained_server_that_comes_back_is_ready_again_in_its_slot():
+    """A suspect agent's beat returned."""
+    model, last = served("t", "u")
+    model.follow(gone := wanted_of(sight("t"), last, model), tidy=False)
+    model.follow(wanted_of(sight("t", "u"), gone, model))
+
+    assert {"t", "u"} == set(model.ready("a.b_p0"))
+
+
+def test_a_slot_with_sessions_waits_and_another_task_on_its_address_gets_another_slot():
+    """An agent gives a dead task's port to the next one: its slot must not look settled."""
+    model, last = served("t")
+    model.use("a.b_p0", "s1", 1)
+    model.follow(wanted_of(sight("u"), last, model))
+    slots = model.serving.slots["a.b_p0"]
+
+    assert {"u"} == set(model.ready("a.b_p0"))
+    assert Admin.DRAIN is slots["s1"].admin
+    assert slots["s2"].port == slots["s1"].port

@@ -1,0 +1,165 @@
+"""No value leaves its place in the configuration, the maps or the runtime socket; HAProxy takes what is rendered."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from fairlead_daemon.errors import Refused
+from fairlead_discovery.records import Check, Route, RoutePort
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb.decisions import change as changes
+from fairlead_lb.decisions import grammar, naming, picture, render, routes
+from fairlead_lb.decisions.change import Serving, Surroundings
+from fairlead_lb.decisions.commands import MapEntry, MapWhole
+from fairlead_lb.decisions.routes import Rules, Wanted
+from fairlead_lb.decisions.values import Frame, Key, Slot, Structure
+from harness.balancer import member
+from harness.haproxy_model import AROUND, Model
+from harness.servers import require
+
+INJECTIONS = (
+    "a.example\n    http-request return status 200",
+    "a.example\r\nbackend x",
+    "a.example backend",
+    'a.example" evil',
+    "a.example{",
+    "a.example}",
+    "a.example;shutdown frontend x",
+    "a.example\\",
+    "a.example#",
+    "a.example\0",
+    "a.example\x1b[0m",
+    "a.example\u2028x",
+    "%[env(HOME)]",
+    "${HOME}",
+    "a.example/x",
+    "<<",
+    "\uff41.example",
+    "-a.example",
+    "a..example",
+    "a.example\n",
+    "a.example\t",
+    "a\n.example",
+    "",
+)
+
+
+@pytest.mark.parametrize("value", INJECTIONS)
+def test_an_injection_is_refused_as_host(value: str):
+    """Each of them by the grammar, before anything is rendered."""
+    with pytest.raises(Refused):
+        grammar.vhost(value)
+
+
+PATHS = ('/"', "/a b", "/a\nb", "/a;b", "/{x}", "/a\\", "/#", "x", "/é", "/" + "a" * 300, "/<<", "/a\x7f", "/'")
+
+
+@pytest.mark.parametrize("value", PATHS)
+def test_an_injection_is_refused_as_path_and_as_check_path(value: str):
+    """As with hosts."""
+    with pytest.raises(Refused):
+        grammar.path(value)
+    with pytest.raises(Refused):
+        grammar.shape(RoutePort(index=0, check=Check(path=value)))
+
+
+def underived(_service: str, _members: object) -> None:
+    return None
+
+
+nasty = st.one_of(st.text(max_size=20), st.sampled_from(INJECTIONS + PATHS))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(app=nasty, host=nasty, path=nasty, balance=nasty, check=nasty, place=nasty, task=nasty)
+@example(app="/x\nbackend y", host="a.example", path="", balance="roundrobin", check="/h", place="127.0.0.1", task="t;")
+def test_no_value_leaves_its_place(app: str, host: str, path: str, balance: str, check: str, place: str, task: str):
+    """Whatever a tenant writes anywhere: each line is one of the template's, each command has its words and no more."""
+    port = RoutePort(index=0, service_port=10100, vhosts=(host,), path=path, balance=balance, check=Check(path=check))
+    service = f"marathon:{app}"
+    plain = RoutePort(index=1, service_port=10101)
+    snapshot = Snapshot(
+        revision=1,
+        trust=Trust.LIVE,
+        members={service: {"m": member(task, 31000, app=app, host=place)}},
+        routes={
+            service: Route(service=service, app=app, ports=(port, plain)),
+            "o:p": Route(service="o:p", app=app, ports=(plain,)),
+        },
+    )
+    wanted = routes.wanted(snapshot, Wanted(), Rules(), underived)
+    made = picture.wanted_picture(Serving(structure=Structure(frame=AROUND.frame)), wanted, AROUND)
+    lines = render.config(made).splitlines()
+
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    known = ("backend ", "frontend ", "global", "defaults", "#", "    ")
+    assert all(not line or line.startswith(known) for line in lines)
+    assert len(wanted.backends) + 2 == sum(line.startswith("backend ") for line in lines)
+    assert sum(line.lstrip().startswith("http-request return") for line in lines) == 1
+    for text in render.map_files(made.maps).values():
+        assert all(len(line.split(" ")) == 2 for line in text.splitlines())
+    model = Model()
+    model.follow(wanted)
+    found = changes.change(
+        Serving(structure=made.structure, slots={n: {"s1": Slot()} for n in made.slots}), wanted, AROUND, {}
+    )
+    for command in found.routing_commands if not isinstance(found, changes.Nothing) else ():
+        if isinstance(command, MapWhole):
+            texts = [f"{k} {v}" for k, v in command.entries]
+        else:
+            texts = [command.text("f") if isinstance(command, MapEntry) else command.text()]
+        assert all(t.isascii() and t.isprintable() and not set(t) & set(";\\\"'<>") for t in texts)
+
+
+def test_the_last_guard_refuses_what_the_grammar_let_through():
+    """Rendering itself takes only plain words."""
+    frame = Frame(folder="/tmp/x", sockets="/tmp/x")
+    made = picture.Picture(structure=Structure(frame=frame, shapes={}, owners={}))
+    assert "frontend fairlead_hosts" in render.config(made)
+    with pytest.raises(Refused):
+        render.backend_text("x\nbackend y", picture.Shape(), {})
+    with pytest.raises(Refused):
+        render.map_text({"a b": "c"})
+
+
+@pytest.mark.needs("haproxy")
+def test_haproxy_takes_what_is_rendered(tmp_path: Path):
+    """Every mode, balance, check and option at once."""
+    program = require("haproxy")
+    ports = []
+    for number, balance in enumerate(grammar.BALANCES["http"]):
+        ports.append(
+            RoutePort(index=number, balance=balance, service_port=20100 + number, check=Check(path="/h?a=1&b=%20"))
+        )
+    for number, balance in enumerate(grammar.BALANCES["tcp"], 10):
+        ports.append(RoutePort(index=number, balance=balance, mode="tcp", service_port=20200 + number, check=Check()))
+    extras = (
+        RoutePort(index=30, sticky=True, vhosts=("a.example", "*.b.example"), path="/x"),
+        RoutePort(index=31, reuse=True, retry_non_idempotent=True, timeout_server_s=0.5),
+    )
+    route = Route(service="o:p", app="/a/b", ports=(*ports, *extras))
+    snapshot = Snapshot(revision=1, trust=Trust.LIVE, routes={"o:p": route})
+    wanted = routes.wanted(snapshot, Wanted(), Rules(), underived)
+    around = Surroundings(
+        frame=Frame(folder=str(tmp_path), sockets=str(tmp_path), host="127.0.0.1"), service_ports=(20100, 20110)
+    )
+    made = picture.wanted_picture(Serving(structure=Structure(frame=around.frame)), wanted, around)
+    (tmp_path / "maps").mkdir()
+    for name, text in render.map_files(made.maps).items():
+        (tmp_path / "maps" / name).write_text(text)
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(render.config(made))
+    done = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, check=False)
+
+    assert {} == wanted.refused
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_names_are_marathon_lbs():
+    """`/shop/web` on 10100 is `shop_web_10100`; foreign services carry their framework."""
+    assert "shop_web_10100" == naming.base_name(Key("marathon:/shop/web", 0), "/shop/web", 10100)
+    assert "etl_worker_9000" == naming.base_name(Key("etl:worker", 0), "", 9000)
+    assert "etl_worker_p1" == naming.base_name(Key("etl:worker", 1), "", 0)
