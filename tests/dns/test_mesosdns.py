@@ -48,7 +48,9 @@ def test_services_give_one_row_a_family() -> None:
 
 def test_axfr_lists_all() -> None:
     """As, AAAAs and SRVs by dotted name."""
-    shown = mesosdns.axfr(names(member(discovery=INFO, ips=Ips(host=("10.0.0.1", "fd00::1")))).zone)
+    zone = names(member(discovery=INFO, ips=Ips(host=("10.0.0.1", "fd00::1")))).zone
+
+    shown = mesosdns.axfr(zone, [*zone.names, b"\4gone\5mesos\0"])
 
     assert ["As", "AAAAs", "SRVs"] == list(shown)
     assert (["10.0.0.1"], ["fd00::1"], [f"{INSTANCE}:80"]) == (
@@ -62,6 +64,5 @@ def test_enumerate_groups_records_by_task_and_framework() -> None:
     """One entry a framework, its tasks with every record they give."""
     shown = mesosdns.enumerate_tasks([member(), member(1)], Rules())
 
-    (framework,) = shown["frameworks"]
-    assert ("marathon", ["web.0", "web.1"]) == (framework["name"], [t["id"] for t in framework["tasks"]])
-    assert {"name": "web.marathon.mesos.", "host": "10.0.0.1", "rtype": "A"} in framework["tasks"][0]["records"]
+    assert {"marathon": ["web.0", "web.1"]} == {name: [t["id"] for t in tasks] for name, tasks in shown.items()}
+    assert {"name": "web.marathon.mesos.", "host": "10.0.0.1", "rtype": "A"} in shown["marathon"][0]["records"]

@@ -1,6 +1,9 @@
 """Mesos-DNS' HTTP API on our web server."""
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from importlib.metadata import version
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -11,6 +14,9 @@ from fairlead_dns.adapters.sockets import parse_place
 from fairlead_dns.decisions import mesosdns
 from fairlead_dns.names import Names
 from fairlead_dns.settings import DnsSettings
+
+T = TypeVar("T")
+SLICE = 25
 
 
 def add_routes(app: web.Application, settings: DnsSettings, names: Names) -> None:
@@ -33,11 +39,11 @@ def add_routes(app: web.Application, settings: DnsSettings, names: Names) -> Non
 
     async def enumerate_all(_request: web.Request) -> web.Response:
         _check_enumeration(settings)
-        return json_response(mesosdns.enumerate_tasks(names.tasks(), names.rules))
+        return json_response({"frameworks": await _frameworks(names)})
 
     async def axfr(_request: web.Request) -> web.Response:
         _check_enumeration(settings)
-        return json_response(_axfr(settings, names))
+        return json_response(await _axfr(settings, names))
 
     app.router.add_get("/v1/version", show_version)
     app.router.add_get("/v1/config", show_config)
@@ -53,7 +59,20 @@ def _check_enumeration(settings: DnsSettings) -> None:
         raise web.HTTPNotFound(reason="enumeration is off, see the `enumeration` setting")
 
 
-def _axfr(settings: DnsSettings, names: Names) -> dict[str, object]:
+async def _frameworks(names: Names) -> list[dict[str, object]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    tasks = sorted(names.tasks(), key=lambda task: (task.task.framework, task.task.id))
+    async for some in _slices(tasks):
+        for framework, rows in mesosdns.enumerate_tasks(some, names.rules).items():
+            found.setdefault(framework, []).extend(rows)
+    return [{"name": framework, "tasks": rows} for framework, rows in found.items()]
+
+
+async def _axfr(settings: DnsSettings, names: Names) -> dict[str, object]:
+    records: dict[str, dict[str, list[str]]] = {section: {} for section in mesosdns.SECTIONS.values()}
+    async for some in _slices(tuple(names.zone.names)):
+        for section, rows in mesosdns.axfr(names.zone, some).items():
+            records[section].update(rows)
     return {
         "TTL": settings.ttl_s,
         "Serial": names.answers.serial,
@@ -61,8 +80,15 @@ def _axfr(settings: DnsSettings, names: Names) -> dict[str, object]:
         "Mname": f"{told.mname(settings)}.",
         "Rname": _rname(settings),
         "Domain": names.rules.domain,
-        "Records": mesosdns.axfr(names.zone),
+        "Records": records,
     }
+
+
+async def _slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """DNS is answered between the slices: a page of everything may take a second of CPU."""
+    for at in range(0, len(items), SLICE):
+        yield items[at : at + SLICE]
+        await asyncio.sleep(0)
 
 
 def _rname(settings: DnsSettings) -> str:

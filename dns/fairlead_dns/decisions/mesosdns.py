@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from fairlead_discovery.records import Member, Portless
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.naming import Record, Rules, of_task
+from fairlead_dns.decisions.sources import Task
 from fairlead_dns.decisions.zone import Zone
 
 URL = "https://github.com/mesosphere/mesos-dns"
+SECTIONS = {wire.A: "As", wire.AAAA: "AAAAs", wire.SRV: "SRVs"}
 NO_HOST = {"host": "", "ip": ""}
 NO_SERVICE = {"service": "", "host": "", "ip": "", "port": ""}
 
@@ -47,26 +48,24 @@ def _addresses(zone: Zone, name: bytes) -> Iterator[str]:
         yield from map(wire.address_text, sorted(sets.get(kind, ())))
 
 
-def axfr(zone: Zone) -> dict[str, dict[str, list[str]]]:
-    """The `Records` of /v1/axfr: names with their last dot, sorted."""
-    found: dict[int, dict[str, list[str]]] = {wire.A: {}, wire.AAAA: {}, wire.SRV: {}}
-    for record in sorted(zone.records(), key=lambda r: (wire.text(r.owner), r.rdata)):
-        if record.kind in found:
-            found[record.kind].setdefault(dotted(record.owner), []).append(shown(record))
-    return {"As": found[wire.A], "AAAAs": found[wire.AAAA], "SRVs": found[wire.SRV]}
+def axfr(zone: Zone, names: Iterable[bytes]) -> dict[str, dict[str, list[str]]]:
+    """The `Records` of /v1/axfr for some names, dotted; what has gone meanwhile is left out."""
+    found: dict[str, dict[str, list[str]]] = {section: {} for section in SECTIONS.values()}
+    for name in names:
+        for kind, data in zone.sets(name).items():
+            if kind in SECTIONS:
+                found[SECTIONS[kind]][dotted(name)] = [shown(Record(name, kind, rdata)) for rdata in sorted(data)]
+    return found
 
 
-def enumerate_tasks(tasks: Iterable[Member | Portless], rules: Rules) -> dict[str, Any]:
-    """/v1/enumerate: every framework's tasks, with the records each gives."""
+def enumerate_tasks(tasks: Iterable[Task], rules: Rules) -> dict[str, list[dict[str, Any]]]:
+    """Framework -> its tasks, with the records each gives, as /v1/enumerate shows them."""
     frameworks: dict[str, list[dict[str, Any]]] = {}
-    for task in sorted(tasks, key=lambda t: (t.task.framework, t.task.id)):
-        records = [_enumerated(record) for record in of_task(task, rules) if record.kind in SHOWN]
+    for task in tasks:
+        records = [_enumerated(record) for record in of_task(task, rules) if record.kind in SECTIONS]
         row = {"name": task.task.name, "id": task.task.id, "records": records}
         frameworks.setdefault(task.task.framework, []).append(row)
-    return {"frameworks": [{"name": name, "tasks": rows} for name, rows in frameworks.items()]}
-
-
-SHOWN = frozenset({wire.A, wire.AAAA, wire.SRV})
+    return frameworks
 
 
 def _enumerated(record: Record) -> dict[str, str]:

@@ -31,6 +31,7 @@ LABEL_LIMIT = 63
 POINTER_LIMIT = 0x4000
 DO = 0x8000
 
+_PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 _counts = struct.Struct("!HHHH")
 _rr = struct.Struct("!HHIH")
 _srv = struct.Struct("!HHH")
@@ -56,7 +57,11 @@ def parse_text(text: str) -> bytes | None:
 
 def text(wire: bytes) -> str:
     r"""`web.mesos`, without the last dot; odd bytes as in zone files (`\032`, `\.`)."""
-    return ".".join("".join(map(_printable, label)) for label in labels(wire))
+    parts = labels(wire)
+    plain = b"".join(parts)
+    if not plain.translate(None, _PLAIN):
+        return b".".join(parts).decode("ascii")
+    return ".".join("".join(map(_printable, label)) for label in parts)
 
 
 def labels(wire: bytes) -> list[bytes]:
