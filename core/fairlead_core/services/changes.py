@@ -138,7 +138,7 @@ class Changes:
         state = self._fleet.get(app_id)
         if state is not None and state.app is not None:
             state.halted = state.app.config_version
-            self._term.dirty(app_id)
+            self._term.delivery.dirty(app_id)
             self._term.mark(app_id)
 
     async def _back(self, app_id: str, deployment: Deployment) -> Target:
@@ -258,7 +258,7 @@ class Changes:
             state.versions = (*state.versions[-self._kept :], deployment.version)
             if state.app is not None and state.halted and deployment.changes[target.id].action != "ScaleApplication":
                 state.halted = ""
-                self._term.dirty(target.id)
+                self._term.delivery.dirty(target.id)
             self._fleet.decide(target.id, now_s=time.time())
         log.info("deployment", id=deployment.id, apps=",".join(deployment.apps))
         self._term.mark(*deployment.apps)

@@ -95,7 +95,7 @@ async def _listen(term: Term, subscription: Subscription, health: Health) -> boo
                 raise Refused(str((event.get("error") or event).get("message", "the master ended the subscription")))
             else:
                 term.on_event(event)
-    return term.subscription is subscription
+    return term.delivery.subscription is subscription
 
 
 async def _forget_if_removed(term: Term, error: FairleadError) -> None:

@@ -14,8 +14,7 @@ class Events:
     def __init__(self) -> None:
         self._listeners: set[asyncio.Queue[dict[str, Any]]] = set()
 
-    def publish(self, event_type: str, timestamp: str, **fields: Any) -> None:
-        event = {"eventType": event_type, "timestamp": timestamp, **fields}
+    def publish(self, event: dict[str, Any]) -> None:
         for queue in self._listeners:
             if queue.full():
                 queue.get_nowait()

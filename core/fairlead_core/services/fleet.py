@@ -20,6 +20,7 @@ from fairlead_core.services.decisions.instances import (
     ENDED,
     FAILURES,
     INTENDED,
+    Happened,
     Instance,
     expunges,
     inactive,
@@ -80,18 +81,6 @@ class AppState:
         if instance.version:
             return instance.version == self.app.config_version
         return naming.mark_of_task(instance.id) == naming.version_mark(self.app.config_version)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Happened:
-    """What a status update did. `app` is "" when the task is none of ours; `state` is "" when nothing changed."""
-
-    app: str = ""
-    task: str = ""
-    before: Instance | None = None
-    after: Instance | None = None
-    ended: bool = False
-    failed: bool = False
 
 
 class Fleet:

@@ -1,7 +1,7 @@
 """One leadership: the only owner of the fleet while it lasts.
 
-Events (the master's, clients', time's) change the fleet at once and mark apps; `_decide` turns marks into plans,
-`_record` makes them durable, `_send` tells the master. A crash between any two of them is healed by the next start:
+Events (the master's, clients', time's) change the fleet at once and mark apps; `_decide` turns marks into plans, the
+delivery makes them durable, then tells the master. A crash between any two of them is healed by the next start:
 records name every intent, and the master is asked about each.
 """
 
@@ -18,13 +18,14 @@ from fairlead_core.services.adapters.store import Store, Stored, Writes
 from fairlead_core.services.decisions import naming
 from fairlead_core.services.decisions.backoff import Delay
 from fairlead_core.services.decisions.deployments import Deployment
-from fairlead_core.services.decisions.instances import INTENDED, Instance
+from fairlead_core.services.decisions.instances import INTENDED, Happened, Instance
 from fairlead_core.services.decisions.matching import Launch, match
+from fairlead_core.services.decisions.notices import notice, notices
 from fairlead_core.services.decisions.offers import Offer, from_json
 from fairlead_core.services.decisions.task_info import task_info
+from fairlead_core.services.delivery import ACCEPT, KILL, Delivery
 from fairlead_core.services.events import Events
-from fairlead_core.services.fleet import AppState, Fleet, Happened
-from fairlead_core.services.outbox import ACCEPT, KILL, Call, Outbox, split_flow
+from fairlead_core.services.fleet import AppState, Fleet
 from fairlead_core.services.settings import ServicesSettings
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import Refused, Unavailable
@@ -34,12 +35,10 @@ from fairlead_discovery import paths
 log = Log("services")
 T = TypeVar("T")
 OVER = "this scheduler leads no more; ask again"
-SENT_AT_ONCE = 64
 TICK_S = 0.5
 REVIVE_LEAST_S = 0.2
 ADOPT_S = 1.0
 """How long a new term waits for the master's word before it launches for an app without a record."""
-STORE_BACKOFF = Backoff(first_s=0.05, most_s=2.0)
 ASK_BACKOFF = Backoff(first_s=1.0, most_s=30.0)
 
 
@@ -52,18 +51,14 @@ class Term:
         self.fleet = Fleet(stored)
         self.events = events
         self.framework_id = stored.framework_id
-        self.subscription: Subscription | None = None
-        self.generation = 0
+        self.delivery = Delivery(store, self.fleet, unlaunched=self._not_launched, unanswered=self._ask_soon)
         self.held = ""
         """Why nothing may be decided now (the registry is not to be believed), "" when all is well."""
         self.over = False
-        self._outbox = Outbox()
         self._marked: set[str] = set(self.fleet.apps)
         self._wake_decide = asyncio.Event()
-        self._wake_record = asyncio.Event()
         self._wake_end = asyncio.Event()
         self._to_end: set[str] = set()
-        self._to_send: asyncio.Queue[list[Call]] = asyncio.Queue()
         self._changes: asyncio.Queue[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = asyncio.Queue()
         self._killed_s: dict[str, float] = {}
         self._suppressed = False
@@ -79,9 +74,10 @@ class Term:
         """Raises Conflict when leadership has gone."""
         try:
             async with asyncio.TaskGroup() as group:
-                bodies = (self._decide(), self._end(), self._record(), self._send(), self._tick(), self._change())
-                for body in bodies:
+                for body in (self._decide(), self._end(), self._tick(), self._change()):
                     group.create_task(body)
+                group.create_task(self.delivery.record())
+                group.create_task(self.delivery.send())
         finally:
             self.over = True
             while not self._changes.empty():
@@ -119,7 +115,7 @@ class Term:
     def reset_delay(self, app_id: str) -> None:
         """The app's next launch waits no more."""
         self.fleet.apps[app_id].delay = Delay()
-        self.dirty(app_id)
+        self.delivery.dirty(app_id)
         self.mark(app_id)
 
     def hold(self, why: str) -> None:
@@ -128,11 +124,6 @@ class Term:
             self.held = why
             self._wake_decide.set()
 
-    def dirty(self, app_id: str) -> None:
-        """The app's record is to be written."""
-        self._outbox.dirty[app_id] = None
-        self._wake_record.set()
-
     # --- the master's events
 
     async def on_subscribed(self, subscription: Subscription) -> None:
@@ -140,8 +131,7 @@ class Term:
         if subscription.framework_id != self.framework_id:
             await self.store.save_framework(subscription.framework_id, self.settings.framework)
             self.framework_id = subscription.framework_id
-        self.generation += 1
-        self.subscription = subscription
+        self.delivery.subscription = subscription
         self.fleet.subscribed()
         self._suppressed, self._revived_s = False, time.monotonic()
         self._ask_attempt, self._ask_at_s = 0, 0.0
@@ -157,11 +147,11 @@ class Term:
         self.framework_id = ""
         for state in self.fleet.apps.values():
             state.instances.clear()
-            self.dirty(state.id)
+            self.delivery.dirty(state.id)
             self.mark(state.id)
 
     def on_disconnected(self) -> None:
-        self.subscription = None
+        self.delivery.subscription = None
         metrics.subscribed.set(0)
 
     def on_event(self, event: Mapping[str, Any]) -> None:
@@ -182,14 +172,14 @@ class Term:
         happened = self.fleet.on_status(status, now_s=now_s)
         metrics.updates.labels(state=str(status.get("state"))).inc()
         if status.get("uuid"):
-            self._queue(
+            self.delivery.queue(
                 "ACKNOWLEDGE",
                 acknowledge={k: status[k] for k in ("agent_id", "task_id", "uuid") if k in status},
             )
         if not happened.app:
             return
         if happened.before != happened.after or happened.ended:
-            self.dirty(happened.app)
+            self.delivery.dirty(happened.app)
         self._tell(happened, status)
         self.mark(happened.app)
 
@@ -204,30 +194,8 @@ class Term:
                 log.warning(
                     "task failed", task=one.id, state=status["state"], message=str(status.get("message", ""))[:200]
                 )
-        stamp = naming.timestamp(time.time())
-        if happened.ended or happened.before is None or happened.before.state != one.state:
-            self.events.publish(
-                "status_update_event",
-                stamp,
-                slaveId=one.agent,
-                taskId=one.id,
-                taskStatus=status.get("state"),
-                message=str(status.get("message", "")),
-                appId=one.app,
-                host=one.hostname,
-                ipAddresses=[{"ipAddress": a, "protocol": "IPv4"} for a in one.addresses],
-                ports=list(one.ports),
-                version=one.version,
-            )
-        if happened.after is not None and happened.before is not None and happened.before.healthy != one.healthy:
-            self.events.publish(
-                "instance_health_changed_event",
-                stamp,
-                instanceId=naming.instance_of_task(one.id),
-                runSpecId=one.app,
-                runSpecVersion=one.version,
-                healthy=one.healthy,
-            )
+        for told in notices(happened, status, stamp=naming.timestamp(time.time())):
+            self.events.publish(told)
 
     def _on_inverse_offers(self, offers: Sequence[Mapping[str, Any]]) -> None:
         ids = []
@@ -239,7 +207,7 @@ class Term:
             if agent:
                 self.fleet.draining[agent] = _value(offer.get("id"))
         if ids:
-            self._queue("ACCEPT_INVERSE_OFFERS", accept_inverse_offers={"inverse_offer_ids": ids})
+            self.delivery.queue("ACCEPT_INVERSE_OFFERS", accept_inverse_offers={"inverse_offer_ids": ids})
             self.mark(*self._on_agents(set(self.fleet.draining)))
 
     def _undrain(self, agents: Sequence[str]) -> None:
@@ -267,7 +235,7 @@ class Term:
             self._accept(offer_id, launches, filters, now_s)
         unused = [{"value": o.id} for o in offers if o.id not in by_offer]
         if unused:
-            self._queue("DECLINE", decline={"offer_ids": unused, "filters": filters})
+            self.delivery.queue("DECLINE", decline={"offer_ids": unused, "filters": filters})
         metrics.offers.labels(outcome="accepted").inc(len(by_offer))
         metrics.offers.labels(outcome="declined").inc(len(unused))
         self.mark(*{launch.app.id for launch in matching.launches})
@@ -277,12 +245,12 @@ class Term:
         for launch in launches:
             task_id = naming.task_id(launch.app.id, launch.app.config_version, str(uuid.uuid4()))
             self.fleet.launched(launch, task_id, now_s=now_s)
-            self.dirty(launch.app.id)
+            self.delivery.dirty(launch.app.id)
             infos.append(task_info(launch, task_id))
             tasks.append(task_id)
         operation = {"type": "LAUNCH", "launch": {"task_infos": infos}}
         accept = {"offer_ids": [{"value": offer_id}], "operations": [operation], "filters": dict(filters)}
-        self._queue(ACCEPT, tasks=tuple(tasks), accept=accept)
+        self.delivery.queue(ACCEPT, tasks=tuple(tasks), accept=accept)
 
     # --- deciding
 
@@ -318,7 +286,7 @@ class Term:
         if found is None or found[1].leaving:
             return
         self.fleet.leave(task_id, reason)
-        self.dirty(found[0].id)
+        self.delivery.dirty(found[0].id)
         metrics.kills.labels(reason=reason).inc()
         self._send_kill(found[0].instances[task_id])
         self.mark(found[0].id)
@@ -329,11 +297,11 @@ class Term:
             "task_id": {"value": instance.id},
             **({"agent_id": {"value": instance.agent}} if instance.agent else {}),
         }
-        self._queue(KILL, kill=kill, fairlead={"reason": instance.leaving})
+        self.delivery.queue(KILL, kill=kill, fairlead={"reason": instance.leaving})
 
     def _flow(self) -> None:
         """Offers on when something waits for them, off when nothing does."""
-        if self.subscription is None:
+        if self.delivery.subscription is None:
             return
         waiting = sum(s.launchable for s in self.fleet.apps.values())
         now_s = time.monotonic()
@@ -341,10 +309,10 @@ class Term:
         more = waiting > self._wanted_before
         if not waiting and not self._suppressed:
             self._suppressed = True
-            self._queue("SUPPRESS")
+            self.delivery.queue("SUPPRESS")
         elif waiting and (self._suppressed or (more and since_s >= REVIVE_LEAST_S) or since_s >= self.settings.retry_s):
             self._suppressed, self._revived_s = False, now_s
-            self._queue("REVIVE")
+            self.delivery.queue("REVIVE")
         elif waiting and more:
             return  # asked just now: the next tick asks again
         self._wanted_before = waiting
@@ -383,96 +351,36 @@ class Term:
         for deployment in done:
             self.fleet.deployments.pop(deployment.id, None)
             log.info("deployment done", id=deployment.id, apps=",".join(deployment.apps))
-            self.events.publish("deployment_success", stamp, id=deployment.id, plan={"id": deployment.id})
+            self.events.publish(notice("deployment_success", stamp, id=deployment.id, plan={"id": deployment.id}))
         for state in gone:
             self.fleet.apps.pop(state.id, None)
-            self._outbox.dirty.pop(state.id, None)
-            self.events.publish("app_terminated_event", stamp, appId=state.id)
+            self.delivery.forget(state.id)
+            self.events.publish(notice("app_terminated_event", stamp, appId=state.id))
 
     def _measure(self) -> None:
         metrics.apps.set(len(self.fleet.defined()))
         metrics.deployments.set(len(self.fleet.deployments))
         metrics.pending.set(sum(s.plan.launch for s in self.fleet.apps.values()))
 
-    # --- recording and sending
+    # --- time
 
-    def _queue(self, kind: str, tasks: tuple[str, ...] = (), **payload: Any) -> None:
-        self._outbox.waiting.append(Call(kind=kind, payload=payload, generation=self.generation, tasks=tasks))
-        self._wake_record.set()
+    def _ask_soon(self) -> None:
+        """A launch may have happened or not."""
+        self._ask_attempt, self._ask_at_s = 0, time.monotonic() + 1.0
 
-    async def _record(self) -> None:
-        attempt = 0
-        while True:
-            await self._wake_record.wait()
-            self._wake_record.clear()
-            await asyncio.sleep(0)  # what this turn of the loop still adds goes along
-            dirty, calls = self._outbox.take()
-            try:
-                with metrics.record_seconds.time():
-                    await self._write(dirty)
-            except Unavailable as error:
-                log.warning("not recorded yet", apps=len(dirty), why=str(error))
-                self._outbox.give_back(dirty, calls)
-                self._wake_record.set()
-                await asyncio.sleep(STORE_BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
-                attempt += 1
-                continue
-            attempt = 0
-            if calls:
-                self._to_send.put_nowait(calls)
-
-    async def _write(self, dirty: Sequence[str]) -> None:
-        records = [self.fleet.apps[app_id].record() for app_id in dirty if app_id in self.fleet.apps]
-        results = await asyncio.gather(*(self.store.record(r) for r in records), return_exceptions=True)
-        for result in results:
-            if isinstance(result, Refused):
-                log.error("record refused", why=str(result))
-            elif isinstance(result, BaseException):
-                raise result
-
-    async def _send(self) -> None:
-        while True:
-            calls = await self._to_send.get()
-            while not self._to_send.empty():
-                calls += self._to_send.get_nowait()
-            free, flow = split_flow(calls)
-            for start in range(0, len(free), SENT_AT_ONCE):
-                await asyncio.gather(*(self._send_one(c) for c in free[start : start + SENT_AT_ONCE]))
-            for call in flow:
-                await self._send_one(call)
-
-    async def _send_one(self, call: Call) -> None:
-        subscription = self.subscription
-        if subscription is None or call.generation != self.generation:
-            self._not_launched(call)
-            return
-        try:
-            await subscription.call(call.kind, **call.payload)
-        except Refused as error:
-            log.warning("call refused", kind=call.kind, why=str(error))
-            self._not_launched(call)
-        except Unavailable as error:
-            log.warning("call unanswered", kind=call.kind, why=str(error))
-            self._ask_attempt, self._ask_at_s = 0, time.monotonic() + 1.0  # launched, perhaps: ask
-        else:
-            if call.kind == ACCEPT:
-                metrics.launches.inc(len(call.tasks))
-
-    def _not_launched(self, call: Call) -> None:
+    def _not_launched(self, task_ids: Sequence[str]) -> None:
         """The master has never heard of these tasks."""
-        for task_id in call.tasks:
+        for task_id in task_ids:
             app_id = self.fleet.forget(task_id)
             if app_id:
-                self.dirty(app_id)
+                self.delivery.dirty(app_id)
                 self.mark(app_id)
-
-    # --- time
 
     async def _tick(self) -> None:
         while True:
             now_s = time.time()
             for app_id in self.fleet.expunge(now_s=now_s):
-                self.dirty(app_id)
+                self.delivery.dirty(app_id)
                 self.mark(app_id)
             for state in self.fleet.apps.values():
                 if state.plan.launch or any(i.unreachable_s for i in state.instances.values()):
@@ -491,13 +399,13 @@ class Term:
             for one in list(state.instances.values()):
                 if one.state in {INTENDED, "TASK_STAGING"} and now_s - one.staged_s > self.settings.launch_timeout_s:
                     self.kill(one.id, "kill")
-                    if one.state == INTENDED and self.subscription is not None:
+                    if one.state == INTENDED and self.delivery.subscription is not None:
                         log.warning("launch given up", task=one.id)
                         self.fleet.forget(one.id)
-                        self.dirty(state.id)
+                        self.delivery.dirty(state.id)
 
     def _kill_again(self) -> None:
-        if self.subscription is None:
+        if self.delivery.subscription is None:
             return
         now_s = time.monotonic()
         for state in self.fleet.apps.values():
@@ -508,11 +416,11 @@ class Term:
     def _ask(self) -> None:
         """Explicit reconciliation of what is not confirmed, with growing pauses; implicit now and then."""
         now_s = time.monotonic()
-        if self.subscription is None:
+        if self.delivery.subscription is None:
             return
         if now_s >= self._implicit_at_s:
             self._implicit_at_s = now_s + self.settings.reconcile_s
-            self._queue("RECONCILE", reconcile={"tasks": []})
+            self.delivery.queue("RECONCILE", reconcile={"tasks": []})
         if now_s < self._ask_at_s:
             return
         just_s = max(self._subscribed_s, time.time() - 1.0)  # launched since then: the first update is on its way
@@ -521,13 +429,13 @@ class Term:
             self._ask_attempt = 0
             return
         tasks = [{"task_id": {"value": i.id}, **({"agent_id": {"value": i.agent}} if i.agent else {})} for i in unknown]
-        self._queue("RECONCILE", reconcile={"tasks": tasks})
+        self.delivery.queue("RECONCILE", reconcile={"tasks": tasks})
         self._ask_at_s = now_s + ASK_BACKOFF.delay_s(self._ask_attempt, chance=random.random())  # noqa: S311  # jitter
         self._ask_attempt += 1
 
     def _trust_silence(self, now_s: float) -> None:
         """What the master has not told of by now, it does not know."""
-        if self.subscription is not None and now_s - self._subscribed_s >= ADOPT_S:
+        if self.delivery.subscription is not None and now_s - self._subscribed_s >= ADOPT_S:
             for state in self.fleet.apps.values():
                 if state.unrecorded:
                     state.unrecorded = False

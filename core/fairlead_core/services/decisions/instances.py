@@ -1,6 +1,7 @@
 """One instance, and what a status update makes of it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -70,6 +71,18 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.state == "TASK_RUNNING" and (
             self.healthy is True or (not self.checked and self.healthy is not False)
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """What a status update did. `app` is "" when the task is none of ours; `state` is "" when nothing changed."""
+
+    app: str = ""
+    task: str = ""
+    before: Instance | None = None
+    after: Instance | None = None
+    ended: bool = False
+    failed: bool = False
 
 
 def updated(instance: Instance, status: Mapping[str, Any], *, now_s: float) -> Instance:

@@ -8,6 +8,7 @@ from aiohttp import web
 from fairlead_core.services.changes import Missing
 from fairlead_core.services.decisions import views
 from fairlead_core.services.decisions.app import App, definition_json
+from fairlead_core.services.decisions.notices import notice
 from fairlead_core.services.decisions.problems import Problem, raise_if_any
 from fairlead_core.services.fleet import AppState
 from fairlead_core.services.rest.answers import (
@@ -85,13 +86,9 @@ async def create(request: web.Request) -> web.Response:
         if type(error) is not Conflict:
             raise
         return error_response(409, str(error))
-    desk(request).events.publish(
-        "api_post_event",
-        deployment.version,
-        clientIp=request.remote or "",
-        uri=request.path,
-        appDefinition=definition_json(app),
-    )
+    client = {"clientIp": request.remote or "", "uri": request.path}
+    posted = notice("api_post_event", deployment.version, **client, appDefinition=definition_json(app))
+    desk(request).events.publish(posted)
     state = term.fleet.get(app.id)
     shown = definition_json(app) if state is None else app_json(term, state, ("tasks", "counts"))
     return json_response({**shown, "deployments": [{"id": deployment.id}]}, status=201)

@@ -255,5 +255,5 @@ def facts_of(term: Term, state: AppState) -> Facts:
 def _troubles(term: Term) -> Iterable[str]:
     if term.held:
         yield f"nothing is started or ended: {term.held}"
-    if term.subscription is None:
+    if term.delivery.subscription is None:
         yield "no master: the scheduler is not subscribed, so nothing can be started or ended"

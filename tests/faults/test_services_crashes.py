@@ -4,7 +4,6 @@ However it dies, in the end there are exactly the instances that were asked for;
 never are there more than an upgrade may have.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import pytest
 
 from fairlead_core.services.adapters.mesos import Subscription
 from fairlead_core.services.adapters.store import Store
+from harness.services import APP, Services
 from harness.stub_mesos import StubMesos
 from harness.waiting import eventually
-
-from .conftest import APP, Services
 
 QUIET = frozenset({"ACKNOWLEDGE", "SUPPRESS", "REVIVE", "DECLINE", "RECONCILE"})
 """Calls that are not counted as points: most of them come at any time."""
@@ -112,33 +110,3 @@ async def test_a_crash_at_any_point_loses_and_doubles_nothing(
         assert 1 == len(mesos.of_app("shop_web"))
         assert mesos.most_alive <= 4
         assert {"F0"} == set(mesos.frameworks)
-
-
-async def test_the_registry_goes_and_comes_back_while_instances_fail(
-    services: Services, mesos: StubMesos, monkeypatch: pytest.MonkeyPatch
-):
-    """Nothing is launched or acknowledged that cannot be recorded; afterwards all is made good."""
-    from fairlead_daemon.errors import Unavailable  # beside its only use
-
-    await services.call("POST", "/v2/apps", APP)
-    app = await services.settled(2)
-    record = Store.record
-
-    async def away(_self: Store, _record: Any) -> None:
-        raise Unavailable("the registry is away")
-
-    monkeypatch.setattr(Store, "record", away)
-    victim = app["tasks"][0]["id"]
-    accepted = len(mesos.of("ACCEPT"))
-    await mesos.update(victim, "TASK_FAILED")
-    await asyncio.sleep(0.3)
-    assert accepted == len(mesos.of("ACCEPT"))
-    assert 1 == len(mesos.unacknowledged)
-    monkeypatch.setattr(Store, "record", record)
-
-    async def good() -> bool:
-        found = await services.app()
-        return found["tasksHealthy"] == 2 and not mesos.unacknowledged
-
-    await eventually("all is made good", good)
-    assert 2 == mesos.most_alive
