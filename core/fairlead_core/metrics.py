@@ -1,6 +1,6 @@
 """Prometheus metrics of core. The master's are read from the leader's cluster when they are asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -28,6 +28,10 @@ class MasterCollector(Collector):
     ) -> None:
         self._counts = counts
         self._gauges = gauges
+
+    def describe(self) -> Iterable[Metric]:
+        """No names are claimed: what there is changes with leading, and tests run two masters in one process."""
+        return ()
 
     def collect(self) -> Iterator[Metric]:
         counts = self._counts()

@@ -192,8 +192,10 @@ PORTS = {"name": "ports", "type": "RANGES", "ranges": {"range": [{"begin": 31010
         ),
         (
             info(resources=[CPU, PORTS]),
-            "Total resources cpus:1; ports:[31010-31010] required by task and its executor is more than available "
-            "cpus:2; ports:[31000-31009]",
+            (
+                "Total resources cpus:1; ports:[31010-31010] required by task and its executor is more than available "
+                "cpus:2; ports:[31000-31009]"
+            ),
         ),
         (
             info(labels=labelled("4")),
@@ -265,13 +267,17 @@ def test_a_new_executor_is_paid_for_once():
         ),
         (
             b'{"type":"SUBSCRIBE","subscribe":{"framework_info":{"name":"n","user":"u","roles":["a"]}}}',
-            "Failed to validate scheduler::Call: 'FrameworkInfo.roles' must not be set when the framework is not "
-            "MULTI_ROLE capable",
+            (
+                "Failed to validate scheduler::Call: 'FrameworkInfo.roles' must not be set when the framework is not "
+                "MULTI_ROLE capable"
+            ),
         ),
         (
             b'{"type":"SUBSCRIBE","subscribe":{"framework_info":{"name":"n","user":"u","role":"-a"}}}',
-            "Failed to validate scheduler::Call: Role '-a' is invalid: a part may not be empty, '.', '..' or start "
-            "with '-'",
+            (
+                "Failed to validate scheduler::Call: Role '-a' is invalid: a part may not be empty, '.', '..' or start "
+                "with '-'"
+            ),
         ),
     ],
 )

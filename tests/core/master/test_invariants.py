@@ -208,6 +208,7 @@ class Master(RuleBasedStateMachine):
             for change in batch.changes:
                 self.perform(change)
             plan.stands(self.cluster, batch, len(self.nodes), now=self.now)
+            assert all(leave.revision is not None for leave in self.cluster.leaves.values())
         else:
             plan.take_stored(self.cluster, list(self.standing()))
         self.settle()

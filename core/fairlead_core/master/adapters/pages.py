@@ -37,6 +37,10 @@ class Teardown(msgspec.Struct, frozen=True):
     framework_id: Value
 
 
+class BadCall(Exception):  # noqa: N818  # named for what it is
+    """400 with these words."""
+
+
 class OperatorCall(msgspec.Struct, frozen=True):
     type: str
     drain_agent: AgentChange | None = None
@@ -128,6 +132,8 @@ def _operator(seat: Seat) -> Handler:
             seat.leading()
             call = msgspec.json.decode(await request.read(), type=OperatorCall)
             return _answer(seat.leading(), call)
+        except BadCall as error:
+            return error_response(400, str(error))
         except Elsewhere:
             return await seat.elsewhere(request)
 
@@ -154,10 +160,10 @@ def _answer(lead: Leadership, call: OperatorCall) -> web.Response:
 def _change_agent(lead: Leadership, call: OperatorCall) -> web.Response:
     change: AgentChange | None = getattr(call, call.type.lower())
     if change is None:
-        raise Refused400(f"Expecting '{call.type.lower()}' to be present")
+        raise BadCall(f"Expecting '{call.type.lower()}' to be present")
     agent = lead.cluster.agents.get(change.agent_id.value)
     if agent is None or agent.gone:
-        raise Refused400(f"no agent {change.agent_id.value!r} is known")
+        raise BadCall(f"no agent {change.agent_id.value!r} is known")
     AGENT_CHANGES[call.type](lead.cluster, agent, change)
     log.info("agent changed by operator", call=call.type, agent=agent.id)
     lead.settle()
@@ -166,26 +172,19 @@ def _change_agent(lead: Leadership, call: OperatorCall) -> web.Response:
 
 def _tear_down(lead: Leadership, call: OperatorCall) -> web.Response:
     if call.teardown is None:
-        raise Refused400("Expecting 'teardown' to be present")
+        raise BadCall("Expecting 'teardown' to be present")
     framework = lead.cluster.frameworks.get(call.teardown.framework_id.value)
     if framework is None:
-        raise Refused400("No framework found with specified ID")
+        raise BadCall("No framework found with specified ID")
     frameworks.tear_down(lead.cluster, framework, now=clock())
     lead.settle()
     return web.Response(status=200)
 
 
-class Refused400(web.HTTPBadRequest):  # named for its answer
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            body=msgspec.json.encode({"message": message}), content_type="application/json", reason="Bad Request"
-        )
-
-
 def _drain(cluster: Cluster, agent: Agent, change: AgentChange) -> None:
     grace = change.max_grace_period
     if grace is not None and grace.nanoseconds < 0:
-        raise Refused400("max_grace_period must not be negative")
+        raise BadCall("max_grace_period must not be negative")
     grace_ns = grace.nanoseconds if grace else None
     draining.drain(cluster, agent, grace_ns=grace_ns, mark_gone=change.mark_gone, now=clock())
 

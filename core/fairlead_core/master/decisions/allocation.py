@@ -145,17 +145,31 @@ def _offer_one(cluster: Cluster, agent: Agent, order: Order, now_s: float) -> Of
             continue
         for own_share, framework_id in order.members[role]:
             framework = cluster.frameworks[framework_id]
-            if wants(framework, agent, offered, now_s):
-                offer = add_offer(cluster, framework, agent, role, offered)
+            if wants(framework, agent, offered, now_s) and may_offer(framework, agent, role, now_s):
+                whole = take_back(cluster, framework, agent) + offered
+                offer = add_offer(cluster, framework, agent, role, whole, now_s=now_s)
                 order.resort(framework, role, (role_share, own_share), offered)
                 return offer
     return None
 
 
+def may_offer(framework: Framework, agent: Agent, role: str, now_s: float) -> bool:
+    """One offer of an agent per framework at a time. One it has been sitting on gives way to one with all of it."""
+    mine = [o for o in agent.offers.values() if o.framework_id == framework.id]
+    return all(o.role == role and now_s - o.made_s >= ALLOCATION_INTERVAL_S for o in mine)
+
+
+def take_back(cluster: Cluster, framework: Framework, agent: Agent) -> Resources:
+    mine = [o for o in agent.offers.values() if o.framework_id == framework.id]
+    rescind(cluster, mine)
+    total = Resources()
+    for offer in mine:
+        total += offer.resources
+    return total
+
+
 def wants(framework: Framework, agent: Agent, offered: Resources, now_s: float) -> bool:
-    """One offer of an agent at a time; nothing it refused; machines with GPUs only to those who ask for GPUs."""
-    if any(o.framework_id == framework.id for o in agent.offers.values()):
-        return False
+    """Nothing it refused; machines with GPUs only to those who ask for GPUs."""
     if ("gpus", UNRESERVED) in agent.total.scalars and "GPU_RESOURCES" not in framework.capabilities:
         return False
     refused = framework.filters.get(agent.id)
@@ -168,13 +182,16 @@ def wants(framework: Framework, agent: Agent, offered: Resources, now_s: float) 
     return True
 
 
-def add_offer(cluster: Cluster, framework: Framework, agent: Agent, role: str, resources: Resources) -> Offer:
+def add_offer(
+    cluster: Cluster, framework: Framework, agent: Agent, role: str, resources: Resources, *, now_s: float
+) -> Offer:
     offer = Offer(
         id=f"{cluster.master_id}-O{cluster.next_offer}",
         framework_id=framework.id,
         agent_id=agent.id,
         role=role,
         resources=resources,
+        made_s=now_s,
     )
     cluster.next_offer += 1
     cluster.offers[offer.id] = framework.offers[offer.id] = agent.offers[offer.id] = offer

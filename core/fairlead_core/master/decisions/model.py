@@ -144,6 +144,7 @@ class Offer:
     agent_id: str
     role: str
     resources: Resources
+    made_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
