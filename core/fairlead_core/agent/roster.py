@@ -11,7 +11,9 @@ from fairlead_core.agent.adapters.keeper_link import KeeperLink
 from fairlead_core.agent.decisions import life, tasks
 from fairlead_core.agent.decisions.statuses import Origin, status
 from fairlead_core.agent.keeper.protocol import Held
-from fairlead_core.agent.running import KEEPER_RETRY_S, Acknowledged, CommandRun, exited
+from fairlead_core.agent.launching import KEEPER_RETRY_S
+from fairlead_core.agent.running import CommandRun, exited
+from fairlead_core.agent.telling import Acknowledged
 from fairlead_core.agent.world import World
 from fairlead_core.agent_protocol import Acknowledge, Kill, Mesos, Run, ShutdownFramework, Update
 from fairlead_core.resources import covers, without
