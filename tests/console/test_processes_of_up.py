@@ -199,6 +199,24 @@ def test_a_port_that_our_own_predecessor_holds_is_handed_over(tmp_path: Path, ou
         holder.wait()
 
 
+def test_the_same_port_at_another_address_is_none_of_our_business(tmp_path: Path):
+    """Port 53 of another house's address: only who holds ours counts."""
+    words = [sys.executable, "-c", SERVER.replace("127.0.0.1", "127.9.9.9")]
+    other = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    port = int(other.stdout.readline())
+    words = [sys.executable, "-c", SERVER.replace("0))", f"{port}))"), f"{tmp_path}/ours"]
+    ours = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert ours.stdout is not None
+    ours.stdout.readline()
+    try:
+        check_ports([Need(option="dns_address", address="127.0.0.1", port=port)], data_dir=tmp_path)
+    finally:
+        for process in (other, ours):
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs tasks as someone else")
 def test_a_data_directory_the_tasks_cannot_enter_is_refused(short_dir: Path, monkeypatch: pytest.MonkeyPatch):
     """The folder in the way is named, with what to do."""

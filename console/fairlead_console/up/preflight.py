@@ -5,7 +5,8 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fairlead_console.decisions.ports import Need
@@ -22,9 +23,11 @@ def check_ports(needs: Iterable[Need], *, data_dir: Path) -> None:
     Raises BadSettings naming option, port and, when it can be seen, the holder.
     """
     for need in needs:
-        reason = _taken(need)
-        if reason and not (holder := _holder(need)).ours(data_dir):
-            raise BadSettings(f"{need.option}: cannot listen on {need}: {reason}{holder}")
+        if reason := _taken(need):
+            holders = _holders(need)
+            foreign = next((str(holder) for holder in holders if not holder.ours(data_dir)), "")
+            if foreign or not holders:
+                raise BadSettings(f"{need.option}: cannot listen on {need}: {reason}{foreign}")
 
 
 def _taken(need: Need) -> str:
@@ -41,35 +44,37 @@ def _taken(need: Need) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has a port; nobody known when pid is 0."""
+    """A process that has a port open."""
 
-    def __init__(self, pid: int = 0, words: Iterable[str] = ()) -> None:
-        self._pid, self._words = pid, tuple(words)
+    pid: int
+    words: Sequence[str]
 
     def ours(self, data_dir: Path) -> bool:
         """HAProxy and the daemons carry the data directory's path in their command line."""
-        return any(f"{data_dir}/" in word for word in self._words)
+        return any(f"{data_dir}/" in word for word in self.words)
 
     def __str__(self) -> str:
-        return f" by pid {self._pid} ({Path(self._words[0]).name})" if self._pid and self._words else ""
+        return f" by pid {self.pid} ({Path(self.words[0]).name})"
 
 
-def _holder(need: Need) -> Holder:
+def _holders(need: Need) -> list[Holder]:
+    """Those we may see: several share a port by SO_REUSEPORT, other users' are hidden from all but root."""
     inodes = {f"socket:[{inode}]" for inode in _inodes(need)}
-    for pid, words in command_lines():
-        if inodes.intersection(_descriptors(pid)):
-            return Holder(pid, words)
-    return Holder()
+    return [Holder(pid, words) for pid, words in command_lines() if inodes.intersection(_descriptors(pid))]
 
 
 def _inodes(need: Need) -> Iterator[str]:
-    """Of sockets bound to the port, from the kernel's table (address and port in hexadecimal)."""
-    for line in Path(f"/proc/net/{'udp' if need.udp else 'tcp'}").read_text(encoding="ascii").splitlines()[1:]:
-        fields = line.split()
-        port = int(fields[1].rpartition(":")[2], 16)
-        if port == need.port and (need.udp or fields[3] == LISTEN):
-            yield fields[9]
+    """Of sockets bound to the address or to all of them, from the kernel's tables (in hexadecimal, bytes reversed)."""
+    mine = socket.inet_aton(need.address)[::-1].hex().upper()
+    for table in ("udp", "udp6") if need.udp else ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            address, _, port = fields[1].rpartition(":")
+            bound = address == mine or not address.strip("0")
+            if bound and int(port, 16) == need.port and (need.udp or fields[3] == LISTEN):
+                yield fields[9]
 
 
 def _descriptors(pid: int) -> Iterator[str]:

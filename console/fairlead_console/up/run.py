@@ -42,7 +42,8 @@ def run(*, config: Path | None, overrides: Sequence[str], with_demo: bool) -> in
         data_dir=data_dir,
         hostname=socket.gethostname(),
         root=os.geteuid() == 0,
-        haproxy=shutil.which("haproxy", path=HAPROXY_PATH) is not None,
+        haproxy=shutil.which(str(settings.settings.get("lb", {}).get("haproxy", "haproxy")), path=HAPROXY_PATH)
+        is not None,
     )
     wanted = plan(settings, place)
     check_reachable(data_dir) if place.root else None

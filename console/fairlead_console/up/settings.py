@@ -16,7 +16,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     registry: str = ""
     """Where the parts meet, as `zk://h1:2181,h2:2181[/chroot]`. Empty: a local registry process."""
     agents: int = 2
-    """How many agents play machines. Fewer than before: the tasks of those that are gone are ended and replaced."""
+    """How many agents play machines. Fewer than before: those that are gone are drained first."""
     agent_resources: str = "cpus:4;mem:2048;disk:10240"
     """What each agent offers beside its ports, in Mesos' text form. More than the machine has is not prevented."""
     agent_ports: str = "31000-31999"

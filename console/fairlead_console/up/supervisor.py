@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
+from fairlead_console.addresses import Addresses
 from fairlead_console.decisions import toml
 from fairlead_console.decisions.supervision import Deaths, takeover
 from fairlead_console.decisions.wanted import Plan, Wanted
@@ -17,6 +19,7 @@ from fairlead_console.up import children, record
 from fairlead_console.up.children import Child
 from fairlead_console.up.ending import end_tasks
 from fairlead_console.up.ready import wait_ready
+from fairlead_console.up.retiring import retire
 from fairlead_console.up.screen import Screen
 from fairlead_daemon.client import make_session
 from fairlead_daemon.errors import Unavailable
@@ -32,6 +35,7 @@ class Supervisor:
 
     def __init__(self, plan: Plan, data_dir: Path, screen: Screen) -> None:
         self._plan = plan
+        self._addresses = msgspec.convert(plan.addresses, Addresses)
         self._data_dir = data_dir
         self._screen = screen
         self.processes: dict[str, Identity] = {}
@@ -54,8 +58,7 @@ class Supervisor:
         """Starts what is wanted, in order; awaits `then`; from there on keeps everything running."""
         order = takeover([w.name for w in self._plan.daemons], [name for name, _ in left])
         async with make_session() as session, asyncio.TaskGroup() as group:
-            await self._end([(name, identity) for name, identity in left if name in order.end])
-            await self._end_unwanted_tasks()
+            await self._retire([(name, identity) for name, identity in left if name in order.end])
             waits = []
             for wanted in self._plan.daemons:
                 old = [(name, identity) for name, identity in left if name == wanted.name]
@@ -82,8 +85,15 @@ class Supervisor:
                 self._screen.step(name, "did not end when asked, killed", style="note")
             self._forget(name)
 
-    async def _end_unwanted_tasks(self) -> None:
-        """Of agents there are no more: nobody would ever report or end them."""
+    async def _retire(self, unwanted: Sequence[tuple[str, Identity]]) -> None:
+        """What is wanted no more ends before the rest is replaced: its ports may be theirs then.
+
+        Tasks of agents there are no more end with them, or nobody would ever report or end them.
+        """
+        for name, identity in unwanted:
+            if name.startswith("agent-"):
+                await retire(name, identity, self._addresses, self._screen)
+        await self._end(unwanted)
         wanted = {w.name for w in self._plan.daemons}
         for folder in sorted(self._data_dir.glob("agent-*")):
             if folder.name not in wanted:
