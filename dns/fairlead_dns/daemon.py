@@ -66,7 +66,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
             )
         finally:
             REGISTRY.unregister(collector)
-            await registry.close()
+            await _briefly("registry session", registry.close())
             await runner.cleanup()
 
 
@@ -190,13 +190,13 @@ async def _announce(registry: Registry, settings: DnsSettings, places: tuple[str
     try:
         await asyncio.Event().wait()
     finally:
-        await _briefly(announcement.end())
+        await _briefly("announcement", announcement.end())
 
 
-async def _briefly(wait: Awaitable[None]) -> None:
-    """Withdrawing is polite, not needed: it goes with our session anyway."""
+async def _briefly(what: str, wait: Awaitable[None]) -> None:
+    """Ending it is polite, not needed: without us it ends by itself."""
     try:
         async with asyncio.timeout(WITHDRAW_S):
             await wait
     except (TimeoutError, FairleadError) as error:
-        log.warning("announcement not withdrawn in time", why=str(error))
+        log.warning("not ended in time", what=what, why=str(error))

@@ -7,7 +7,9 @@ from prometheus_client import Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fairlead_dns.decisions.wire import RCODE_NAMES
+from fairlead_dns.decisions.wire import BADVERS, RCODE_NAMES
+
+CODES = BADVERS + 1
 
 apply_seconds = Histogram(
     "fairlead_dns_apply_seconds",
@@ -20,8 +22,8 @@ apply_seconds = Histogram(
 class Counts:
     """Since the start. `replies` by reply code, one list a transport."""
 
-    udp: list[int] = field(default_factory=lambda: [0] * 16)
-    tcp: list[int] = field(default_factory=lambda: [0] * 16)
+    udp: list[int] = field(default_factory=lambda: [0] * CODES)
+    tcp: list[int] = field(default_factory=lambda: [0] * CODES)
     cache_hits: int = 0
     silences: int = 0
     """Packets that got no reply: junk, and replies."""
@@ -77,6 +79,5 @@ class DnsCollector(Collector):
         )
         for transport, replies in (("udp", self._counts.udp), ("tcp", self._counts.tcp)):
             for code, name in RCODE_NAMES.items():
-                if code < len(replies):
-                    family.add_metric([transport, name], replies[code])
+                family.add_metric([transport, name], replies[code])
         return family

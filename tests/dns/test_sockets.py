@@ -13,9 +13,10 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_dns.adapters.sockets import bind, local_addresses, parse_place
 from fairlead_dns.adapters.tcp import Limits, TcpServer
 from fairlead_dns.adapters.udp import UdpServer
+from fairlead_dns.decisions import wire
 from fairlead_dns.metrics import Counts
 from fairlead_dns.names import Names
-from harness.names import data, member, names, query
+from harness.names import data, member, names, opt, query
 from harness.waiting import eventually
 
 WEB = "web.marathon.mesos"
@@ -303,3 +304,55 @@ def test_two_processes_may_share_a_port() -> None:
 def test_the_wildcard_is_every_address_by_itself() -> None:
     """Bound one by one, so that replies come from the address that was asked."""
     assert "127.0.0.1" in local_addresses(six=False)
+
+
+async def test_ipv6_is_served() -> None:
+    """`[::1]:port`, over both transports."""
+    if not local_addresses(six=True):
+        pytest.skip("this machine has no IPv6")
+    (pair,) = bind("listen", "[::1]:0")
+    made, counts = names(member()), Counts()
+    udp = UdpServer(pair.udp, made.answers, counts)
+    tcp = TcpServer(made.answers, counts, Limits(connections=4, per_client=4, idle_s=5))
+    await tcp.listen(pair.tcp)
+    client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    client.setblocking(False)
+    client.connect(("::1", pair.place.port))
+    client.send(query(WEB))
+    reader, writer = await asyncio.open_connection("::1", pair.place.port)
+    writer.write(framed(query(WEB)))
+
+    replies = [dnslib.DNSRecord.parse(await receive(client)), await read_reply(reader)]
+    assert [["10.0.0.1"]] * 2 == [data(reply) for reply in replies]
+    client.close()
+    writer.close()
+    udp.close()
+    tcp.close()
+
+
+async def test_replies_are_counted_by_code() -> None:
+    """Every reply once, over each transport, BADVERS apart from NOERROR."""
+    asked = (
+        query(WEB),
+        query(WEB, "AAAA"),
+        query("nope.mesos"),
+        query("com"),
+        query(WEB, opt=opt(version=1)),
+        query(WEB)[:20],
+        query(WEB, flags=15 << 11),
+    )
+    expected = {"NOERROR": 2, "NXDOMAIN": 1, "REFUSED": 1, "BADVERS": 1, "FORMERR": 1, "NOTIMP": 1}
+    async with serving() as served:
+        client = await udp_client(served.port)
+        for packet in asked:
+            client.send(packet)
+            await receive(client)
+        client.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(framed(*asked))
+        for _ in asked:
+            await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        writer.close()
+
+        for counted in (served.counts.udp, served.counts.tcp):
+            assert expected == {wire.RCODE_NAMES[code]: n for code, n in enumerate(counted) if n}

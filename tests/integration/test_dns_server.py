@@ -242,6 +242,14 @@ def test_sigterm_withdraws_and_ends(place: Place, dns: DnsDaemon) -> None:
     assert () == doing(place.url, _announced)
 
 
+def test_sigterm_does_not_wait_for_an_absent_registry(place: Place, dns: DnsDaemon) -> None:
+    """The registry is gone and stays away: the daemon still ends in order, within seconds."""
+    wait_until("it is announced", lambda: doing(place.url, _announced))
+    place.stop()
+
+    assert 0 == dns.stop(grace_s=8)
+
+
 def test_junk_does_not_stop_it(place: Place, dns: DnsDaemon) -> None:
     """Twenty thousand packets of noise and broken questions: it answers on, in the same process."""
     doing(place.url, lambda r: publish(r, member()))

@@ -5,6 +5,7 @@ import socket
 from dataclasses import dataclass, field
 
 from fairlead_dns.decisions.answer import Answers
+from fairlead_dns.decisions.wire import reply_code
 from fairlead_dns.metrics import Counts
 
 QUERY_BYTES = 4096  # no query of a client is near it
@@ -168,7 +169,7 @@ class Connection(asyncio.BufferedProtocol):
             if reply is None:
                 self._server.counts.silences += 1
                 continue
-            self._server.counts.tcp[reply[3] & 15] += 1
+            self._server.counts.tcp[reply_code(reply)] += 1
             replies += [len(reply).to_bytes(2, "big"), reply]
         if replies:
             self._server.used(self)

@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 from fairlead_dns.decisions.answer import Answers
+from fairlead_dns.decisions.wire import reply_code
 from fairlead_dns.metrics import Counts
 
 DRAIN = 128  # packets a wake-up: about a millisecond, so that changes and TCP have their turn
@@ -53,5 +54,5 @@ class UdpServer:
         if reply is None:
             self._counts.silences += 1
             return
-        self._counts.udp[reply[3] & 15] += 1
+        self._counts.udp[reply_code(reply)] += 1
         self._sock.sendto(reply, peer)

@@ -11,6 +11,7 @@ _T._tcp|_udp.F.slave.domain                    SRV, with DiscoveryInfo      -> C
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from fairlead_discovery.records import Agent, Discovery, Framework, MasterInfo, Member, Port, Portless, TaskRef
@@ -214,8 +215,9 @@ def _records(
             yield Record(owner, wire.SRV, wire.srv_rdata(rules.srv_weight, port, target))
 
 
-def _wire(parts: Sequence[str]) -> bytes | None:
-    """The last part is the domain, which may be several labels."""
+@lru_cache(maxsize=16384)
+def _wire(parts: tuple[str, ...]) -> bytes | None:
+    """The last part is the domain, which may be several labels. Kept, for instances of a service share most names."""
     return wire.name((*parts[:-1], *parts[-1].split(".")))
 
 

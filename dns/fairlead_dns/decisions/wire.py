@@ -147,6 +147,13 @@ def header(flags: int, answers: int = 0, authority: int = 0, additional: int = 0
     return flags.to_bytes(2, "big") + _counts.pack(1, answers, authority, additional)
 
 
+def reply_code(reply: bytes) -> int:
+    """Of one of our own replies: only BADVERS is NOERROR in the header with nothing in ANSWER and AUTHORITY, uncut."""
+    if reply[3] & 15 or any(reply[6:10]) or reply[2] & TC >> 8:
+        return reply[3] & 15
+    return BADVERS
+
+
 class MalformedError(ValueError):
     """Not a DNS query we can read: FORMERR."""
 
