@@ -31,6 +31,7 @@ AUDIT_S = 10.0
 OLD_WORKERS_S = 1.0
 RETRY_S = 0.2
 REFUSED_RELOAD_S = 5.0
+UNKNOWN_GENERATION = 50_000  # far from that of a HAProxy whose picture was lost: their sockets must differ
 
 
 @dataclass(slots=True)
@@ -104,8 +105,8 @@ class Controller:
         last = self._store.picture()
         self._tasks = {(b, s): (host, port, task) for (b, s, host, port), task in self._store.noted().items()}
         if await self.supervisor.adopt():
-            if last is not None and await self.supervisor.serves(last):
-                await self._read(last.structure)
+            if last is not None:
+                await self._read((await self._serving_as(last)).structure)
             return
         if last is not None and await self.supervisor.start_from_disk():
             await self._read(last.structure)
@@ -113,6 +114,16 @@ class Controller:
         empty = Picture(structure=Structure(frame=self.around.frame))
         free_for_hosts(empty.structure)
         await self._start(self._bindable(last or empty))
+
+    async def _serving_as(self, last: Picture) -> Picture:
+        """The picture HAProxy serves by: a predecessor that died between file and reload left it one behind."""
+        if await self.supervisor.serves(last):
+            return last
+        ahead = msgspec.structs.replace(
+            last, structure=msgspec.structs.replace(last.structure, generation=last.structure.generation + 1)
+        )
+        await self.supervisor.swap(ahead)
+        return ahead
 
     async def _start(self, wanted: Picture) -> None:
         started = await self.supervisor.start(wanted)
@@ -187,7 +198,9 @@ class Controller:
     async def _adopt_unknown(self) -> None:
         """A running HAProxy whose configuration we do not know: reload ours over it, once we have one."""
         if self._live_seen:
-            self.state.serving = Serving(structure=Structure(frame=self.around.frame))
+            self._times.audited = time.monotonic()
+            structure = Structure(frame=self.around.frame, generation=UNKNOWN_GENERATION)
+            self.state.serving = Serving(structure=structure)
 
     # --- deciding ------------------------------------------------------------------------------------------------
 
@@ -199,11 +212,11 @@ class Controller:
         self.state.snapshot, self.state.snapshot_at = snapshot, time.monotonic()
         serving = self.state.serving
         nothing_serves = serving is not None and not serving.structure.owners
-        if snapshot.trust is not Trust.LIVE and (self._live_seen or not nothing_serves):
-            self.state.frozen = f"{snapshot.trust}: {snapshot.why or 'the registry is out of sight'}"
+        live = snapshot.trust is Trust.LIVE
+        self.state.frozen = "" if live else f"{snapshot.trust}: {snapshot.why or 'the registry is out of sight'}"
+        if not live and (self._live_seen or not nothing_serves):
             return
-        self.state.frozen = ""
-        self._live_seen = self._live_seen or snapshot.trust is Trust.LIVE
+        self._live_seen = self._live_seen or live
         self._want(snapshot)
 
     def _want(self, snapshot: Snapshot) -> None:

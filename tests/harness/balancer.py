@@ -172,6 +172,12 @@ class Balancer:
                 await self._running
             self._running = None
 
+    async def wait_ended(self) -> None:
+        """Of itself, in order."""
+        assert self._running is not None
+        await asyncio.wait_for(self._running, 15)
+        self._running = None
+
     def kill_haproxy(self) -> None:
         path = self.folder / "data" / "lb" / "process.json"
         if path.exists():
@@ -199,6 +205,12 @@ class Balancer:
             data = encode(one)
             changes.append(Put(paths.member(f"marathon:{one.task.app}", paths.member_name(one.task.id, data)), data))
         revision: int = await self.registry.commit(changes)
+        return revision
+
+    async def publish_as(self, service: str, one: Member) -> int:
+        data = encode(one)
+        name = paths.member_name(one.task.id, data)
+        revision: int = await self.registry.commit([Put(paths.member(service, name), data)])
         return revision
 
     async def leave(self, *members: Member, reason: Reason = Reason.KILL) -> int:

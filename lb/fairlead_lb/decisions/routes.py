@@ -1,7 +1,7 @@
 """From a snapshot to what the balancer shall serve. A bad route is refused alone, and its last good one stays."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
@@ -11,8 +11,8 @@ from fairlead_lb.decisions import naming
 from fairlead_lb.decisions.parts import Part, Parts, derive
 from fairlead_lb.decisions.values import Backend, Key, Maps, Shape
 
-Derive = Callable[[str, Mapping[str, Member]], Route | None]
-"""A route for a service that nobody wrote one for, from its members' labels; raises Refused."""
+Derive = Callable[[str, Mapping[str, Member]], tuple[Route, tuple[str, ...]] | None]
+"""A route for a service that nobody wrote one for, and what is wrong with the labels it is made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +93,15 @@ def _parts(service: str, snapshot: Snapshot, before: Parts | None, derived: Deri
         raise Refused(why)
     if before is not None and before.members is members and given is (None if before.derived else before.route):
         return before
-    route = given if given is not None else derived(service, members)
-    if route is None:
+    found = (given, ()) if given is not None else derived(service, members)
+    if found is None:
         return None
+    route, problems = found
     mine = given is None
     if before is not None and _same(members, before.members) and (route, mine) == (before.route, before.derived):
         return before
-    return derive(service, route, members, derived=mine)
+    made = derive(service, route, members, derived=mine)
+    return replace(made, problems=problems + made.problems) if problems else made
 
 
 def _same(members: Mapping[str, Member], before: Mapping[str, Member]) -> bool:
