@@ -100,8 +100,8 @@ def confirm(use: Use) -> None:
 
         return await reading.confirm(opened)
 
-    _with_registry(use, run)
+    word = _with_registry(use, run)
     if use.as_json:
-        show_json({"confirmed": True})
+        show_json({"cluster": word.cluster, "revision": word.revision})
     else:
-        say("confirmed: readers believe the registry as it is now")
+        say(f"confirmed: readers believe cluster {word.cluster} at revision {word.revision}, and go on from there")
