@@ -8,13 +8,28 @@ from contextlib import suppress
 import aiohttp
 import pytest
 
+from fairlead_core import agent_protocol
+from fairlead_core.master import seat
 from fairlead_core.master.daemon import MasterSettings, run
+from fairlead_core.master.decisions import allocation, leaving, life
 from fairlead_daemon.logs import Log
 from fairlead_daemon.main import Context
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.registry import Registry, Sight
+from harness import sim_agent
 from harness.ports import free_port
 from harness.waiting import eventually
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that the tables show in full are cut short, so that the suite is quick."""
+    monkeypatch.setattr(life, "DEAD_RECORD_S", 0.3)
+    monkeypatch.setattr(leaving, "TTL_MARGIN_S", 0.2)
+    monkeypatch.setattr(allocation, "ALLOCATION_INTERVAL_S", 0.25)
+    monkeypatch.setattr(seat, "NO_LEADER_HOLD_S", 0.3)
+    monkeypatch.setattr(sim_agent, "RESEND_S", 0.3)
+    monkeypatch.setattr(agent_protocol, "BEAT_S", 0.2)
 
 
 class RunningMaster:
@@ -100,7 +115,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def make_master(registry_url: str, session: aiohttp.ClientSession) -> AsyncIterator[Callable[..., RunningMaster]]:
+async def make_master(
+    registry_url: str, session: aiohttp.ClientSession, hasty: None
+) -> AsyncIterator[Callable[..., RunningMaster]]:
     made: list[RunningMaster] = []
 
     def make(**settings: object) -> RunningMaster:

@@ -350,7 +350,7 @@ def check_framework(cluster: Cluster, framework: Framework) -> None:
 
 
 Master.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestMaster = Master.TestCase
 

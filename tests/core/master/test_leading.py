@@ -3,8 +3,7 @@
 import asyncio
 import time
 
-from fairlead_core import agent_protocol
-from fairlead_core.master.decisions import leaving, liveness
+from fairlead_core.master.decisions import liveness
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.records import Balancer, Leaving, NameServer, Progress, encode
@@ -87,9 +86,8 @@ async def test_a_kill_begun_by_the_leader_before_is_finished(make_master, sessio
     assert all("t1" not in [paths.task_of(n) for n in s.folders.get(FOLDER) or {}] for s in tree.seen[before:])
 
 
-async def test_the_kill_waits_for_names_and_balancers(master, session, tree, monkeypatch):
+async def test_the_kill_waits_for_names_and_balancers(master, session, tree):
     """TTL and a second after the commit, and only when the registered balancer has drained the task."""
-    monkeypatch.setattr(leaving, "TTL_MARGIN_S", 0.1)
     await tree.registry.announce(
         paths.below(paths.NAME_SERVERS, "d"), encode(NameServer(id="d", address="x", largest_ttl_s=1))
     )
@@ -136,7 +134,6 @@ async def test_an_unhealthy_task_is_withdrawn_and_killed_at_once(master, session
 async def test_a_silent_machine_leaves_the_names_and_comes_back(master, session, tree, monkeypatch):
     """Silence makes it suspect; its member goes while another stands; the next beat publishes it again."""
     monkeypatch.setattr(liveness, "SUSPECT_S", 0.8)
-    monkeypatch.setattr(agent_protocol, "BEAT_S", 0.2)
     async with (
         SimAgent(session, master.url, name="a") as first,
         SimAgent(session, master.url, name="b", port=5052) as second,
@@ -167,7 +164,7 @@ async def test_an_agent_that_restarts_keeps_its_members(master, session, tree, m
     async with SimAgent(session, master.url) as agent, SimFramework(session, master.url, name="etl") as framework:
         await published(framework, tree, "t1")
         await agent.stop()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.0)
         meanwhile = members(tree)
         state = await master.get("/state")
         agent.start()
