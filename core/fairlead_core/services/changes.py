@@ -16,6 +16,7 @@ from fairlead_core.services.adapters.store import Writes
 from fairlead_core.services.decisions import naming
 from fairlead_core.services.decisions.app import App, VersionInfo, same_config
 from fairlead_core.services.decisions.deployments import LOCKED, Deployment, change, locking
+from fairlead_core.services.decisions.notices import notice
 from fairlead_core.services.decisions.parsing import House, parse
 from fairlead_core.services.decisions.problems import Invalid, Problem, raise_if_any
 from fairlead_core.services.decisions.routing import route_of, taken_ports, with_service_ports
@@ -35,6 +36,10 @@ class Locked(Conflict):
     def __init__(self, holders: Sequence[Deployment]) -> None:
         self.holders = tuple(holders)
         super().__init__(LOCKED)
+
+
+class Exists(Conflict):
+    """409: there is such an app already."""
 
 
 class Missing(Refused):
@@ -63,10 +68,10 @@ class Changes:
     # --- apps
 
     async def create(self, raw: Any, *, force: bool) -> tuple[App, Deployment]:
-        """Raises Refused (409 in REST) when it exists."""
+        """Raises Exists when it does."""
         app = parse(raw, house=self._house)
         if self._fleet.get(app.id) is not None:
-            raise Conflict(f"An app with id [{app.id}] already exists.")
+            raise Exists(f"An app with id [{app.id}] already exists.")
         deployment = await self._deploy([Target(id=app.id, app=app)], force=force)
         return self.app(app.id), deployment
 
@@ -127,12 +132,18 @@ class Changes:
             raise Missing(f"DeploymentPlan {deployment_id} does not exist")
         if force:
             await self._term.store.change(Writes(ended=[deployment_id]))
-            self._fleet.deployments.pop(deployment_id, None)
+            self._drop([deployment])
             for app_id in deployment.apps:
                 self._halt(app_id)
             return None
         targets = [await self._back(app_id, deployment) for app_id in deployment.apps]
         return await self._deploy(targets, force=True)
+
+    def _drop(self, deployments: Iterable[Deployment]) -> None:
+        """Of deployments that came to no end of their own."""
+        for one in deployments:
+            self._fleet.deployments.pop(one.id, None)
+            self._term.events.publish(notice("deployment_failed", naming.timestamp(time.time()), id=one.id))
 
     def _halt(self, app_id: str) -> None:
         state = self._fleet.get(app_id)
@@ -249,8 +260,7 @@ class Changes:
     def _adopt(
         self, targets: Sequence[Target], apps: Mapping[str, App], deployment: Deployment, holders: Sequence[Deployment]
     ) -> None:
-        for holder in holders:
-            self._fleet.deployments.pop(holder.id, None)
+        self._drop(holders)
         self._fleet.deployments[deployment.id] = deployment
         for target in targets:
             state = self._fleet.apps.setdefault(target.id, AppState(id=target.id))

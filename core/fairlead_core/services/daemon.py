@@ -53,6 +53,7 @@ class Scheduler:
         self._epoch = 0
         self._held = ""
         self._cluster = ""
+        self._seen = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -89,6 +90,7 @@ class Scheduler:
                 self._held = why
                 if snapshot.trust is Trust.LIVE:
                     self._cluster = snapshot.cluster
+                    self._seen.set()
                 if self.desk.term is not None:
                     self.desk.term.hold(why)
                 if why:
@@ -140,7 +142,7 @@ class Scheduler:
 
     async def _lead(self, guard: Guard) -> None:
         """One term, begun anew after troubles with the registry; ends when another leads."""
-        over = False
+        over, why = False, ""
         while not over:
             try:
                 await self._serve_term(guard)
@@ -148,10 +150,19 @@ class Scheduler:
                 log.warning("leadership lost", epoch=guard.epoch, why=_first(group))
                 over = True
             except* FairleadError as group:
-                log.warning("term broken off", epoch=guard.epoch, why=_first(group))
-                await asyncio.sleep(RETRY_S)
+                if why != (why := _first(group)):
+                    log.warning("term broken off", epoch=guard.epoch, why=why)
+                self._context.health.wait("leader", why)
             finally:
                 self.desk.term = None
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the registry has been seen again, at most RETRY_S."""
+        self._seen.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_S):
+                await self._seen.wait()
 
     async def _serve_term(self, guard: Guard) -> None:
         store = Store(self._registry, guard)

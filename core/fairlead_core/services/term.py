@@ -6,6 +6,7 @@ records name every intent, and the master is asked about each.
 """
 
 import asyncio
+import functools
 import random
 import time
 import uuid
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from fairlead_core.services import metrics
 from fairlead_core.services.adapters.mesos import Subscription
-from fairlead_core.services.adapters.store import Store, Stored, Writes
+from fairlead_core.services.adapters.store import Doubtful, Store, Stored, Writes
 from fairlead_core.services.decisions import naming
 from fairlead_core.services.decisions.backoff import Delay
 from fairlead_core.services.decisions.deployments import Deployment
@@ -71,7 +72,7 @@ class Term:
         self._wake_decide.set()
 
     async def run(self) -> None:
-        """Raises Conflict when leadership has gone."""
+        """Raises Conflict when leadership has gone, Doubtful when the state is to be loaded again."""
         try:
             async with asyncio.TaskGroup() as group:
                 for body in (self._decide(), self._end(), self._tick(), self._change()):
@@ -100,6 +101,9 @@ class Term:
                 result = await change()
             except asyncio.CancelledError:
                 _fail(future, Unavailable(OVER))
+                raise
+            except Doubtful as error:
+                _fail(future, error)
                 raise
             except Exception as error:  # noqa: BLE001  # the caller's: a bug in one change is its request's 500
                 _fail(future, error)
@@ -325,12 +329,7 @@ class Term:
             marked, self._to_end = self._to_end, set()
             if not any(self._ended(marked)):
                 continue
-            try:
-                await self.perform(lambda marked=marked: self._finish(marked))  # type: ignore[misc]  # a default binds it
-            except Unavailable as error:
-                log.warning("end of deployment not recorded yet", why=str(error))
-                await asyncio.sleep(TICK_S)
-                self.mark(*marked)
+            await self.perform(functools.partial(self._finish, marked))
 
     def _ended(self, marked: set[str]) -> tuple[list[Deployment], list[AppState]]:
         done = [d for d in self.fleet.deployments.values() if marked & set(d.changes) and not self.fleet.unsettled(d)]

@@ -17,7 +17,7 @@ from fairlead_core.services.decisions.app import App
 from fairlead_core.services.decisions.backoff import Delay
 from fairlead_core.services.decisions.deployments import Deployment
 from fairlead_core.services.decisions.instances import Instance
-from fairlead_daemon.errors import Refused
+from fairlead_daemon.errors import Conflict, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.records import Route, decode, encode
@@ -28,6 +28,10 @@ COMPRESS_BYTES = 4096
 UNPACKED_LIMIT_BYTES = 64 * 1024 * 1024
 READS_AT_ONCE = 64
 _APP_KEYS = {f.encode_name for f in msgspec.structs.fields(App)}
+
+
+class Doubtful(Unavailable):
+    """A commit was perhaps done, or something else changed what it stood on: load again before anything else."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -160,8 +164,11 @@ class Store:
         await self._registry.write(path, pack(msgspec.json.encode(record)), guard=self._guard)
 
     async def change(self, writes: Writes) -> None:
-        """All of it or nothing; Unavailable when that is not known."""
-        await self._registry.commit(list(_changes(writes)), guard=self._guard)
+        """All of it or nothing. Raises Doubtful when the state in memory may not be the registry's any more."""
+        try:
+            await self._registry.commit(list(_changes(writes)), guard=self._guard)
+        except (Unavailable, Conflict) as error:
+            raise Doubtful(str(error)) from error
 
 
 def _changes(writes: Writes) -> Iterable[Change]:

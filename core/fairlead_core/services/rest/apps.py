@@ -23,7 +23,6 @@ from fairlead_core.services.rest.answers import (
     flag,
 )
 from fairlead_core.services.term import Term
-from fairlead_daemon.errors import Conflict
 from fairlead_daemon.web import error_response, json_response
 
 
@@ -80,12 +79,7 @@ async def create(request: web.Request) -> web.Response:
         raw = {**raw, "id": _rooted(raw["id"])}
     else:
         raise_if_any(_no_id(raw))
-    try:
-        app, deployment = await term.perform(lambda: changes.create(raw, force=flag(request, "force")))
-    except Conflict as error:
-        if type(error) is not Conflict:
-            raise
-        return error_response(409, str(error))
+    app, deployment = await term.perform(lambda: changes.create(raw, force=flag(request, "force")))
     client = {"clientIp": request.remote or "", "uri": request.path}
     posted = notice("api_post_event", deployment.version, **client, appDefinition=definition_json(app))
     desk(request).events.publish(posted)
