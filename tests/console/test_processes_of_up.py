@@ -262,6 +262,28 @@ def test_up_with_an_unknown_key_starts_nothing(short_dir: Path):
     assert (2, f"fairlead: {config}: port: unknown key\n") == (done.returncode, done.stderr)
 
 
+def test_a_key_that_a_daemon_would_refuse_is_refused_before_the_start(short_dir: Path):
+    """Exit 2, the table and the key named."""
+    config = short_dir / "up.toml"
+    config.write_text(f'data_dir = "{short_dir}/d"\n[settings.master]\nprot = 1\n')
+    done = up(config)
+
+    assert (2, "fairlead: settings.master: prot: unknown key\n") == (done.returncode, done.stderr)
+
+
+def test_a_reader_that_has_enough_does_not_end_up(tmp_path: Path):
+    """`fairlead up | head`: the lines go nowhere, the house stands on."""
+    script = (
+        "import sys; from fairlead_console.up.screen import Screen; screen = Screen()\n"
+        "for _ in range(20000): screen.step('master', 'ready')\n"
+        "print('on', file=sys.stderr)"
+    )
+    words = f'{sys.executable} -c "{script}" | head -1'
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", words], capture_output=True, text=True, check=False)
+
+    assert (0, "on\n", 1) == (done.returncode, done.stderr, len(done.stdout.splitlines()))
+
+
 def test_a_second_up_is_refused_before_it_touches_anything(short_dir: Path):
     """Exit 1, naming who runs."""
     (short_dir / "d").mkdir()

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import msgspec
 from fairlead_console import demo
 from fairlead_console.addresses import Addresses
 from fairlead_console.decisions.wanted import Place, Plan, plan
+from fairlead_console.main import DAEMONS
 from fairlead_console.up import demonstrate
 from fairlead_console.up.ending import end_everything
 from fairlead_console.up.lock import Lock
@@ -28,7 +30,7 @@ from fairlead_daemon.client import make_session
 from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
 from fairlead_daemon.main import Context, until_stopped
-from fairlead_daemon.settings import DaemonSettings, load
+from fairlead_daemon.settings import DaemonSettings, convert, load
 from fairlead_daemon.tokens import ensure_token
 
 HAPROXY_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/sbin"  # not on an ordinary user's PATH
@@ -46,6 +48,7 @@ def run(*, config: Path | None, overrides: Sequence[str], with_demo: bool) -> in
         is not None,
     )
     wanted = plan(settings, place)
+    check_passed_on(settings, wanted)
     check_reachable(data_dir) if place.root else None
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = Lock(data_dir)
@@ -56,6 +59,14 @@ def run(*, config: Path | None, overrides: Sequence[str], with_demo: bool) -> in
     finally:
         lock.release()
     return 0
+
+
+def check_passed_on(settings: UpSettings, wanted: Plan) -> None:
+    """Keys of `[settings.<daemon>]`, before the daemon would refuse them. Raises BadSettings naming the table."""
+    for daemon in wanted.daemons:
+        for table in {daemon.kind, daemon.name} & settings.settings.keys():
+            kind = import_module(DAEMONS[daemon.kind]).DAEMON.settings
+            convert(kind, daemon.settings, where=f"settings.{table}")
 
 
 def prepare(settings: UpSettings, wanted: Plan, data_dir: Path) -> None:

@@ -135,7 +135,11 @@ class Supervisor:
         self._record()
 
     def _record(self) -> None:
-        record.write(self._data_dir, self.processes)
+        """For people and tests; a full disk must not end what it only describes."""
+        try:
+            record.write(self._data_dir, self.processes)
+        except OSError as error:
+            self._screen.step("record", f"{self._data_dir}/{record.FILE}: {error.strerror}", style="bad")
 
 
 def _how(code: int) -> str:
