@@ -1,9 +1,13 @@
 """Watching the clocked tree and following folders, on every backend."""
 
 import asyncio
+import random
 from itertools import pairwise
 
+import pytest
+
 from fairlead_discovery import paths
+from fairlead_discovery.adapters import zookeeper_store
 from fairlead_discovery.registry import Create, Delete, Put, Sight
 
 from .conftest import Backend
@@ -170,3 +174,33 @@ async def test_a_followed_folder_is_followed_through_a_restart(backend: Backend)
         await writer.write(f"{folder}/b", b"2")
 
         assert {"a", "b"} == set(await documents.until(lambda d: "b" in d))
+
+
+async def test_services_that_come_and_go_are_not_lost(backend: Backend, monkeypatch: pytest.MonkeyPatch):
+    """Folders are removed when they are empty, and made again: what a reader last sees is what was last written."""
+    monkeypatch.setattr(zookeeper_store, "TIDY_S", 0.02)
+    writers = [await backend.open() for _ in range(2)]
+    reader = await backend.open()
+    last: dict[str, bool] = {}
+    history: list[tuple[int, str, bool]] = []
+
+    async def write(index: int) -> None:
+        mine = random.Random(index)
+        for _ in range(200):
+            path = node(f"s:{index}{mine.randrange(3)}", mine.randrange(2))
+            present = not last.get(path, False)
+            history.append((await writers[index].commit([Create(path) if present else Delete(path)]), path, present))
+            last[path] = present
+            await asyncio.sleep(0.005)
+
+    async with collecting(reader.watch()) as sights:
+        await sights.until(lambda s: s.in_sight)
+        await asyncio.gather(write(0), write(1))
+        await sights.until(lambda s: s.revision == max(history)[0])
+        seen = list(sights.all)
+
+    final = {path: (revision, present) for revision, path, present in sorted(history)}
+    for sight in seen:
+        there = {f"{folder}/{name}" for folder, nodes in sight.folders.items() for name in nodes}
+        settled = {path: present for path, (revision, present) in final.items() if revision <= sight.revision}
+        assert settled == {path: path in there for path in settled}

@@ -8,7 +8,7 @@ then is read again, and with that the sight is whole.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import FairleadError
@@ -23,7 +23,7 @@ from fairlead_discovery.store import Cell, Connection
 log = Log("discovery")
 PACE_S = 0.05
 """Twenty looks at the revision a second, in the long run."""
-BURST = 3
+BURST = 5
 """So many may follow one another at once: a single change is never kept waiting."""
 JITTER_S = 0.3
 """After a reconnect all readers of a ZooKeeper come back at once; they spread over so much."""
@@ -136,11 +136,20 @@ class Feed:
         return await self.base.client.stat(self.base.full(folder), watch) is not None
 
     async def each(self, work: Callable[[str], Awaitable[None]], items: Iterable[str]) -> None:
-        """All of them. Raises the first error after all have ended."""
-        results = await asyncio.gather(*map(work, items), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        await all_of(*map(work, items))
+
+
+async def all_of(*work: Awaitable[Any]) -> list[Any]:
+    """All at once. Raises the first error after all have ended."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+def _folders_of(taken: Iterable[str]) -> set[str]:
+    return {folder for folder in taken if paths.clocked_folder(f"{folder}/x") == folder}
 
 
 class Documents:
@@ -153,6 +162,7 @@ class Documents:
         self._folder = folder
         self._immutable = immutable
         self._mark = mark
+        self._names: tuple[str, ...] = ()
         self._stale: set[str] = set()
 
     def forget(self) -> None:
@@ -161,11 +171,18 @@ class Documents:
 
     async def read(self) -> bool:
         """Brings `nodes` up to date: a new mapping when something changed. False when there is no such folder."""
+        there = await self.read_names()
+        await self.read_nodes()
+        return there
+
+    async def read_names(self) -> bool:
         names = await self._feed.children(self._folder, self._mark)
-        if names is None:
-            changed = bool(self.nodes)
-            self.nodes = {} if changed else self.nodes
-            return False
+        self._names = names or ()
+        return names is not None
+
+    async def read_nodes(self) -> None:
+        """What `read_names` found, as far as it is not known yet."""
+        names = self._names
         gone = self.nodes.keys() - set(names)
         self._stale -= gone
         wanted = [n for n in names if n not in self.nodes or n in self._stale]
@@ -185,7 +202,6 @@ class Documents:
         after = {name: node for name, node in self.nodes.items() if name not in gone and name not in missing} | fresh
         if after != self.nodes:
             self.nodes = after
-        return True
 
     def _watch(self, name: str) -> Watch:
         def watched() -> None:
@@ -226,6 +242,9 @@ class ClockFeed(Feed):
         self._data: dict[str, tuple[Mapping[str, Node], Folder]] = {}
         """What a folder's nodes were turned into: the same object as long as they are."""
         self._cluster_dirty = True
+        self._ticked = False
+        """The clock has ticked since we were told its time last."""
+        self._asked = 0
         super().__init__(base)
 
     def forget(self) -> None:
@@ -240,12 +259,20 @@ class ClockFeed(Feed):
             self.cell.set(Sight(in_sight=False, cluster=last.cluster, revision=last.revision, folders=last.folders))
 
     async def read(self) -> None:
-        revision = await self._revision()
+        """Names are asked for right behind the revision, before it is known: ZooKeeper answers in order, so they are
+        no older. What was marked until the revision's answer came, and not asked for by then, is read after it.
+        """
         taken, self._dirty = self._dirty, set()
+        late: set[str] = set()
         try:
-            await self._read_again(taken)
+            revision, _ = await all_of(self._revision(), self._read_names(taken))
+            late, self._dirty = self._dirty, set()
+            if not self._ticked:
+                self.wake.clear()
+            await self._read_names(late)
+            await self._read_nodes(taken | late)
         except BaseException:
-            self._dirty |= taken
+            self._dirty |= taken | late
             raise
         folders = {folder: self._view(folder) for folder, documents in self._folders.items() if documents.nodes}
         if self.base.connection.value.in_sight:
@@ -261,31 +288,58 @@ class ClockFeed(Feed):
                 except FairleadError:
                     self._cluster_dirty = True
                     raise
-            node = await self.base.client.get(self.base.full(paths.REVISION), self.wake.set)
+            node = await self.base.client.get(self.base.full(paths.REVISION), self._clock_watch())
             if node is None:
                 self._cluster_dirty = True  # a cluster without a clock is being made, or unmade
                 await asyncio.sleep(PACE_S)
             elif not self._cluster_dirty:
                 return self.base.cluster.base + node.version
 
-    async def _read_again(self, taken: set[str]) -> None:
+    def _clock_watch(self) -> Watch:
+        """Its event is news only until we ask again: the answer then tells more."""
+        self._asked += 1
+        self._ticked = False
+        mine = self._asked
+
+        def ticked() -> None:
+            if mine == self._asked:
+                self._ticked = True
+                self.wake.set()
+
+        return ticked
+
+    async def _read_names(self, taken: set[str]) -> None:
+        """Adds the folders it finds on its way to `taken`."""
         await self.each(self._read_root, [root for root in paths.NESTED if root in taken])
-        marked = {folder for folder in taken | self._dirty if paths.clocked_folder(f"{folder}/x") == folder}
-        self._dirty -= marked
-        taken |= marked
-        await self.each(self._read_folder, marked - {paths.LEAVING})
-        if taken:  # last: who is missed elsewhere is in it by now, for a record comes in the commit that takes away
-            self._dirty.discard(paths.LEAVING)
-            await self._read_folder(paths.LEAVING)
+        found = {folder for folder in self._dirty if folder.rpartition("/")[0] in paths.NESTED}
+        self._dirty -= found
+        taken |= found
+        await self.each(self._read_folder_names, _folders_of(taken) - {paths.LEAVING})
+
+    async def _read_nodes(self, taken: set[str]) -> None:
+        folders = [folder for folder in _folders_of(taken) - {paths.LEAVING} if folder in self._folders]
+        leaving = [self._read_leaving()] if taken else []
+        await all_of(*(self._folders[folder].read_nodes() for folder in folders), *leaving)
+
+    async def _read_leaving(self) -> None:
+        """After all other names: whoever is missed there is in it by now, for a record comes in the commit that takes
+        away.
+        """
+        self._dirty.discard(paths.LEAVING)
+        await self._read_folder_names(paths.LEAVING)
+        await self._folders[paths.LEAVING].read_nodes()
 
     async def _read_root(self, root: str) -> None:
         names = await self._children(root)
         known = {folder for folder in self._folders if folder.startswith(f"{root}/")}
         now = {f"{root}/{name}" for name in names}
         for folder in known - now:
-            del self._folders[folder]
-            self._data.pop(folder, None)
+            self._forget_folder(folder)
         self._dirty |= now - known
+
+    def _forget_folder(self, folder: str) -> None:
+        self._folders.pop(folder, None)
+        self._data.pop(folder, None)
 
     async def _children(self, root: str) -> tuple[str, ...]:
         names = await self.children(root, self._marker(root))
@@ -293,15 +347,18 @@ class ClockFeed(Feed):
             return await self._children(root)
         return names or ()
 
-    async def _read_folder(self, folder: str) -> None:
+    async def _read_folder_names(self, folder: str) -> None:
         documents = self._folders.get(folder)
         if documents is None:
             immutable = folder.rpartition("/")[0] in paths.NESTED
             documents = Documents(self, folder, immutable=immutable, mark=self._marker(folder))
             self._folders[folder] = documents
-        marker = self._marker(folder)
-        if not await documents.read() and folder in paths.CLOCKED and await self.appeared(folder, marker):
-            marker()
+        if await documents.read_names():
+            return
+        if folder not in paths.CLOCKED:
+            self._forget_folder(folder)  # it has no watch: its root's must find it anew, should it come back
+        elif await self.appeared(folder, self._marker(folder)):
+            self._marker(folder)()
 
     def _view(self, folder: str) -> Folder:
         nodes = self._folders[folder].nodes
