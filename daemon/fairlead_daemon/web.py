@@ -41,10 +41,19 @@ class Health:
 
 
 def make_app(
-    settings: DaemonSettings, health: Health, *, content_types: Collection[str] = ("application/json",)
+    settings: DaemonSettings,
+    health: Health,
+    *,
+    content_types: Collection[str] = ("application/json",),
+    own_proof: Collection[str] = (),
 ) -> web.Application:
-    """An application with the common pages and checks; the daemon adds its own routes."""
-    rules = access.Rules(names=our_names(settings), token=ensure_token(settings), content_types=content_types)
+    """An application with the common pages and checks; the daemon adds its own routes.
+
+    Writes to paths in `own_proof` need no token: their handlers check who calls by other means.
+    """
+    rules = access.Rules(
+        names=our_names(settings), token=ensure_token(settings), content_types=content_types, own_proof=own_proof
+    )
     app = web.Application(middlewares=[_errors, _checker(rules)], client_max_size=BODY_LIMIT_BYTES)
 
     async def healthy(_request: web.Request) -> web.Response:

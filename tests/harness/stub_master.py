@@ -14,6 +14,8 @@ from fairlead_core.agent_protocol import (
     STREAM_PATH,
     Acknowledge,
     Command,
+    ExecutorEnded,
+    ExecutorMessage,
     Goodbye,
     Kill,
     Ping,
@@ -44,6 +46,7 @@ class StubMaster:
         self.registers: list[Register] = []
         self.updates: list[Update] = []
         """As they came, repetitions included."""
+        self.others: list[ExecutorMessage | ExecutorEnded] = []
         self.goodbyes = 0
         self.reports_seen = 0
         self.redirect = ""
@@ -110,6 +113,8 @@ class StubMaster:
                 self.updates.append(report)
                 if self.acknowledge:
                     await self.acknowledge_update(report)
+            if isinstance(report, ExecutorMessage | ExecutorEnded):
+                self.others.append(report)
             self.goodbyes += isinstance(report, Goodbye)
         return web.Response(status=202)
 
@@ -127,7 +132,7 @@ class StubMaster:
         )
 
     async def run(
-        self, task_id: str, command: str | Mapping[str, Any] = "", *, epoch: int | None = None, **more: Any
+        self, task_id: str, command: str | Mapping[str, Any] | None = "", *, epoch: int | None = None, **more: Any
     ) -> None:
         """RUN of a shell command or CommandInfo; `framework` and any key of TaskInfo may be given."""
         framework = more.pop("framework", FRAMEWORK)

@@ -23,6 +23,8 @@ from fairlead_core.agent.adapters.master_link import MasterLink
 from fairlead_core.agent.adapters.resolver import Resolver
 from fairlead_core.agent.adapters.sandboxes import Sandboxes, trim_logs
 from fairlead_core.agent.decisions.inventory import attributes
+from fairlead_core.agent.executor_pages import PATHS as EXECUTOR_PATHS
+from fairlead_core.agent.executor_pages import ExecutorPages
 from fairlead_core.agent.household import Card, Household
 from fairlead_core.agent.keeper.records import Folder, boot_id
 from fairlead_core.agent.keeper.remains import marked
@@ -35,7 +37,7 @@ from fairlead_core.resources import to_mesos
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.processes import send_signal
-from fairlead_daemon.tokens import token_path
+from fairlead_daemon.tokens import ensure_token, token_path
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
@@ -145,7 +147,8 @@ class _Agent:
         world, context, settings = self._world, self._context, self._world.settings
         context.health.wait("keeper", "not there yet")
         context.health.wait("master", "not registered yet")
-        app = make_app(settings, context.health)
+        app = make_app(settings, context.health, own_proof=EXECUTOR_PATHS)
+        ExecutorPages(world=world, roster=self._roster, proof=bool(ensure_token(settings))).add_to(app)
         Pages(world=world, roster=self._roster, card=self._card, started_s=time.time()).add_to(app)
         runner, world.port = await serve(app, settings)
         household = Household(world, self._roster, self._card, renamed=self._renamed.set, gone=self._gone.set)

@@ -70,6 +70,7 @@ class Household:
             region=card.region,
             frameworks=self._roster.frameworks(),
             tasks=tuple(run.state() for run in self._roster.runs.values()),
+            executors=self._roster.executor_infos(),
             epoch=meta.epoch,
         )
 
@@ -111,8 +112,10 @@ class Household:
                 self._roster.shut_down_framework(command)
             case Gone():
                 self.marked_gone()
-            case ExecutorMessage() | ShutdownExecutor():
-                log.warning("no such executor", command=type(command).__name__, executor=command.executor_id)
+            case ExecutorMessage():
+                self._roster.message(command)
+            case ShutdownExecutor():
+                self._roster.shut_down_executor(command)
             case Ping() | Registered():
                 pass
 

@@ -66,6 +66,11 @@ class TaskRun:
         return Path(self.record.sandbox)
 
     @property
+    def saved(self) -> bool:
+        """What stands in the record stands on disk."""
+        return not self._unsaved or self._volatile
+
+    @property
     def ended(self) -> bool:
         return self.record.life.phase == life.Phase.ENDED
 
@@ -74,10 +79,15 @@ class TaskRun:
         return TaskState(
             framework_id=record.framework_id,
             task=record.task,
-            status=record.stream.latest,
+            status=record.stream.latest or self._staging(),
             acknowledged=not record.stream.pending,
             executor_id=record.executor_id,
         )
+
+    def _staging(self) -> Mesos:
+        """Of a task that nobody has told anything of yet."""
+        ids = {"task_id": self.record.task["task_id"], "agent_id": {"value": self._world.meta.agent_id}}
+        return {**ids, "state": "TASK_STAGING", "source": "SOURCE_AGENT", "timestamp": time.time()}
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 

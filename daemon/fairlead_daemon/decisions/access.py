@@ -33,6 +33,8 @@ class Rules:
     names: Collection[str]
     token: str = ""
     content_types: Collection[str] = ("application/json",)
+    own_proof: Collection[str] = ()
+    """Paths whose handlers ask for a proof of their own instead of the token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ def judge(request: Request, rules: Rules) -> Denied | None:
         return Denied(status=403, message=f"origin {request.origin!r} is foreign to this server")
     if request.method in READS:
         return None
-    if not _token_fits(request, rules.token):
+    if request.path not in rules.own_proof and not _token_fits(request, rules.token):
         return Denied(
             status=401, message="this server wants its token: `Authorization: Bearer …`, see the `token` setting"
         )

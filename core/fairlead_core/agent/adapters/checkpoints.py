@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
 
 COMPLETED_KEPT = 1000
+R = TypeVar("R")
 log = Log("agent.checkpoints")
 
 
@@ -48,6 +49,19 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return str(self.task["task_id"]["value"])
 
 
+class ExecutorRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A custom executor. `started`: the keeper has been asked, and has answered."""
+
+    framework: dict[str, Any]
+    executor: dict[str, Any]
+    sandbox: str
+    started: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.framework['id']['value']}//{self.executor['executor_id']['value']}"
+
+
 class Checkpoints:
     """Every save is atomic and durable; OSError (a full disk) is the caller's to handle."""
 
@@ -55,9 +69,10 @@ class Checkpoints:
         self._meta = folder / "meta.json"
         self._tasks = folder / "tasks"
         self._completed = folder / "completed"
+        self._executors = folder / "executors"
 
     def prepare(self) -> None:
-        for part in (self._tasks, self._completed):
+        for part in (self._tasks, self._completed, self._executors):
             part.mkdir(parents=True, exist_ok=True)
         self._tasks.parent.chmod(0o700)
 
@@ -74,8 +89,7 @@ class Checkpoints:
         replace_file(self._meta, msgspec.json.encode(meta), mode=0o600)
 
     def _file(self, framework_id: str, task_id: str) -> Path:
-        name = hashlib.sha256(f"{framework_id}/{task_id}".encode()).hexdigest()[:32]
-        return self._tasks / f"{name}.json"
+        return self._tasks / f"{_digest(f'{framework_id}/{task_id}')}.json"
 
     def save(self, record: TaskRecord) -> None:
         file = self._file(record.framework_id, record.task_id)
@@ -88,25 +102,39 @@ class Checkpoints:
             file.replace(self._completed / file.name)
 
     def tasks(self) -> Iterator[TaskRecord]:
-        return _records(self._tasks)
+        return _records(self._tasks, TaskRecord)
+
+    def save_executor(self, record: ExecutorRecord) -> None:
+        replace_file(self._executors / f"{_digest(record.name)}.json", msgspec.json.encode(record), mode=0o600)
+
+    def drop_executor(self, record: ExecutorRecord) -> None:
+        (self._executors / f"{_digest(record.name)}.json").unlink(missing_ok=True)
+
+    def executors(self) -> Iterator[ExecutorRecord]:
+        return _records(self._executors, ExecutorRecord)
 
     def completed(self) -> list[TaskRecord]:
         """The latest COMPLETED_KEPT, oldest first; older ones are dropped from disk."""
         by_age = sorted(self._completed.glob("*.json"), key=lambda file: file.stat().st_mtime)
         for file in by_age[:-COMPLETED_KEPT]:
             file.unlink(missing_ok=True)
-        return list(_records(self._completed))
+        return list(_records(self._completed, TaskRecord))
 
     def forget_all(self) -> None:
         """The agent was marked gone: it starts anew, under another id."""
-        for file in (*self._tasks.glob("*.json"), *self._completed.glob("*.json")):
-            file.unlink(missing_ok=True)
+        for folder in (self._tasks, self._completed, self._executors):
+            for file in folder.glob("*.json"):
+                file.unlink(missing_ok=True)
 
 
-def _records(folder: Path) -> Iterator[TaskRecord]:
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def _records(folder: Path, kind: type[R]) -> Iterator[R]:
     for file in sorted(folder.glob("*.json"), key=lambda f: f.stat().st_mtime):
         try:
-            yield msgspec.json.decode(file.read_bytes(), type=TaskRecord)
+            yield msgspec.json.decode(file.read_bytes(), type=kind)
         except (OSError, msgspec.DecodeError) as error:
             aside = file.with_suffix(f".unreadable-{int(time.time())}")
             log.warning("checkpoint unreadable, moved aside", file=str(file), why=str(error), to=aside.name)
