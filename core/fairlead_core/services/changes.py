@@ -112,6 +112,7 @@ class Changes:
 
     async def kill(self, task_ids: Iterable[str], *, scale: bool, force: bool) -> Deployment | None:
         """Ends these tasks; with `scale` there will be as many fewer."""
+        self._believe()
         by_app: dict[str, list[str]] = {}
         for task_id in task_ids:
             found = self._fleet.find(task_id)
@@ -127,6 +128,7 @@ class Changes:
 
     async def cancel(self, deployment_id: str, *, force: bool) -> Deployment | None:
         """Back to what was before; with `force` it only stops where it is (None)."""
+        self._believe()
         deployment = self._fleet.deployments.get(deployment_id)
         if deployment is None:
             raise Missing(f"DeploymentPlan {deployment_id} does not exist")
@@ -138,6 +140,10 @@ class Changes:
             return None
         targets = [await self._back(app_id, deployment) for app_id in deployment.apps]
         return await self._deploy(targets, force=True)
+
+    def _believe(self) -> None:
+        if self._term.held:
+            raise Unavailable(f"nothing may be changed: {self._term.held}")
 
     def _drop(self, deployments: Iterable[Deployment]) -> None:
         """Of deployments that came to no end of their own."""
@@ -208,8 +214,7 @@ class Changes:
         return Target(id=app_id, app=parse(raw, app_id=app_id, base=base if partial else None, house=self._house))
 
     async def _deploy(self, targets: Sequence[Target], *, force: bool) -> Deployment:
-        if self._term.held:
-            raise Unavailable(f"nothing may be changed: {self._term.held}")
+        self._believe()
         holders = locking(self._fleet.deployments.values(), [t.id for t in targets])
         if holders and not force:
             raise Locked(holders)

@@ -38,6 +38,8 @@ T = TypeVar("T")
 OVER = "this scheduler leads no more; ask again"
 TICK_S = 0.5
 REVIVE_LEAST_S = 0.2
+REVIVE_AGAIN = 6
+"""Times `retry_s`: declined offers come back by themselves after that; this is for a REVIVE that was lost."""
 ADOPT_S = 1.0
 """How long a new term waits for the master's word before it launches for an app without a record."""
 ASK_BACKOFF = Backoff(first_s=1.0, most_s=30.0)
@@ -314,7 +316,9 @@ class Term:
         if not waiting and not self._suppressed:
             self._suppressed = True
             self.delivery.queue("SUPPRESS")
-        elif waiting and (self._suppressed or (more and since_s >= REVIVE_LEAST_S) or since_s >= self.settings.retry_s):
+        elif waiting and (
+            self._suppressed or since_s >= (REVIVE_LEAST_S if more else REVIVE_AGAIN * self.settings.retry_s)
+        ):
             self._suppressed, self._revived_s = False, now_s
             self.delivery.queue("REVIVE")
         elif waiting and more:

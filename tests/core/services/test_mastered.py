@@ -1,16 +1,21 @@
 """How the scheduler lives with its master and its own restarts: subscribing, acknowledging, adopting."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from fairlead_core.services import daemon
 from fairlead_core.services.adapters.store import Store
 from fairlead_daemon.errors import Unavailable
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
+from fairlead_discovery.registry import Registry
+from fairlead_discovery.snapshots import Snapshot, Trust
 from harness.services import APP, Services, deploy, ids
 from harness.stub_mesos import StubMesos
 from harness.waiting import eventually
@@ -156,6 +161,7 @@ async def test_a_launch_with_an_offer_that_is_gone_is_made_again(services: Servi
     real, mesos._open = mesos._open, type("Forgetful", (dict,), {"__contains__": lambda _s, _k: False})()
     await services.call("POST", "/v2/apps", {**APP, "backoffSeconds": 100})
     await mesos.called("ACCEPT")
+    real.clear()
     mesos._open = real
     app = await services.settled(2)
 
@@ -219,3 +225,48 @@ async def test_the_registry_goes_and_comes_back_while_instances_fail(
 
     await eventually("all is made good", good)
     assert 2 == mesos.most_alive
+
+
+async def test_a_registry_that_is_not_believed_changes_nothing(
+    mesos: StubMesos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Held: no launch, no kill, 503 for changes, and /ready says why; live again, all goes on."""
+    held, live = asyncio.Event(), asyncio.Event()
+    real = daemon.snapshots
+
+    async def doubtful(registry: Registry, *, keep: Path) -> AsyncIterator[Snapshot]:
+        async for snapshot in real(registry, keep=keep):
+            yield snapshot
+            if not live.is_set() and snapshot.trust is Trust.LIVE:
+                await held.wait()
+                yield replace(snapshot, trust=Trust.HELD, why="another cluster")
+                await live.wait()
+
+    monkeypatch.setattr(daemon, "snapshots", doubtful)
+    services = await Services(mesos, tmp_path).start()
+    app = await deploy(services)
+    held.set()
+
+    async def says_so() -> bool:
+        status, answer = await services.call("GET", "/ready")
+        return status == 503 and "another cluster" in answer["waits"]["registry"]
+
+    await eventually("it says so", says_so)
+    calls = len(mesos.of("ACCEPT"))
+    await mesos.update(min(ids(app)), "TASK_FAILED")
+    await asyncio.sleep(0.2)
+    status, answer = await services.call("PUT", "/v2/apps/shop/web", {"instances": 1})
+    assert (503, True) == (status, "not believed" in answer["message"])
+    assert (calls, []) == (len(mesos.of("ACCEPT")), mesos.of("KILL"))
+    live.set()
+    registry = await open_registry(services.settings.registry)
+    await registry.commit([])
+    await registry.close()
+
+    async def goes_on() -> bool:
+        return (await services.call("PUT", "/v2/apps/other", {**APP, "id": "/other"}))[0] in {200, 201}
+
+    await eventually("changes are taken again", goes_on)
+    await services.settled(2)
+    await services.stop()
+    await services.session.close()
