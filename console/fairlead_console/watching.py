@@ -100,13 +100,8 @@ def _lines(app_id: str) -> Callable[[State, str], None]:
 def _bar(app_id: str) -> Iterator[Callable[[State, str], None]]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  # ditto
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn(app_id),
-        BarColumn(30),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-    )
+    told = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), TextColumn(app_id), BarColumn(20), TimeElapsedColumn(), told)
     with Progress(*columns, transient=True) as progress:
         bar = progress.add_task("", total=None)
 

@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 
 from fairlead_console.decisions.ports import Need
+from fairlead_console.decisions.wanted import Place, plan
 from fairlead_console.up import children, record
 from fairlead_console.up.lock import Lock
 from fairlead_console.up.preflight import absolute, check_ports, check_reachable
+from fairlead_console.up.run import prepare
+from fairlead_console.up.settings import UpSettings
 from fairlead_daemon.errors import BadSettings, Conflict
 from fairlead_daemon.processes import Identity, alive, identify
+from fairlead_daemon.settings import convert
 from harness.waiting import wait_until
 
 SLEEPER = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.{}); print('up', flush=True); time.sleep(60)"
@@ -296,3 +300,15 @@ def test_a_second_up_is_refused_before_it_touches_anything(short_dir: Path):
     assert 1 == done.returncode
     assert f"another `fairlead up` (pid {os.getpid()}) runs" in done.stderr
     wait_until("nothing was started", lambda: not record.running(short_dir / "d"), within_s=1)
+
+
+@pytest.mark.parametrize(("token", "there"), [("on", True), ("off", False)])
+def test_the_token_is_made_before_any_daemon_could_make_its_own(short_dir: Path, token: str, there: bool):
+    """Readable by its owner alone; the addresses beside it by everyone."""
+    settings = convert(UpSettings, {"token": token}, where="up")
+    prepare(settings, plan(settings, Place(data_dir=short_dir, hostname="box", root=False, haproxy=True)), short_dir)
+    file = short_dir / "token"
+
+    assert there == file.exists()
+    assert not there or 0o600 == file.stat().st_mode & 0o777
+    assert "http://127.0.0.1:8080" == json.loads((short_dir / "addresses.json").read_text())["services"]
