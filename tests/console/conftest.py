@@ -3,8 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from dnslib import RR, DNSRecord
 from dnslib.server import BaseResolver, DNSLogger, DNSServer
 
 from harness.ports import free_port
-
-Handler = Callable[[web.Request], Any]
 
 
 class Daemons:
@@ -124,11 +121,3 @@ def data_dir(tmp_path: Path, daemons: Daemons, names: str) -> Path:
     (tmp_path / "token").write_text("sesame\n")
     (tmp_path / "token").chmod(0o600)
     return tmp_path
-
-
-@contextmanager
-def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        for key, value in values.items():
-            patch.setenv(key, value)
-        yield

@@ -5,8 +5,6 @@ from typing import Any, Literal
 
 import msgspec
 
-AddressesT = Mapping[str, Any]
-
 
 class UpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of one machine. Every port has its key, so that several can run side by side."""
