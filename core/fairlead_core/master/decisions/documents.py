@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,17 +37,25 @@ class AgentDocument(records.Record, frozen=True, kw_only=True):
 
 
 def framework_document(framework: Framework) -> FrameworkDocument:
-    host, _, port = framework.address.rpartition(":")
+    host = framework.address.rpartition(":")[0]
     return FrameworkDocument(
         id=framework.id,
         name=framework.name,
         hostname=str(framework.info.get("hostname") or host),
         ip=host,
-        port=int(port) if port.isdigit() else 0,
+        port=_port_of(framework),
         active=framework.connected,
         info=framework.info,
         registered_s=framework.registered_wall_s,
     )
+
+
+def _port_of(framework: Framework) -> int:
+    """Of its web page: the stream it holds comes from a port of the moment. 0 when it names none."""
+    try:
+        return urlsplit(str(framework.info.get("webui_url") or "")).port or 0
+    except ValueError:
+        return 0
 
 
 def agent_document(agent: Agent) -> AgentDocument:
@@ -74,7 +83,7 @@ def take_framework(cluster: Cluster, document: FrameworkDocument, *, now: Moment
     framework = recovered(cluster, document.id, info, now)
     framework.name = document.name
     framework.registered_wall_s = document.registered_s
-    framework.address = f"{document.ip}:{document.port}" if document.ip else ""
+    framework.address = f"{document.ip}:0" if document.ip else ""
     cluster.frameworks[document.id] = framework
 
 
