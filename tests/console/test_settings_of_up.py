@@ -138,10 +138,16 @@ def test_a_data_directory_too_long_for_sockets_is_refused():
 
 def test_every_port_option_is_checked_before_the_start():
     """A busy one is then named by its option."""
-    needs = {need.option for need in plan(UpSettings(), PLACE).needs()}
+    secure = UpSettings(settings={"lb": {"certificate": "/etc/fairlead/site.pem"}})
+    needs = {need.option for need in plan(secure, PLACE).needs()}
     options = {name for name in UpSettings.__struct_fields__ if name.endswith("_port")} | {"dns_address"}
 
     assert options == needs
+
+
+def test_without_a_certificate_the_https_port_may_be_anyones():
+    """Nothing of ours would listen there."""
+    assert "lb_https_port" not in {need.option for need in plan(UpSettings(), PLACE).needs()}
 
 
 def test_daemons_accept_what_they_are_told():

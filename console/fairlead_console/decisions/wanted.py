@@ -178,6 +178,8 @@ def _name_servers(settings: UpSettings, place: Place) -> list[Wanted]:
 
 
 def _balancer(settings: UpSettings) -> Wanted:
+    """HTTPS is off, and its port anyone's, until there is a certificate."""
+    secure = bool(settings.settings.get("lb", {}).get("certificate"))
     return _with(
         _http(
             "lb",
@@ -188,7 +190,7 @@ def _balancer(settings: UpSettings) -> Wanted:
         ),
         _need("lb_admin_port", settings.lb_admin_port),
         _need("lb_http_port", settings.lb_http_port),
-        _need("lb_https_port", settings.lb_https_port),
+        *([_need("lb_https_port", settings.lb_https_port)] if secure else []),
     )
 
 

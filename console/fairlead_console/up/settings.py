@@ -36,7 +36,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lb_http_port: int = 9080
     """Where HAProxy takes HTTP for virtual hosts."""
     lb_https_port: int = 9443
-    """Where HAProxy takes HTTPS for virtual hosts."""
+    """Where HAProxy takes HTTPS for virtual hosts, once `[settings.lb]` has a `certificate`."""
     service_ports: str = "10100-10999"
     """Ports HAProxy holds for services; services without a port of their own get one from here."""
     ttl_s: int = 5
