@@ -204,6 +204,10 @@ class House:
             out[key] = out.get(key, 0) + 1
         return out
 
+    def servers(self, app_id: str) -> set[str]:
+        """Task ids that served a numbered request."""
+        return {line.split()[2] for line in self.count_file(app_id).read_text().splitlines()}
+
     def doubled(self, app_id: str, method: str | None = None) -> list[tuple[str, int]]:
         return [k for k, n in self.served(app_id).items() if n > 1 and method in {None, k[0]}]
 
