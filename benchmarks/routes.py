@@ -122,12 +122,10 @@ async def publish(url: str, folder: Path, rounds: int) -> Sequence[float]:
     old = await Task("old").start()
     registry = await open_registry(url)
     place.lb.start()
-    took: list[float] = []
     try:
         await place.fill(registry, old.port)
         await place.ready(await registry.commit([]))
-        for number in range(rounds):
-            took.append(await one(place, registry, number))
+        took = [await one(place, registry, number) for number in range(rounds)]
     finally:
         await registry.close()
         end(place, folder)

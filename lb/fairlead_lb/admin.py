@@ -9,10 +9,11 @@ from aiohttp import web
 from fairlead_daemon.errors import Unavailable
 from fairlead_daemon.web import json_response
 from fairlead_lb.adapters.store import Store
-from fairlead_lb.controller import Controller, State
+from fairlead_lb.controller import Controller
 from fairlead_lb.decisions import render
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.values import Admin, Slot, Slots
+from fairlead_lb.state import State
 
 
 def add_pages(app: web.Application, controller: Controller, store: Store, stop: Callable[[], None]) -> None:

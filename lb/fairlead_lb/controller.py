@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import msgspec
 
@@ -21,7 +21,8 @@ from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Servi
 from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, SetAddress
 from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.progress import Session, progress
-from fairlead_lb.decisions.values import Admin, Key, Picture, Shape, Slot, Slots, Structure
+from fairlead_lb.decisions.values import Admin, Picture, Slot, Slots, Structure
+from fairlead_lb.state import State, Times
 from fairlead_lb.supervisor import Supervisor, free_for_hosts
 
 log = Log("lb")
@@ -32,38 +33,6 @@ OLD_WORKERS_S = 1.0
 RETRY_S = 0.2
 REFUSED_RELOAD_S = 5.0
 UNKNOWN_GENERATION = 50_000  # far from that of a HAProxy whose picture was lost: their sockets must differ
-
-
-@dataclass(slots=True)
-class Times:
-    """Monotonic seconds; 0 is long ago."""
-
-    arrived: float = 0.0
-    reload_not_before: float = 0.0
-    saved: float = 0.0
-    audited: float = 0.0
-    drains_looked: float = 0.0
-    drains_since: float = 0.0
-    old_looked: float = 0.0
-
-
-@dataclass(slots=True)
-class State:
-    """What pages and the reporter read; only the controller writes it."""
-
-    snapshot: Snapshot | None = None
-    snapshot_at: float = 0.0
-    frozen: str = ""
-    """Why HAProxy is left as it is, "" when it is not."""
-    wanted: routes.Wanted = field(default_factory=routes.Wanted)
-    serving: Serving | None = None
-    progress: Progress | None = None
-    reloads: int = 0
-    last_error: str = ""
-    taken: Mapping[int, str] = field(default_factory=dict)
-    pending: tuple[str, ...] = ()
-    """Why a reload is due."""
-    refused_shapes: dict[tuple[Key, Shape], str] = field(default_factory=dict)
 
 
 class Controller:
@@ -276,6 +245,7 @@ class Controller:
             metrics.REPAIRS.inc(changed + (now.maps != before.maps))
             log.warning("haproxy was changed by someone else", backends=changed, maps=now.maps != before.maps)
         metrics.HAPROXY.read(await self.supervisor.show_stat(now.structure))
+        self._store.trim_log()
 
     async def _look_at_old_workers(self) -> None:
         now = time.monotonic()

@@ -1,5 +1,8 @@
 """The settings of `fairlead lb`."""
 
+import grp
+import os
+import pwd
 import re
 import socket
 from pathlib import Path
@@ -30,6 +33,8 @@ class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_field
     """Ports for services, held from the start: a new service needs no new bind. A file descriptor a port. Empty: none."""
     haproxy: str = "haproxy"
     """HAProxy 2.6 or later: a path, or a name found on PATH and in /usr/sbin."""
+    user: str = "auto"
+    """Whom HAProxy's workers become when started by root. `auto`: `haproxy` of Debian's package, else `nobody`."""
     max_connections: int = 4096
     """Connections HAProxy serves at once; lowered to what the limit of open files allows."""
     keepalive_s: float = 30.0
@@ -51,6 +56,7 @@ def frame(settings: LbSettings) -> Frame:
     for key, port in (("http_port", settings.http_port), ("https_port", settings.https_port)):
         if not (key == "https_port" and port == 0) and not 0 < port < 65_536:
             raise BadSettings(f"{key}: {port}: not a port")
+    account = worker_account(settings.user, root=os.geteuid() == 0)
     return Frame(
         folder=str(folder),
         sockets=str(socket_folder(folder)),
@@ -60,7 +66,22 @@ def frame(settings: LbSettings) -> Frame:
         certificate=str(Path(settings.certificate).absolute()) if settings.certificate else "",
         max_connections=settings.max_connections,
         keepalive_s=settings.keepalive_s,
+        user=account[0],
+        group=account[1],
     )
+
+
+def worker_account(user: str, *, root: bool) -> tuple[str, str]:
+    """User and group of HAProxy's workers, ("", "") when we may not change them. Raises BadSettings."""
+    if not root:
+        return "", ""
+    for name in ("haproxy", "nobody") if user == "auto" else (user,):
+        try:
+            entry = pwd.getpwnam(name)
+            return name, grp.getgrgid(entry.pw_gid).gr_name
+        except KeyError:
+            continue
+    raise BadSettings(f"user: there is no account {user}")
 
 
 def lb_folder(settings: DaemonSettings) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -152,6 +153,16 @@ async def test_haproxys_killed_worker_is_replaced_at_once(place: Balancer, lb_to
 
 async def answers(place: Balancer) -> bool:
     return (await place.ask(HOST))[0] == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_workers_of_a_root_haproxy_are_not_root(place: Balancer):
+    """Also after a reload."""
+    await served(place, "one")
+    _, worker = await pids(place)
+    uid = int((Path(f"/proc/{worker}/status").read_text().partition("Uid:")[2]).split()[0])
+
+    assert uid in {pwd.getpwnam(name).pw_uid for name in ("haproxy", "nobody")}
 
 
 async def test_haproxys_killed_master_leaves_no_second_one(place: Balancer):

@@ -3,6 +3,7 @@
 haproxy.cfg · candidate.cfg · maps/*.map · picture.json · journal · process.json · haproxy.log · run/ (sockets, 0700)
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from fairlead_daemon.processes import Identity
 from fairlead_lb.decisions import render
 from fairlead_lb.decisions.commands import SetAddress
 from fairlead_lb.decisions.values import Maps, Picture
+
+LOG_LIMIT_BYTES = 10 * 1024 * 1024
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +106,11 @@ class Store:
 
     def forget_running(self) -> None:
         self._process.unlink(missing_ok=True)
+
+    def trim_log(self) -> None:
+        """HAProxy appends for as long as it lives; beyond the limit its log begins anew."""
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
+            os.truncate(self.log, 0)
 
     def sweep_sockets(self, keep: Iterable[str]) -> None:
         kept = {*keep, str(self.master_socket)}

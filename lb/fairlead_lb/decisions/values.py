@@ -117,6 +117,9 @@ class Frame(Value, frozen=True):
     certificate: str = ""
     max_connections: int = 4096
     keepalive_s: float = 30.0
+    user: str = ""
+    """Whom a worker becomes when its master is root; "": it stays who it is."""
+    group: str = ""
 
 
 class Structure(Value, frozen=True):

@@ -1,0 +1,42 @@
+"""What the controller knows at this moment; pages and the reporter read it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fairlead_discovery.records import Progress
+from fairlead_discovery.snapshots import Snapshot
+from fairlead_lb.decisions import routes
+from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.values import Key, Shape
+
+
+@dataclass(slots=True)
+class Times:
+    """Monotonic seconds; 0 is long ago."""
+
+    arrived: float = 0.0
+    reload_not_before: float = 0.0
+    saved: float = 0.0
+    audited: float = 0.0
+    drains_looked: float = 0.0
+    drains_since: float = 0.0
+    old_looked: float = 0.0
+
+
+@dataclass(slots=True)
+class State:
+    """What pages and the reporter read; only the controller writes it."""
+
+    snapshot: Snapshot | None = None
+    snapshot_at: float = 0.0
+    frozen: str = ""
+    """Why HAProxy is left as it is, "" when it is not."""
+    wanted: routes.Wanted = field(default_factory=routes.Wanted)
+    serving: Serving | None = None
+    progress: Progress | None = None
+    reloads: int = 0
+    last_error: str = ""
+    taken: Mapping[int, str] = field(default_factory=dict)
+    pending: tuple[str, ...] = ()
+    """Why a reload is due."""
+    refused_shapes: dict[tuple[Key, Shape], str] = field(default_factory=dict)
