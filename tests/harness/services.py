@@ -43,6 +43,7 @@ class Services:
                 "master": mesos.address,
                 "retry_s": 0.2,
                 "kill_retry_s": 0.3,
+                "settle_s": 0.05,
                 "service_ports": "10100-10109",
                 **settings,
             },

@@ -27,7 +27,7 @@ from fairlead_core.services.decisions.instances import (
     updated,
 )
 from fairlead_core.services.decisions.matching import Launch, Need, Refusal
-from fairlead_core.services.decisions.reconciling import Plan, Seen, Wanted, reconcile
+from fairlead_core.services.decisions.reconciling import Plan, Seen, Wanted, number, reconcile
 
 EXPUNGED_KEPT = 100
 NOT_ITS_FAULT = frozenset({"REASON_INVALID_OFFERS", "REASON_RECONCILIATION"})
@@ -132,15 +132,15 @@ class Fleet:
         if state is None:
             return ""
         if not deployment.changes[app_id].target:
-            return f"{len(state.alive())} instances to leave" if state.alive() else ""
+            return f"{number(len(state.alive()))} to leave" if state.alive() else ""
         if state.app is None:
             return ""
         return state.holds if state.holds and state.plan.launch else state.plan.waits_for
 
     # --- events
 
-    def subscribed(self) -> None:
-        """Nothing is confirmed any more, and inverse offers will be made again."""
+    def unconfirm(self) -> None:
+        """The master's word is to be had anew for every instance."""
         for state in self.apps.values():
             state.confirmed.clear()
 

@@ -31,6 +31,8 @@ class ServicesSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown
     """How often a kill is repeated until the task has ended; leaving before dying may take 30 s."""
     reconcile_s: float = 600.0
     """How often the master is asked for the state of all tasks. Marathon's 10 min."""
+    settle_s: float = 1.0
+    """How long after each subscribing nothing is ended yet: task states and inverse offers come first."""
     launch_timeout_s: float = 300.0
     """How long a launch may go without a word before it is given up and made again. Marathon's 5 min."""
     versions_kept: int = 50

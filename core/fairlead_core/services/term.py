@@ -40,8 +40,6 @@ TICK_S = 0.5
 REVIVE_LEAST_S = 0.2
 REVIVE_AGAIN = 6
 """Times `retry_s`: declined offers come back by themselves after that; this is for a REVIVE that was lost."""
-ADOPT_S = 1.0
-"""How long a new term waits for the master's word before it launches for an app without a record."""
 ASK_BACKOFF = Backoff(first_s=1.0, most_s=30.0)
 
 
@@ -71,6 +69,7 @@ class Term:
         self._ask_at_s = 0.0
         self._implicit_at_s = 0.0
         self._subscribed_s = 0.0
+        self._settled = False
         self._wake_decide.set()
 
     async def run(self) -> None:
@@ -138,11 +137,12 @@ class Term:
             await self.store.save_framework(subscription.framework_id, self.settings.framework)
             self.framework_id = subscription.framework_id
         self.delivery.subscription = subscription
-        self.fleet.subscribed()
+        self.fleet.unconfirm()
         self._suppressed, self._revived_s = False, time.monotonic()
         self._ask_attempt, self._ask_at_s = 0, 0.0
         self._implicit_at_s = 0.0
-        self._subscribed_s = time.time()
+        self._killed_s.clear()  # kills that were on their way when the stream ended are asked for again
+        self._subscribed_s, self._settled = time.time(), False
         metrics.subscribed.set(1)
         self._ask()
         self.mark(*self.fleet.apps)
@@ -158,6 +158,7 @@ class Term:
 
     def on_disconnected(self) -> None:
         self.delivery.subscription = None
+        self.fleet.unconfirm()  # nothing is ended on what was true before
         metrics.subscribed.set(0)
 
     def on_event(self, event: Mapping[str, Any]) -> None:
@@ -281,7 +282,7 @@ class Term:
             return
         settled = state.plan.settled
         plan = self.fleet.decide(app_id, now_s=time.time())
-        for kill in plan.kills:
+        for kill in plan.kills if self._settled else ():
             self.kill(kill.id, kill.reason)
         if plan.settled != settled:
             self.mark(*(s.id for s in self.fleet.apps.values() if s.app is not None and app_id in s.app.dependencies))
@@ -391,9 +392,9 @@ class Term:
             self._give_up_launches(now_s)
             self._kill_again()
             self._ask()
-            self._trust_silence(now_s)
+            self._settle(now_s)
             self._count()
-            until_s = min(TICK_S, max(0.01, self.fleet.wake_s(now_s=now_s) - now_s))
+            until_s = min(TICK_S if self._settled else TICK_S / 5, max(0.01, self.fleet.wake_s(now_s=now_s) - now_s))
             await asyncio.sleep(until_s)
 
     def _give_up_launches(self, now_s: float) -> None:
@@ -436,13 +437,14 @@ class Term:
         self._ask_at_s = now_s + ASK_BACKOFF.delay_s(self._ask_attempt, chance=random.random())  # noqa: S311  # jitter
         self._ask_attempt += 1
 
-    def _trust_silence(self, now_s: float) -> None:
-        """What the master has not told of by now, it does not know."""
-        if self.delivery.subscription is not None and now_s - self._subscribed_s >= ADOPT_S:
-            for state in self.fleet.apps.values():
-                if state.unrecorded:
-                    state.unrecorded = False
-                    self.mark(state.id)
+    def _settle(self, now_s: float) -> None:
+        """What the master has not told by now it does not know: what runs already, and which machines are drained."""
+        if self._settled or self.delivery.subscription is None or now_s - self._subscribed_s < self.settings.settle_s:
+            return
+        self._settled = True
+        for state in self.fleet.apps.values():
+            state.unrecorded = False
+            self.mark(state.id)
 
     def _count(self) -> None:
         counts: dict[str, int] = {}

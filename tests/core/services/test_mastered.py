@@ -95,6 +95,24 @@ async def test_a_lost_master_is_looked_for_and_found_again(services: Services, m
     assert 2 == mesos.most_alive
 
 
+async def test_a_change_made_while_the_master_is_away_is_done_when_it_is_back(services: Services, mesos: StubMesos):
+    """At once, not at the next repetition of a kill that was lost; and nothing is ended before the master's word."""
+    await deploy(services)
+    mesos.refuse_with = 503
+    mesos.disconnect()
+
+    async def away() -> bool:
+        return (await services.call("GET", "/ready"))[0] == 503
+
+    await eventually("it is away", away)
+    status, _ = await services.call("PUT", "/v2/apps/shop/web", {"instances": 1})
+    await asyncio.sleep(0.1)
+    assert (200, []) == (status, mesos.of("KILL"))
+    mesos.refuse_with = 0
+    await services.settled(1)
+    assert 1 == len(mesos.of("KILL"))
+
+
 async def test_a_failed_master_that_forgot_the_framework_makes_us_register_anew(services: Services, mesos: StubMesos):
     """To "Framework has been removed" the answer is a new id; the app's tasks are launched anew."""
     await deploy(services)

@@ -157,9 +157,7 @@ def test_the_reason_of_a_kill_says_why():
 
 def test_what_it_waits_for_is_told():
     """In the order in which a person would ask."""
-    assert "1 of 1 instances to be launched" == reconcile(Wanted(instances=1), []).waits_for
-    assert (
-        "1 of 1 instances to be running and healthy" == reconcile(Wanted(instances=1), up("a", ready=False)).waits_for
-    )
-    assert "1 instances to leave" == reconcile(Wanted(instances=0), up("a", going=True)).waits_for
+    assert "1 of 1 instance to be launched" == reconcile(Wanted(instances=1), []).waits_for
+    assert "1 of 1 instance to be running and healthy" == reconcile(Wanted(instances=1), up("a", ready=False)).waits_for
+    assert "1 instance to leave" == reconcile(Wanted(instances=0), up("a", going=True)).waits_for
     assert "" == reconcile(Wanted(instances=1), up("a")).waits_for

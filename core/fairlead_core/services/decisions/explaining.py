@@ -8,6 +8,7 @@ from typing import Any
 from fairlead_core.services.decisions.app import App
 from fairlead_core.services.decisions.matching import Reason, Refusal, available
 from fairlead_core.services.decisions.offers import Offer, port_count
+from fairlead_core.services.decisions.reconciling import number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ def funnel(refusals: Iterable[Refusal]) -> list[tuple[Reason, int]]:
 def _sentences(facts: Facts) -> Iterator[str]:
     yield from facts.troubles
     if facts.launch and facts.holds:
-        yield f"{facts.launch} instances wait for {facts.holds}"
+        yield f"{number(facts.launch)} to be launched, held by {facts.holds}"
     elif facts.launch:
         yield from _placing(facts)
     elif facts.waits_for:
@@ -81,14 +82,14 @@ def _sentences(facts: Facts) -> Iterator[str]:
         message = facts.failure["message"] or facts.failure["state"]
         yield f"the last instance to fail ended at {facts.failure['timestamp']}: {message}{place}"
     if not facts.launch and not facts.waits_for and not facts.troubles:
-        yield f"{facts.counts['tasksRunning']} of {facts.app.instances} instances run as asked"
+        yield f"{facts.counts['tasksRunning']} of {number(facts.app.instances)} running, as asked"
 
 
 def _placing(facts: Facts) -> Iterator[str]:
     if not facts.refusals:
-        yield f"{facts.launch} instances wait for an offer; none has come for {facts.waiting_s:.0f} s"
+        yield f"{number(facts.launch)} to be launched, but no offer has come for {facts.waiting_s:.0f} s"
         return
-    yield f"{facts.launch} instances find no place on {len(facts.refusals)} agents"
+    yield f"{number(facts.launch)} to be launched, but no place on {number(len(facts.refusals), 'agent')}"
     for reason, count in funnel(facts.refusals):
         example = next(r for r in facts.refusals if r.reason is reason)
         yield f"{reason.value} on {count}: {example.detail} ({example.offer.place.hostname})"

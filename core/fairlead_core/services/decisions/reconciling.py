@@ -113,15 +113,18 @@ def _waits_for(wanted: Wanted, seen: Sequence[Seen], staying: Sequence[Seen], ou
     unconfirmed = sum(not one.confirmed for one in seen)
     ready = sum(one.ready and one.confirmed for one in staying)
     going = sum(one.going for one in seen)
+    missing, surplus = wanted.instances - len(staying), len(staying) - wanted.instances
     reasons = (
-        (unconfirmed, f"the master's word on {unconfirmed} instances"),
-        (
-            wanted.instances - len(staying),
-            f"{wanted.instances - len(staying)} of {wanted.instances} instances to be launched",
-        ),
-        (len(staying) - ready, f"{len(staying) - ready} of {len(staying)} instances to be running and healthy"),
-        (len(outgoing), f"{len(outgoing)} old instances to be replaced"),
-        (len(staying) - wanted.instances, f"{len(staying) - wanted.instances} instances too many to be ended"),
-        (going, f"{going} instances to leave"),
+        (unconfirmed, f"the master's word on {number(unconfirmed)}"),
+        (missing, f"{missing} of {number(wanted.instances)} to be launched"),
+        (len(staying) - ready, f"{len(staying) - ready} of {number(len(staying))} to be running and healthy"),
+        (len(outgoing), f"{number(len(outgoing), 'old instance')} to be replaced"),
+        (surplus, f"{number(surplus)} too many to be ended"),
+        (going, f"{number(going)} to leave"),
     )
     return next((text for count, text in reasons if count > 0), "")
+
+
+def number(count: int, what: str = "instance") -> str:
+    """`1 instance`, `2 instances`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
