@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import struct
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -9,7 +10,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from kazoo.client import KazooClient
 
 from fairlead_discovery import messages
 from fairlead_discovery.adapters.local import ClientEnd
@@ -130,12 +130,19 @@ class OnZooKeeper(Backend):
         await asyncio.to_thread(self.server.start)
 
     async def expire(self, registry: ComposedRegistry) -> None:
-        """A second client with the same session closes it: what ZooKeeper's own tests do."""
+        """A second connection resumes the session and closes it in one breath; the owner may snatch it back: again."""
         assert isinstance(registry.store, ZooKeeperStore)
-        identity = registry.store.client._kazoo.client_id
-        twin = KazooClient(hosts=self.server.hosts, client_id=identity)
-        await asyncio.to_thread(twin.start)
-        await asyncio.to_thread(twin.stop)
+        session, password = registry.store.client._kazoo.client_id
+        connect = struct.pack(">iqiqi", 0, 0, 10_000, session, len(password)) + password + b"\0"
+        close = struct.pack(">ii", 1, -11)
+        host, port = self.server.hosts.split(":")
+        async with asyncio.timeout(10):
+            while f"{session:#x}" in self.server.command("dump"):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(struct.pack(">i", len(connect)) + connect + struct.pack(">i", len(close)) + close)
+                await reader.read()
+                writer.close()
+                await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         if not self.server.server.running():

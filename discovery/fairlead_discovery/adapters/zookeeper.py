@@ -22,6 +22,7 @@ from fairlead_discovery.decisions.ops import Check, Drop, Make
 from fairlead_discovery.registry import ANY, SESSION_S
 
 ASK_S = 6.0
+PATIENCE = 4
 Watch = Callable[[], None]
 """Called on the event loop, once, after the next change (or when the connection is lost: then all are dropped)."""
 _UNKNOWN = (
@@ -100,7 +101,9 @@ class Client:
         self._on_link = on_link
         retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_jitter=0.3, max_delay=1.0)
         try:
-            self._kazoo = KazooClient(hosts=hosts, timeout=SESSION_S, handler=self._handler, connection_retry=retry)
+            self._kazoo = KazooClient(
+                hosts=_repeated(hosts), timeout=SESSION_S, handler=self._handler, connection_retry=retry
+            )
         except ValueError as error:
             raise BadSettings(f"registry: zk://{hosts}: {error}") from error
         self._kazoo.add_listener(self._listen)
@@ -195,6 +198,16 @@ class Client:
         identity = self._kazoo.client_id if state == KazooState.CONNECTED else None
         link = Link(up=identity is not None, session=_session(identity[0]) if identity is not None else "")
         self._handler.completion_queue.put(lambda: self._cross(self._on_link, link))
+
+
+def _repeated(hosts: str) -> str:
+    """Each host so often that there are PATIENCE at least.
+
+    kazoo waits the session's time divided by the number of hosts for the answer to a connect. A server that is just
+    starting may take a connection and never answer it: with one host that cost the whole 10 s, and the session.
+    """
+    names = hosts.split(",")
+    return ",".join(names * -(-PATIENCE // len(names)))
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
