@@ -12,6 +12,7 @@ import pytest
 from harness.ports import free_port
 from harness.servers import Server, missing
 from harness.waiting import wait_until
+from harness.zookeeper import ZooKeeper
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("pymesos_program.py")
@@ -36,7 +37,7 @@ def daemon(folder: Path, name: str, **settings: object) -> Server:
         f"import sys; from {DAEMONS[name]} import DAEMON; from fairlead_daemon.main import main; "
         "sys.exit(main(DAEMON, sys.argv[1:]))"
     )
-    given = {"registry": f"local:{folder}/r.sock", "data_dir": str(folder / name), "token": "off", **settings}
+    given = {"data_dir": str(folder / name), "token": "off", **settings}
     arguments = [f"--set={key}={value}" for key, value in given.items()]
     return Server([sys.executable, "-c", code, *arguments], log=folder / f"{name}.log")
 
@@ -47,19 +48,20 @@ def ready(port: int) -> bool:
 
 
 class House:
-    """Registry, master and one agent. The master can be killed and started again."""
+    """Registry (unless it is a ZooKeeper), master and one agent. The master can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, registry: str = "") -> None:
         self.folder = folder
         self.port = free_port()
-        self.registry = daemon(folder, "registry")
-        self.master = daemon(folder, "master", port=self.port)
-        self.agent = daemon(
-            folder, "agent", port=free_port(), resources="cpus:4;mem:1024;disk:1000;ports:[31000-31100]"
-        )
+        url = registry or f"local:{folder}/r.sock"
+        resources = "cpus:4;mem:1024;disk:1000;ports:[31000-31100]"
+        self.registry = None if registry else daemon(folder, "registry", registry=url)
+        self.master = daemon(folder, "master", registry=url, port=self.port)
+        self.agent = daemon(folder, "agent", registry=url, port=free_port(), resources=resources)
 
     def start(self) -> "House":
-        self.registry.start()
+        if self.registry is not None:
+            self.registry.start()
         self.master.start().wait_ready("master", lambda: ready(self.port))
         self.agent.start()
         wait_until("an agent is registered", lambda: self.state()["slaves"], within_s=20)
@@ -77,10 +79,11 @@ class House:
             if entry.name.isdigit() and str(self.folder).encode() in _words(entry)
         ]
         for pid in keeper_pids:
-            if pid not in {self.master.pid, self.registry.pid}:
+            if pid not in {self.master.pid, self.registry.pid if self.registry else 0}:
                 subprocess.run(["kill", "-9", str(pid)], check=False, capture_output=True)
         self.master.stop()
-        self.registry.stop()
+        if self.registry is not None:
+            self.registry.stop()
 
 
 def _words(entry: Path) -> bytes:
@@ -150,3 +153,19 @@ def test_pymesos_lives_through_a_killed_master(pymesos: Path, house: House, shor
 
 def _reconciled(client: Client) -> list[str]:
     return [e["state"] for e in client.events("update") if e["reason"] == "REASON_RECONCILIATION"]
+
+
+def test_pymesos_finds_the_master_in_zookeeper(pymesos: Path, zookeeper: ZooKeeper, short_dir: Path) -> None:
+    """`zk://…/mesos`, as with Mesos: the lowest candidate's MasterInfo leads it here, also after a kill -9."""
+    house = House(short_dir, registry=f"{zookeeper.url}/compat").start()
+    try:
+        client = Client(pymesos, short_dir, f"{zookeeper.url}/compat/mesos", "2", "sleep 5")
+        client.wait("two tasks run", lambda: client.states().count("TASK_RUNNING") >= 2)
+        house.master.kill()
+        house.master.start()
+        client.wait("the client ends", lambda: not client.server.running(), 60)
+    finally:
+        house.stop()
+
+    assert client.events("reregistered")
+    assert client.said()[-1] == {"event": "ended", "states": ["TASK_FINISHED"] * 2}

@@ -288,6 +288,31 @@ async def test_draining_outlives_the_master(make_master, session):
     assert page["slaves"][0]["drain_info"]["config"] == {"mark_gone": False}
 
 
+async def test_a_framework_that_comes_back_is_asked_again_to_leave_a_draining_agent(make_master, session):
+    """Its own restart, or the master's: the inverse offer is made anew."""
+    master = await make_master().start()
+    async with (
+        SimAgent(session, master.url) as agent,
+        SimFramework(session, master.url, failover_timeout=60.0) as framework,
+    ):
+        offer = await framework.an_offer()
+        await framework.accept(offer, command_task("t1", offer))
+        await framework.reaches("t1", "TASK_RUNNING")
+        await master.operate("DRAIN_AGENT", drain_agent={"agent_id": {"value": agent.agent_id}})
+        seen = []
+        for restart in (False, False, True):
+            framework.events.clear()
+            await framework.close()
+            if restart:
+                await master.crash()
+                await master.start()
+            await framework.subscribe()
+            await until(lambda: framework.of_type("INVERSE_OFFERS"), 8)
+            seen.append(len(framework.of_type("INVERSE_OFFERS")))
+
+    assert seen == [1, 1, 1]
+
+
 async def test_an_agent_marked_gone_never_comes_back(make_master, session):
     """Its tasks are GONE_BY_OPERATOR for those who understand it, and its id gets 410, under the next leader too."""
     master = await make_master().start()

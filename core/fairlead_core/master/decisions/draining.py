@@ -91,6 +91,8 @@ def watch_over(cluster: Cluster, *, now: Moment) -> None:
     for agent in list(cluster.agents.values()):
         if agent.drain is None or agent.gone or not agent.seen:
             continue
+        for framework_id in {t.framework_id for t in agent.tasks.values()}:
+            invite(cluster, cluster.frameworks[framework_id])  # tasks may have come with the agent, after a failover
         if not agent.tasks:
             _drained(cluster, agent, now=now)
         elif now.wall_s >= agent.drain.deadline_wall_s and not agent.unreachable:

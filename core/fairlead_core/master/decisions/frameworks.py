@@ -41,6 +41,7 @@ def subscribe(cluster: Cluster, call: Subscribe, stream_id: str, address: str, *
     describe(framework, call)
     framework.filters.clear()
     rescind(cluster, list(framework.offers.values()))
+    draining.withdraw_from(cluster, framework)
     cluster.unsaved_frameworks.add(framework_id)
     cluster.count("subscriptions")
     everything_dirty(cluster)

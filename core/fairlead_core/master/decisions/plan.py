@@ -19,6 +19,8 @@ from fairlead_discovery.registry import Change, Create, Delete, Put
 BATCH_CHANGES = 400
 BATCH_BYTES = 256 * 1024
 """One transaction stays below ZooKeeper's 1 MB."""
+UNCLAIMED_S = 3600.0
+"""How long what an absent agent stood for is kept: its member nodes, and the records of its leaving tasks."""
 
 
 @dataclass(slots=True)
@@ -120,12 +122,14 @@ def candidates(cluster: Cluster, service: str, now: Moment) -> Iterator[Candidat
             yield candidate
     for stored in (cluster.stored.get(service) or {}).values():
         agent = cluster.agents.get(stored.agent_id)
-        if agent is not None and _stands_for(cluster, agent, stored) and _live_task(cluster, stored) is None:
+        if agent is not None and _stands_for(cluster, agent, stored, now) and _live_task(cluster, stored) is None:
+            cluster.later.setdefault(service, cluster.started_s + UNCLAIMED_S)
             yield Candidate(name=stored.name, member=stored.member, suspect=agent.suspect or agent.unreachable)
 
 
-def _stands_for(cluster: Cluster, agent: Agent, stored: Stored) -> bool:
-    away = not agent.seen and not agent.gone
+def _stands_for(cluster: Cluster, agent: Agent, stored: Stored, now: Moment) -> bool:
+    """A node of an agent that may come back; in the end nobody claims it any more."""
+    away = not agent.seen and not agent.gone and now.s < cluster.started_s + UNCLAIMED_S
     return away and stored.framework_id not in cluster.torn_down and stored.task_id not in cluster.leaves
 
 
@@ -219,9 +223,6 @@ def _bind(cluster: Cluster, record: Leaving, leave: Leave | None) -> None:
     for task in (cluster.services.get(record.service) or {}).values():
         if task.id == record.task and task.leave is None:
             killing.bind(cluster, task)
-
-
-UNCLAIMED_S = 3600.0
 
 
 def drop_unclaimed(cluster: Cluster, *, now: Moment) -> None:
