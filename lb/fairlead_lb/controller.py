@@ -245,6 +245,7 @@ class Controller:
             metrics.REPAIRS.inc(changed + (now.maps != before.maps))
             log.warning("haproxy was changed by someone else", backends=changed, maps=now.maps != before.maps)
         metrics.HAPROXY.read(await self.supervisor.show_stat(now.structure))
+        metrics.count_slots(slot for slots in now.slots.values() for slot in slots.values())
         self._store.trim_log()
 
     async def _look_at_old_workers(self) -> None:

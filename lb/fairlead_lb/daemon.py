@@ -33,6 +33,7 @@ async def run(settings: LbSettings, context: Context) -> None:
         stopping.set()
         context.stop.set()
 
+    metrics.SNAPSHOT_AGE.set_function(lambda: admin.age_s(controller.state))
     app = make_app(settings, context.health)
     admin.add_pages(app, controller, store, stop_all)
     context.health.wait("snapshot", "nothing read from the registry yet")
@@ -76,7 +77,6 @@ async def _follow(registry: Registry, keep: Path, controller: Controller, contex
 
     async for snapshot in snapshots(registry, keep=keep):
         controller.offer(snapshot)
-        metrics.SNAPSHOT_AGE.set(snapshot.age_s)
         context.health.ready("snapshot")
 
 

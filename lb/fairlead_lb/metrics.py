@@ -1,10 +1,13 @@
 """Every metric of the balancer: `fairlead_lb_…`."""
 
+from collections import Counter as Counted
 from collections.abc import Iterable
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from fairlead_lb.decisions.values import Admin, Slot
 
 APPLIED = Gauge("fairlead_lb_applied_revision", "Registry revision that HAProxy serves, read back from it")
 SNAPSHOT_AGE = Gauge("fairlead_lb_snapshot_age_seconds", "How long ago what is served was last known to be true")
@@ -26,6 +29,12 @@ BUSY = Gauge("fairlead_lb_busy_tasks", "Leaving tasks that still have sessions")
 
 COUNTED = {"stot": "sessions", "req_tot": "requests", "hrsp_5xx": "responses_5xx", "eresp": "response_errors"}
 GAUGED = {"scur": "sessions_current", "act": "servers_active"}
+
+
+def count_slots(slots: Iterable[Slot]) -> None:
+    counts = Counted("empty" if slot.empty else str(slot.admin) for slot in slots)
+    for state in ("empty", *Admin):
+        SLOTS.labels(str(state)).set(counts[str(state)])
 
 
 class Haproxy(Collector):
