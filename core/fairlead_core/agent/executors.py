@@ -218,7 +218,11 @@ class ExecutorRun:
         """Events for the stream that begins; an earlier one of the same executor gets no more."""
         self._stream = asyncio.Queue()
         self._subscribed.set()
-        agent = {"id": {"value": self._world.meta.agent_id}, "hostname": our_hostname(self._world.settings), "port": self._world.port}
+        agent = {
+            "id": {"value": self._world.meta.agent_id},
+            "hostname": our_hostname(self._world.settings),
+            "port": self._world.port,
+        }
         self.send(executor_api.subscribed(self.record.executor, self.record.framework, agent, self.key))
         for status in executor_api.pending_statuses(call):
             self.updated(status)
