@@ -130,24 +130,31 @@ class OnZooKeeper(Backend):
         await asyncio.to_thread(self.server.start)
 
     async def expire(self, registry: ComposedRegistry) -> None:
-        """A second connection resumes the session and closes it in one breath; the owner may snatch it back: again."""
+        """A second connection resumes the session and closes it; meanwhile the owner cannot connect and snatch it back."""
         assert isinstance(registry.store, ZooKeeperStore)
         session, password = registry.store.client._kazoo.client_id
         connect = struct.pack(">iqiqi", 0, 0, 10_000, session, len(password)) + password + b"\0"
         close = struct.pack(">ii", 1, -11)
-        host, port = self.server.hosts.split(":")
-        async with asyncio.timeout(10):
-            while f"{session:#x}" in self.server.command("dump"):
-                reader, writer = await asyncio.open_connection(host, int(port))
-                writer.write(struct.pack(">i", len(connect)) + connect + struct.pack(">i", len(close)) + close)
+        handler = registry.store.client._handler
+        handler.create_connection = _refuse
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+            writer.write(struct.pack(">i", len(connect)) + connect + struct.pack(">i", len(close)) + close)
+            async with asyncio.timeout(10):
                 await reader.read()
-                writer.close()
-                await asyncio.sleep(0.05)
+            writer.close()
+        finally:
+            del handler.create_connection
+        assert f"{session:#x}" not in self.server.command("dump")
 
     async def close(self) -> None:
         if not self.server.server.running():
             await self.start()
         await super().close()
+
+
+def _refuse(*_arguments: object, **_options: object) -> None:
+    raise ConnectionRefusedError
 
 
 @pytest.fixture(scope="session")
