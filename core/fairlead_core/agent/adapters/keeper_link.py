@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -31,8 +31,9 @@ from fairlead_core.agent.keeper.records import Folder
 from fairlead_core.agent.keeper.remains import end_remains
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_daemon.processes import Identity, alive, send_signal
+from fairlead_daemon.processes import Identity, alive, identify, send_signal
 
+KEEPER_MODULE = "fairlead_core.agent.keeper"
 START_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 15.0  # a start may take the keeper 10 s (its START_LIMIT_S)
 STOP_LIMIT_S = 10.0
@@ -161,7 +162,7 @@ async def _start(folder: Folder, instance: str) -> None:
                 sys.executable,
                 "-P",
                 "-m",
-                "fairlead_core.agent.keeper",
+                KEEPER_MODULE,
                 str(folder.path),
                 instance,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -191,15 +192,32 @@ async def end_what_is_left(folder: Folder, instance: str) -> bool:
 def stop_keeper(folder: Path, *, limit_s: float = STOP_LIMIT_S) -> bool:
     """Ends the keeper in `folder` with all its tasks (TERM, KILL after 3 s); True when it is gone. Blocks.
 
-    For `fairlead up` and tests: end the agent first, or it starts another.
+    For `fairlead up` and tests: end the agent first, or it starts another. Found by its command line, as one that is
+    just starting has written nothing down yet.
     """
-    identity = Folder(folder).identity()
-    if identity is None:
-        return True
-    send_signal(identity, signal.SIGTERM)
     end = time.monotonic() + limit_s
-    while alive(identity):
+    asked: set[Identity] = set()
+    while found := set(_keepers_of(folder)):
         if time.monotonic() > end:
             return False
+        for identity in found - asked:
+            send_signal(identity, signal.SIGTERM)
+        asked |= found
         time.sleep(0.02)
     return True
+
+
+def _keepers_of(folder: Path) -> Iterator[Identity]:
+    wanted = b"\0".join((KEEPER_MODULE.encode(), os.fsencode(folder.absolute()), b""))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and wanted in _command_line(entry):
+            identity = identify(int(entry.name))
+            if identity is not None:
+                yield identity
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
