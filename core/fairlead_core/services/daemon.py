@@ -148,6 +148,7 @@ class Scheduler:
                 await self._serve_term(guard)
             except* Conflict as group:
                 log.warning("leadership lost", epoch=guard.epoch, why=_first(group))
+                self._context.health.wait("leader", "leadership was lost; standing for election")
                 over = True
             except* FairleadError as group:
                 if why != (why := _first(group)):
