@@ -125,7 +125,9 @@ async def publish(url: str, folder: Path, rounds: int) -> Sequence[float]:
     try:
         await place.fill(registry, old.port)
         await place.ready(await registry.commit([]))
+        before = place.status()["reloads"]
         took = [await one(place, registry, number) for number in range(rounds)]
+        print(f"reloads meanwhile: {int(str(place.status()['reloads'])) - int(str(before))}")
     finally:
         await registry.close()
         end(place, folder)
@@ -139,7 +141,7 @@ async def one(place: Place, registry: Registry, number: int) -> float:
     await asyncio.sleep(random.uniform(0.02, 0.06))  # no rhythm of ours meets one of theirs
     begin = time.perf_counter()
     commit = asyncio.create_task(registry.commit([change]))
-    await eventually("it is routed", lambda: answered(place.http, "probed.example"), within_s=30, every_s=0.001)
+    await eventually("it is routed", lambda: answered_or_failed(place.http, commit), within_s=30, every_s=0.001)
     took_ms = (time.perf_counter() - begin) * 1000
     await commit
     name = change.path.rpartition("/")[2]
@@ -178,6 +180,13 @@ async def restart(url: str, folder: Path, rounds: int) -> tuple[Sequence[float],
         end(place, folder)
         await task.stop()
     return alone, both
+
+
+async def answered_or_failed(port: int, commit: "asyncio.Task[int]") -> bool:
+    """Raises what the commit raised: what was never published is never routed."""
+    if commit.done():
+        commit.result()
+    return await answered(port, "probed.example")
 
 
 async def answered(port: int, host: str) -> bool:

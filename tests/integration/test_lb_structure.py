@@ -50,6 +50,25 @@ async def test_new_services_under_load_lose_and_double_nothing(place: Balancer):
     assert [(200, f"new-n{n}") for n in range(6)] == [await place.ask(f"n{n}.example") for n in range(6)]
 
 
+@pytest.mark.needs("wrk")
+async def test_reloads_under_wrk_lose_no_connection(place: Balancer):
+    """Sixteen keep-alive connections without a pause, five reloads: no socket error, no answer but 200."""
+    await service(place, "/shop/web", vhosts=(HOST,))
+    before = (await place.status())["reloads"]
+    where = f"http://127.0.0.1:{place.settings.http_port}/"
+    load = await asyncio.create_subprocess_exec(
+        require("wrk"), "-c16", "-t1", "-d6s", "-H", f"Host: {HOST}", where, stdout=asyncio.subprocess.PIPE
+    )
+    for number in range(5):
+        await service(place, f"/new/n{number}", vhosts=(f"n{number}.example",))
+    output = (await load.communicate())[0].decode()
+
+    assert before + 5 == (await place.status())["reloads"]
+    assert "requests in" in output
+    assert "Socket errors" not in output, output
+    assert "Non-2xx" not in output, output
+
+
 async def test_an_old_workers_clients_are_not_sent_to_a_server_that_left(place: Balancer):
     """A keep-alive client that was silent over a reload asks the old worker once more: it must know today's servers."""
     old = await service(place, "/shop/web", vhosts=(HOST,))

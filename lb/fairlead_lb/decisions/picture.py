@@ -11,7 +11,7 @@ from fairlead_lb.decisions.commands import apply_to_slots
 from fairlead_lb.decisions.routes import Wanted
 from fairlead_lb.decisions.values import Admin, Maps, Picture, Shape, Slot, Slots, Structure
 
-SPARE_SLOTS = 4
+SPARE_SLOTS = 8
 
 
 def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Picture:
