@@ -174,6 +174,7 @@ class Server:
         self._group = group
         self._ends: set[ServerEnd] = set()
         self._server: asyncio.AbstractServer | None = None
+        self._bound = False
 
     async def start(self) -> None:
         """Raises BadSettings when the path is taken or cannot be made."""
@@ -186,6 +187,7 @@ class Server:
                 listener.bind(str(self._path))
             finally:
                 os.umask(before)
+            self._bound = True
             self._open_to_group()
         except OSError as error:
             raise BadSettings(f"registry: {self._path}: {error.strerror}") from error
@@ -208,7 +210,8 @@ class Server:
             self._server.close()
         for end in tuple(self._ends):
             end.close()
-        self._path.unlink(missing_ok=True)
+        if self._bound:  # else the socket is another registry's
+            self._path.unlink(missing_ok=True)
 
 
 def _clear(path: Path) -> None:

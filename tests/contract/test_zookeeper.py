@@ -1,0 +1,99 @@
+"""What only the ZooKeeper backend does."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from kazoo.exceptions import NotEmptyError
+
+import fairlead_discovery
+from fairlead_daemon.errors import BadSettings, Conflict
+from fairlead_discovery import paths
+from fairlead_discovery.adapters import zookeeper_store
+from fairlead_discovery.adapters.zookeeper import parse_place
+from fairlead_discovery.backends import check_url
+from fairlead_discovery.reading import snapshots
+from fairlead_discovery.records import Cluster, decode, encode
+from fairlead_discovery.registry import Create, Put
+from fairlead_discovery.snapshots import Trust
+from harness.zookeeper import ZooKeeper
+
+from .conftest import OnZooKeeper
+from .following import collecting
+
+
+@pytest.fixture
+async def backend(contract_zookeeper: ZooKeeper):
+    made = OnZooKeeper(contract_zookeeper)
+    yield made
+    await made.close()
+
+
+async def test_the_revision_goes_on_through_a_rebase(backend: OnZooKeeper, monkeypatch: pytest.MonkeyPatch):
+    """Before a version is full the base takes it over: revisions stay unique and gapless, and no reader sees one go back."""
+    monkeypatch.setattr(zookeeper_store, "REBASE_AT", 20)
+    writers = [await backend.open(), await backend.open()]
+    reader = await backend.open()
+
+    async def write(index: int) -> list[int]:
+        revisions = []
+        for n in range(60):
+            revisions.append(await writers[index].commit([Put(paths.route(f"s:{index}"), b"%d" % n)]))
+            await asyncio.sleep(0.003)
+        return revisions
+
+    async with collecting(reader.watch()) as sights:
+        await sights.until(lambda s: s.in_sight)
+        made = sorted(r for rs in await asyncio.gather(write(0), write(1)) for r in rs)
+        await sights.until(lambda s: s.revision == made[-1])
+        seen = [s.revision for s in sights.all if s.in_sight]
+
+    assert list(range(made[0], made[0] + 120)) == made
+    assert sorted(seen) == seen
+    node = await reader.read(paths.CLUSTER)
+    assert node is not None
+    assert decode(Cluster, node.data, place="").base > 20
+
+
+async def test_a_tree_removed_by_hand_is_held(backend: OnZooKeeper):
+    """`deleteall /fairlead` in somebody's shell: another cluster is made in its place, and readers hold what they had."""
+    writer, reader = await backend.open(), await backend.open()
+    revision = await writer.commit(
+        [Create(paths.member("s:a", "member_t1_00000000"), b"{}"), Put(paths.route("s:a"), b"{}")]
+    )
+    async with collecting(snapshots(reader)) as seen:
+        await seen.until(lambda s: s.revision == revision and s.trust is Trust.LIVE)
+        with suppress(NotEmptyError):  # a client makes the new cluster while the old one is still being removed
+            await asyncio.to_thread(writer.store.client._kazoo.delete, writer.store.full(paths.ROOT), recursive=True)
+
+        assert revision == (await seen.until(lambda s: s.trust is Trust.HELD)).revision
+
+        with pytest.raises(Conflict, match="another cluster"):
+            while True:  # until it notices
+                await writer.commit([])
+        assert await writer.commit([])
+
+
+async def test_a_foreign_schema_is_not_touched(backend: OnZooKeeper):
+    """Neighbouring versions work together, others stay out of sight with the reason in the log."""
+    first = await backend.open()
+    await first.write(paths.CLUSTER, encode(Cluster(uuid="u", schema=9)))
+    second = await backend.open()
+
+    assert not second.store.connection.value.in_sight
+
+
+@pytest.mark.parametrize("place", ["", "host", "host:port", "host:70000", "h:1,,h:2", "h:1/a//b", "h:1/../b"])
+def test_bad_places_are_named(place: str):
+    """At the start, naming the key."""
+    with pytest.raises(BadSettings, match="registry"):
+        parse_place(check_url(f"zk://{place}")[1])
+
+
+def test_kazoo_is_imported_in_one_file():
+    """Its threads end there."""
+    package = Path(fairlead_discovery.__file__).parent
+    importing = {p.name for p in package.rglob("*.py") if "kazoo" in p.read_text() and "from kazoo" in p.read_text()}
+
+    assert {"zookeeper.py"} == importing
