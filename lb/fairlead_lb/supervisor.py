@@ -133,6 +133,8 @@ class Supervisor:
 
     async def _spawn(self) -> None:
         self._child = process.start(self._program, self._store.config, self._store.master_socket, self._store.log)
+        if (started := identify(self._child.pid)) is not None:
+            self._store.write_running(Running(master=started))  # before it serves: whoever ends us now knows it
         found = await process.wait_started(self._child, self._store.master_socket, self._store.log)
         self._take(found)
         metrics.STARTS.inc()

@@ -136,9 +136,11 @@ class Balancer:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        await self.stop_daemon()
-        await self.registry.close()
-        self.kill_haproxy()
+        try:
+            await self.stop_daemon()
+        finally:
+            await self.registry.close()
+            self.kill_haproxy()
 
     # --- the daemon ------------------------------------------------------------------------------------------------
 
