@@ -8,6 +8,7 @@ TASK_RUNNING has arrived at the framework and is acknowledged; it then finishes,
 
 import argparse
 import asyncio
+import itertools
 import statistics
 import subprocess
 import sys
@@ -41,9 +42,10 @@ class Load(SimFramework):
         super().__init__(session, url, name="load")
         self.wanted = 0
         self.launched = 0
-        self.running = 0
-        self.ended = 0
+        self.ran: set[str] = set()
+        self.ended: set[str] = set()
         self.on_event = self._count
+        self._serial = itertools.count()
         self._calls: set[asyncio.Task[int]] = set()
 
     def _count(self, event: dict) -> None:
@@ -51,16 +53,22 @@ class Load(SimFramework):
         if event["type"] == "OFFERS":
             self._fill()
         elif event["type"] == "UPDATE":
-            state = event["update"]["status"]["state"]
-            self.running += state == "TASK_RUNNING"
-            self.ended += state == "TASK_FINISHED"
+            status = event["update"]["status"]
+            state, task_id = status["state"], status["task_id"]["value"]
+            if state == "TASK_RUNNING":
+                self.ran.add(task_id)
+            elif state == "TASK_FINISHED":
+                self.ended.add(task_id)
+            elif state == "TASK_LOST":  # the offer was rescinded while it was being accepted: once more
+                self.launched -= 1
+                self._fill()
 
     def _fill(self) -> None:
         while self.offers and self.launched < self.wanted:
             _, offer = self.offers.popitem()
             cpus = next(r["scalar"]["value"] for r in offer["resources"] if r["name"] == "cpus")
             count = min(PER_OFFER, self.wanted - self.launched, int(cpus / TASK_CPUS))
-            tasks = [command_task(f"b{self.launched + n}", offer, cpus=TASK_CPUS) for n in range(count)]
+            tasks = [command_task(f"b{next(self._serial)}", offer, cpus=TASK_CPUS) for _ in range(count)]
             self.launched += count
             self._spawn(self.accept(offer, *tasks, refuse_s=0))
 
@@ -71,12 +79,12 @@ class Load(SimFramework):
 
     async def round(self, tasks: int) -> float:
         """Seconds until that many more tasks have run."""
-        begin, target = time.perf_counter(), self.running + tasks
+        begin, target = time.perf_counter(), len(self.ran) + tasks
         self.wanted += tasks
         self._fill()
-        await until(lambda: self.running >= target, 120)
+        await until(lambda: len(self.ran) >= target, 60, f"{tasks} tasks run")
         took = time.perf_counter() - begin
-        await until(lambda: self.ended >= target, 120)
+        await until(lambda: len(self.ended) >= target, 60, f"{tasks} tasks ended")
         return took
 
 

@@ -27,6 +27,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(life, "DEAD_RECORD_S", 0.3)
     monkeypatch.setattr(leaving, "TTL_MARGIN_S", 0.2)
     monkeypatch.setattr(allocation, "ALLOCATION_INTERVAL_S", 0.25)
+    monkeypatch.setattr(allocation, "SAT_ON_S", 0.25)
     monkeypatch.setattr(seat, "NO_LEADER_HOLD_S", 0.3)
     monkeypatch.setattr(sim_agent, "RESEND_S", 0.3)
     monkeypatch.setattr(agent_protocol, "BEAT_S", 0.2)

@@ -184,7 +184,7 @@ async def test_what_has_ended_is_offered_again_before_it_is_acknowledged(master,
 
 
 async def test_an_offer_sat_on_gives_way_to_one_with_all_that_is_free(master, session, framework):
-    """Never two of one agent at a time: the small one is rescinded after a second, the next has everything."""
+    """Never two of one agent at a time: the small one is rescinded after a while, the next has everything."""
     async with SimAgent(session, master.url, resources="cpus:4"):
         offer = await framework.an_offer()
         await framework.accept(offer, command_task("t1", offer, cpus=1), refuse_s=0)

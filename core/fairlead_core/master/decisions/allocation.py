@@ -16,6 +16,8 @@ from fairlead_core.resources import UNRESERVED, Resources, to_mesos
 ALLOCATION_INTERVAL_S = 1.0
 """Mesos': a refusal lasts at least this long, or decline and offer would chase one another."""
 DEFAULT_REFUSE_S = 5.0
+SAT_ON_S = 5.0
+"""An unanswered offer may give way to a larger one only then: a rescind that crosses an ACCEPT loses its tasks."""
 LONGEST_REFUSE_S = 31_536_000.0
 LEAST_CPUS = 10
 """Thousandths; with less of this *and* of memory there is nothing worth offering (Mesos' MIN_CPUS, MIN_MEM)."""
@@ -156,7 +158,7 @@ def _offer_one(cluster: Cluster, agent: Agent, order: Order, now_s: float) -> Of
 def may_offer(framework: Framework, agent: Agent, role: str, now_s: float) -> bool:
     """One offer of an agent per framework at a time. One it has been sitting on gives way to one with all of it."""
     mine = [o for o in agent.offers.values() if o.framework_id == framework.id]
-    return all(o.role == role and now_s - o.made_s >= ALLOCATION_INTERVAL_S for o in mine)
+    return all(o.role == role and now_s - o.made_s >= SAT_ON_S for o in mine)
 
 
 def take_back(cluster: Cluster, framework: Framework, agent: Agent) -> Resources:
