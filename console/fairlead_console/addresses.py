@@ -27,6 +27,7 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     dns_http: tuple[str, ...] = ("http://127.0.0.1:8123",)
     lb: str = "http://127.0.0.1:9190"
     lb_http: str = "http://127.0.0.1:9080"
+    messaging: str = "http://127.0.0.1:8300"
 
     @property
     def token_path(self) -> Path | None:
@@ -42,10 +43,11 @@ VARIABLES: Mapping[str, str] = {
     "FAIRLEAD_DNS_HTTP": "dns_http",
     "FAIRLEAD_LB": "lb",
     "FAIRLEAD_LB_HTTP": "lb_http",
+    "FAIRLEAD_MESSAGING": "messaging",
 }
 """What the environment may override; lists are separated by commas."""
 LISTS = frozenset({"dns", "dns_http"})
-URLS = frozenset({"master", "services", "dns_http", "lb", "lb_http"})
+URLS = frozenset({"master", "services", "dns_http", "lb", "lb_http", "messaging"})
 
 
 def find(data_dir: str = "", environment: Mapping[str, str] = os.environ) -> Addresses:

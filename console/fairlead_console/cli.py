@@ -17,6 +17,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "lookup": ("lookup", "Ask fairlead's DNS for a name."),
     "node": ("node", "List, drain and undrain agents."),
     "registry": ("registry", "Look into the registry; confirm a held reading."),
+    "broker": ("broker", "Exchanges, queues and federation of RabbitMQ brokers."),
     "logs": ("logs", "The log of a daemon started by `fairlead up`."),
     "version": ("version", "The version of fairlead."),
 }

@@ -29,6 +29,7 @@ DEPLOYMENTS = f"{ROOT}/services/deployments"
 SERVICES = f"{ROOT}/services"
 INSTANCES = f"{ROOT}/services/instances"
 SERVICES_FRAMEWORK = f"{ROOT}/services/framework"
+TOPOLOGY = f"{ROOT}/messaging/topology"
 MESOS = "/mesos"
 
 CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES)
