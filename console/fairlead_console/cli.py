@@ -29,6 +29,7 @@ DAEMON_HELP: Mapping[str, str] = {
     "services": "long-running services, Marathon's REST API",
     "dns": "names from endpoints, Mesos-DNS' HTTP API",
     "lb": "HAProxy from endpoints and routes",
+    "console": "the web console",
 }
 
 

@@ -13,6 +13,7 @@ DAEMONS: Mapping[str, str] = MappingProxyType(
         "services": "fairlead_core.services.daemon",
         "dns": "fairlead_dns.daemon",
         "lb": "fairlead_lb.daemon",
+        "console": "fairlead_console.web.daemon",
     }
 )
 """Module by command; each has a `DAEMON`. Imported only when it is the one to run."""

@@ -1,0 +1,1 @@
+"""Where values come in: daemons over HTTP, the registry's snapshots."""

@@ -1,0 +1,1 @@
+"""What the page shows, as values: from what the registry and the daemons said."""

@@ -1,0 +1,224 @@
+"""Services with their instances, health, names and routes, joined from what four parts know."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from fairlead_console.decisions.names import srv_name
+from fairlead_console.web.decisions.answers import App, Backend, Balancer, Node, Task
+from fairlead_discovery.paths import split_service_key
+from fairlead_discovery.records import Leaving, Member, Portless
+from fairlead_discovery.snapshots import Snapshot
+from fairlead_dns.decisions import labels
+
+T = TypeVar("T")
+SHOWN = 50
+"""Instances listed of a service; with more the page says how many are left out."""
+GOOD, WAIT, BAD, IDLE = "good", "wait", "bad", "idle"
+"""How a word is coloured. The word itself says it too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One task. `state` in a word, `tone` its colour; `server` is what the balancer makes of it, "" when nothing."""
+
+    id: str
+    state: str
+    tone: str
+    address: str = ""
+    node: str = ""
+    server: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteView:
+    """One backend of the balancer: where requests come in, and how many servers take them."""
+
+    backend: str
+    mode: str
+    port: int
+    hosts: Sequence[str]
+    ready: int
+    servers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """`wanted` is None for a framework that does not say how many it wants."""
+
+    key: str
+    title: str
+    framework: str
+    state: str
+    tone: str
+    wanted: int | None
+    serving: int
+    names: Sequence[str]
+    routes: Sequence[RouteView]
+    instances: Sequence[Instance]
+    more: int = 0
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the parts said. What did not answer is empty; `scheduler` is the framework whose apps these are."""
+
+    snapshot: Snapshot
+    apps: Sequence[App] = ()
+    tasks: Sequence[Task] = ()
+    nodes: Sequence[Node] = ()
+    balancer: Balancer | None = None
+    domain: str = "mesos"
+    scheduler: str = "marathon"
+
+
+def services(known: Known) -> tuple[Service, ...]:
+    """Every service that is published, leaving, routed or wanted, by framework and name."""
+    apps = {f"{known.scheduler}:{app.id}": app for app in known.apps}
+    tasks = _grouped((f"{known.scheduler}:{task.app}", task) for task in known.tasks)
+    snapshot = known.snapshot
+    balancer = known.balancer or Balancer()
+    nodes = {node.id: node.hostname for node in known.nodes}
+    leaving = _grouped((entry.service, entry) for entry in snapshot.leaving.values())
+    backends = _grouped((backend.service, backend) for backend in balancer.services)
+    keys = {*snapshot.members, *snapshot.portless, *snapshot.routes, *leaving, *backends, *apps}
+    return tuple(
+        _service(
+            Parts(
+                key=key,
+                app=apps.get(key),
+                tasks=tasks.get(key, ()),
+                found=published(snapshot, key),
+                leaving=leaving.get(key, ()),
+                backends=backends.get(key, ()),
+            ),
+            nodes=nodes,
+            domain=known.domain,
+            refused=balancer.refused.get(key),
+        )
+        for key in sorted(keys)
+    )
+
+
+def _grouped(pairs: Iterable[tuple[str, T]]) -> Mapping[str, list[T]]:
+    out: dict[str, list[T]] = {}
+    for key, value in pairs:
+        out.setdefault(key, []).append(value)
+    return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What is known of one service."""
+
+    key: str
+    app: App | None
+    tasks: Sequence[Task]
+    found: Sequence[Member | Portless]
+    leaving: Sequence[Leaving]
+    backends: Sequence[Backend]
+
+
+def _service(parts: Parts, *, nodes: Mapping[str, str], domain: str, refused: object) -> Service:
+    framework, name = split_service_key(parts.key)
+    shown = instances(parts, nodes)
+    state, tone = condition(parts.app, len(parts.found))
+    return Service(
+        key=parts.key,
+        title=name,
+        framework=framework,
+        state=state,
+        tone=tone,
+        wanted=parts.app.instances if parts.app else None,
+        serving=len(parts.found),
+        names=names(parts.found, domain),
+        routes=tuple(map(_route, parts.backends)),
+        instances=shown[:SHOWN],
+        more=max(0, len(shown) - SHOWN),
+        refused=_refusal(refused),
+    )
+
+
+def _route(backend: Backend) -> RouteView:
+    return RouteView(
+        backend=backend.backend,
+        mode=backend.mode,
+        port=backend.service_port,
+        hosts=backend.hosts,
+        ready=sum(1 for server in backend.servers if server.state == "ready"),
+        servers=len(backend.servers),
+    )
+
+
+def _refusal(why: object) -> str:
+    return "; ".join(map(str, why)) if isinstance(why, list | tuple) else str(why or "")
+
+
+def published(snapshot: Snapshot, key: str) -> tuple[Member | Portless, ...]:
+    return (*snapshot.members.get(key, {}).values(), *snapshot.portless.get(key, {}).values())
+
+
+def condition(app: App | None, serving: int) -> tuple[str, str]:
+    """A word or two, and its colour; the first that holds. Without an app only what is published counts."""
+    if app is None:
+        return ("published", GOOD) if serving else ("not published", IDLE)
+    ready = app.healthy if app.checks else app.running
+    if app.deployments:
+        return "deploying", WAIT
+    if app.instances == 0 and not app.running:
+        return "suspended", IDLE
+    if app.unhealthy:
+        return f"{app.unhealthy} unhealthy", BAD
+    if ready < app.instances:
+        return f"{app.instances - ready} missing", BAD
+    return ("healthy" if app.checks else "running"), GOOD
+
+
+def names(found: Sequence[Member | Portless], domain: str) -> tuple[str, ...]:
+    """`web-shop.marathon.mesos` for A and AAAA, `_web-shop._tcp.marathon.mesos` for SRV when there are ports."""
+    out: dict[str, None] = {}
+    for task in found:
+        label = labels.rfc1123(task.discovery.name or task.task.name)
+        framework = labels.domain_fragment(task.task.framework, labels.rfc1123)
+        if label and framework:
+            name = f"{label}.{framework}.{domain}"
+            out[name] = None
+            if isinstance(task, Member):
+                out[srv_name(name)] = None
+    return tuple(out)
+
+
+def instances(parts: Parts, nodes: Mapping[str, str]) -> tuple[Instance, ...]:
+    """Each task once, whoever knows it: leaving, published, or only its scheduler's. `nodes` are names by agent id."""
+    out: dict[str, Instance] = {}
+    for entry in parts.leaving:
+        out[entry.task] = Instance(id=entry.task, state=f"leaving ({entry.reason})", tone=WAIT)
+    for found in parts.found:
+        ref = found.task
+        node = nodes.get(ref.agent, ref.agent)
+        out.setdefault(ref.id, Instance(id=ref.id, state="serving", tone=GOOD, address=_address(found), node=node))
+    for task in parts.tasks:
+        out[task.id] = _with_task(out.get(task.id), task)
+    for server in (server for backend in parts.backends for server in backend.servers):
+        if server.task in out:
+            out[server.task] = replace(out[server.task], server=server.state)
+    return tuple(out[task_id] for task_id in sorted(out))
+
+
+def _address(found: Member | Portless) -> str:
+    if isinstance(found, Member):
+        return f"{found.serviceEndpoint.host}:{found.serviceEndpoint.port}"
+    return next(iter((*found.ips.netinfo, *found.ips.mesos, *found.ips.host)), "")
+
+
+def _with_task(seen: Instance | None, task: Task) -> Instance:
+    """The registry says whether it is reached, the scheduler how it is."""
+    address = f"{task.host}:{task.ports[0]}" if task.ports else task.host
+    unhealthy = any(not check.alive for check in task.checks)
+    if seen is None:
+        state = "unhealthy" if unhealthy else task.state.removeprefix("TASK_").lower()
+        return Instance(id=task.id, state=state, tone=BAD if unhealthy else WAIT, address=address, node=task.host)
+    if unhealthy and seen.tone == GOOD:
+        return replace(seen, state="unhealthy", tone=BAD)
+    return replace(seen, address=seen.address or address, node=seen.node or task.host)
