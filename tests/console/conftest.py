@@ -114,6 +114,7 @@ def data_dir(tmp_path: Path, daemons: Daemons, names: str) -> Path:
             "services": daemons.url,
             "dns": [names],
             "dns_http": [daemons.url],
+            "console": daemons.url,
             "lb": daemons.url,
             "lb_http": "",
         })

@@ -43,6 +43,7 @@ class House:
             "lb_admin_port": free_port(),
             "lb_http_port": free_port(),
             "lb_https_port": free_port(),
+            "console_port": free_port(),
         }
         self.service_ports = free_range(20)
         tasks = free_range(200)

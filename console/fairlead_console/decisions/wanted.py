@@ -11,7 +11,7 @@ from fairlead_daemon.errors import BadSettings
 
 LOOPBACK = "127.0.0.1"
 DNS_PROCESSES = 2  # with none answering, libc would ask upstream and believe its NXDOMAIN
-KINDS = ("registry", "master", "agent", "services", "dns", "lb")
+KINDS = ("registry", "master", "agent", "services", "dns", "lb", "console")
 LONGEST_DATA_DIR = 60  # HAProxy takes socket paths of 97 characters, and `/lb-sockets/…` comes on top
 
 
@@ -61,6 +61,7 @@ def plan(settings: UpSettings, place: Place) -> Plan:
         _services(settings),
         *_name_servers(settings, place),
         *([_balancer(settings)] if place.haproxy else []),
+        _console(settings, place),
     ]
     finished = tuple(_finish(wanted, settings, place, registry) for wanted in daemons)
     result = Plan(
@@ -194,6 +195,15 @@ def _balancer(settings: UpSettings) -> Wanted:
     )
 
 
+def _console(settings: UpSettings, place: Place) -> Wanted:
+    where = _addresses(settings, place, "")
+    told = {name: where[name] for name in ("master", "services", "lb")}
+    domain = str(settings.settings.get("dns", {}).get("domain", "mesos"))
+    return _with(
+        _http("console", settings.console_port, domain=domain, **told), _need("console_port", settings.console_port)
+    )
+
+
 def _addresses(settings: UpSettings, place: Place, registry: str) -> dict[str, Any]:
     """What verbs need to find the daemons: the content of `addresses.json`."""
 
@@ -209,6 +219,7 @@ def _addresses(settings: UpSettings, place: Place, registry: str) -> dict[str, A
         "services": url(settings.services_port),
         "dns": [f"{address}:{port}" for address, port, _ in listen_addresses(settings, place)],
         "dns_http": [url(settings.dns_http_port + number) for number in range(DNS_PROCESSES)],
+        "console": url(settings.console_port),
         "lb": url(settings.lb_admin_port) if place.haproxy else "",
         "lb_http": url(settings.lb_http_port) if place.haproxy else "",
     }

@@ -39,6 +39,8 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Where HAProxy takes HTTPS for virtual hosts, once `[settings.lb]` has a `certificate`."""
     service_ports: str = "10100-10999"
     """Ports HAProxy holds for services; services without a port of their own get one from here."""
+    console_port: int = 8000
+    """The web console's page."""
     ttl_s: int = 5
     """How long resolvers may keep an answer; every rescale waits it out before it kills."""
     token: Literal["auto", "on", "off"] = "auto"  # noqa: S105  # a mode, not a secret

@@ -111,7 +111,8 @@ def _named(where: Addresses) -> list[tuple[str, str]]:
     local = (
         [("registry", f"unix:{where.registry.removeprefix('local:')}")] if where.registry.startswith("local:") else []
     )
-    return [*local, *named, *([("lb", where.lb)] if where.lb else [])]
+    named += [("lb", where.lb)] if where.lb else []
+    return [*local, *named, ("console", where.console)]
 
 
 async def _daemon(calls: Calls, name: str, url: str) -> Daemon:
