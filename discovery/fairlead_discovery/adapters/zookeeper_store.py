@@ -5,6 +5,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import suppress
 
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import Conflict, FairleadError, Refused, Unavailable
@@ -76,8 +77,9 @@ class ZooKeeperStore:
                 await self._may_try_again(error, head, steps, ops)
                 continue
             self._folders_emptied(ops)
-            revision = self.cluster.base + int(results[1]) if clocked else 0
-            if clocked and int(results[1]) >= REBASE_AT:
+            ticks = int(results[len(head) - 1]) if clocked else 0
+            revision = self.cluster.base + ticks if clocked else 0
+            if ticks >= REBASE_AT:
                 self._spawn(self._rebase())
             tail = iter(results[len(head) :])
             return Outcome(revision, tuple(0 if i in skipped else self._cut(next(tail)) for i in range(len(ops))))
@@ -86,6 +88,7 @@ class ZooKeeperStore:
     def _head(self) -> tuple[Step, ...]:
         return (
             Check(path=self.full(paths.CLUSTER), version=self._cluster_version),
+            Check(path=self._mark(self.cluster.uuid)),
             Replace(self.full(paths.REVISION), b""),
         )
 
@@ -238,6 +241,10 @@ class ZooKeeperStore:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.client.close()
 
+    def _mark(self, cluster: str) -> str:
+        """A node that only this cluster has: a new one's record may well have the same version."""
+        return self.full(f"{paths.CLUSTER}/{paths.escape(cluster)}")
+
     async def refresh_cluster(self, watch: Watch | None = None) -> None:
         """Reads whose registry this is; makes it one when it is none yet. Raises Refused on a foreign schema."""
         path = self.full(paths.CLUSTER)
@@ -245,10 +252,13 @@ class ZooKeeperStore:
             self._folders_known.clear()
             await self._ensure({self.full(p) for p in (paths.ROOT, paths.EPOCHS, *paths.CLOCKED)})
             cluster = Cluster(uuid=str(uuid.uuid4()), epoch_base=int(time.time()))
-            if await self.client.create(path, encode(cluster)):
+            with suppress(Conflict):  # another client makes it at this moment
+                await self.client.transact((Insert(path, encode(cluster)), Insert(self._mark(cluster.uuid), b"")))
                 log.info("new registry", cluster=cluster.uuid, place=self._place)
         await self.client.create(self.full(paths.REVISION))
         cluster = decode(Cluster, node.data, place=path)
+        if not node.children:  # written by hand, or by a copy
+            await self.client.create(self._mark(cluster.uuid))
         if abs(cluster.schema - SCHEMA) > 1:
             raise Refused(f"{self._place} has schema {cluster.schema}, this program works with {SCHEMA}")
         self.cluster, self._cluster_version = cluster, node.version
