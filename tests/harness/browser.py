@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,5 @@ async def _page(session: aiohttp.ClientSession, port: int) -> Page:
 
 def _end_group(pid: int) -> None:
     """What the browser started is in its session."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, 9)
-    except ProcessLookupError:
-        pass
