@@ -22,6 +22,7 @@ from fairlead_console.up.settings import UpSettings
 from fairlead_daemon.errors import BadSettings, Conflict
 from fairlead_daemon.processes import Identity, alive, identify
 from fairlead_daemon.settings import convert
+from harness.house import House
 from harness.waiting import wait_until
 
 SLEEPER = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.{}); print('up', flush=True); time.sleep(60)"
@@ -248,13 +249,12 @@ def up(config: Path) -> "subprocess.CompletedProcess[str]":
 
 def test_up_with_a_busy_port_starts_nothing(short_dir: Path, taken: int):
     """Exit 2, one line, no process, no log."""
-    config = short_dir / "up.toml"
-    config.write_text(f'data_dir = "{short_dir}/d"\nservices_port = {taken}\n')
-    done = up(config)
+    house = House(short_dir, services_port=taken)
+    done = up(house.config)
 
     assert (2, 1) == (done.returncode, len(done.stderr.splitlines()))
     assert f"services_port: cannot listen on 127.0.0.1:{taken}" in done.stderr
-    assert not (short_dir / "d" / "log").exists()
+    assert not (short_dir / "data" / "log").exists()
 
 
 def test_up_with_an_unknown_key_starts_nothing(short_dir: Path):

@@ -9,7 +9,7 @@ from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, SetAddre
 from fairlead_lb.decisions.routes import Wanted
 from fairlead_lb.decisions.values import Admin, Frame, Maps, Slot, Structure
 
-FRAME = Frame(folder="/tmp/lb", sockets="/tmp/lb/run")
+FRAME = Frame(folder="/srv/lb", sockets="/srv/lb/run")
 AROUND = Surroundings(frame=FRAME, service_ports=(10100, 10119))
 
 

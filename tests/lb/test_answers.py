@@ -123,8 +123,8 @@ def test_reloads_slow_down_while_old_workers_pile_up():
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
-        ({"data_dir": "/tmp/with blank"}, "data_dir"),
-        ({"data_dir": "/tmp/" + "x" * 90}, "data_dir"),
+        ({"data_dir": "/srv/with blank"}, "data_dir"),
+        ({"data_dir": "/srv/" + "x" * 90}, "data_dir"),
         ({"bind": "localhost"}, "bind"),
         ({"http_port": 0}, "http_port"),
         ({"certificate": "/x y.pem"}, "certificate"),

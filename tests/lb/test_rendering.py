@@ -116,7 +116,7 @@ def test_no_value_leaves_its_place(app: str, host: str, path: str, balance: str,
 
 def test_the_last_guard_refuses_what_the_grammar_let_through():
     """Rendering itself takes only plain words."""
-    frame = Frame(folder="/tmp/x", sockets="/tmp/x")
+    frame = Frame(folder="/srv/x", sockets="/srv/x")
     made = picture.Picture(structure=Structure(frame=frame, shapes={}, owners={}))
     assert "frontend fairlead_hosts" in render.config(made)
     with pytest.raises(Refused):

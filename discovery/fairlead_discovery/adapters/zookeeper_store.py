@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 
 from fairlead_daemon.backoff import Backoff
@@ -80,7 +80,7 @@ class ZooKeeperStore:
             ticks = int(results[len(head) - 1]) if clocked else 0
             revision = self.cluster.base + ticks if clocked else 0
             if ticks >= REBASE_AT:
-                self._spawn(self._rebase())
+                self._spawn(self._rebase)
             tail = iter(results[len(head) :])
             return Outcome(revision, tuple(0 if i in skipped else self._cut(next(tail)) for i in range(len(ops))))
         raise Conflict(f"{ops[0].path if ops else paths.REVISION}: changed under our hands {TRIES} times")
@@ -157,7 +157,7 @@ class ZooKeeperStore:
         folders = {op.path.rpartition("/")[0] for op in ops if isinstance(op, Drop)}
         emptied = {f for f in folders if f.rpartition("/")[0] in paths.NESTED}
         if emptied and not self._emptied:
-            self._spawn(self._tidy())
+            self._spawn(self._tidy)
         self._emptied |= emptied
 
     async def _tidy(self) -> None:
@@ -279,7 +279,7 @@ class ZooKeeperStore:
         if before.session and before.session != link.session:
             metrics.sessions_lost.inc()
             log.warning("session lost", place=self._place)
-        self._establishing = self._spawn(self._establish(link.session))
+        self._establishing = self._spawn(lambda: self._establish(link.session))
 
     async def _establish(self, session: str) -> None:
         attempt = 0
@@ -308,10 +308,10 @@ class ZooKeeperStore:
         except TimeoutError as error:
             raise Unavailable(f"{self._place} is out of sight") from error
 
-    def _spawn(self, body: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+    def _spawn(self, body: Callable[[], Coroutine[None, None, None]]) -> "asyncio.Task[None]":
         async def quiet() -> None:
             try:
-                await body
+                await body()
             except FairleadError as error:
                 log.debug("put off", why=str(error))
 
