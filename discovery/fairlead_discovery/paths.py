@@ -30,6 +30,9 @@ SERVICES = f"{ROOT}/services"
 INSTANCES = f"{ROOT}/services/instances"
 SERVICES_FRAMEWORK = f"{ROOT}/services/framework"
 TOPOLOGY = f"{ROOT}/messaging/topology"
+MONITORING = f"{ROOT}/monitoring"
+ALERT_JOURNAL = f"{MONITORING}/journal"
+SILENCES = f"{MONITORING}/silences"
 MESOS = "/mesos"
 
 CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES)

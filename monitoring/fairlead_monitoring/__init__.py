@@ -1,15 +1,13 @@
-"""Samples, exporters, alert rules, notifiers. Not yet: nothing here runs. This is the contract to fill.
+"""Samples, exporters, alert rules, notifiers.
 
-What it will give the rest:
+What it gives the rest:
 
-- Samples: one measured value with name, labels and time, read from every daemon's `/metrics`, HAProxy and brokers; an
-  hour of them in memory. Targets come from the registry's endpoints, not from a list someone keeps.
-- Exporters, each a pure `lines(samples, now_s) -> bytes` and a few lines of socket: Prometheus, Graphite, Ganglia,
-  Zabbix. What a peer cannot take now is spooled and sent later, neither lost nor sent twice.
-- Rules: `judge(rule, history, now_s) -> state` is pure; the states are pending, firing, resolved and no-data. One
-  change of state is one notification. A rule that cannot be judged says so: no-data is not well.
-- A guard that takes bad hosts out of service and never more of them than a cap says.
+- Samples: one measured value with name, labels and time, read from every daemon, HAProxy and brokers; an hour of them
+  in memory. Where they come from stands in the registry, or in the settings. A source that is away is a sample too.
+- Exporters: the pages `/metrics` and `/sd` for Prometheus; Graphite, through a spool on disk. Format and sending are
+  apart. What carbon cannot take now is spooled and sent later.
+- Rules: `judge(rule, history, now_s)` is pure; the states are pending, firing, resolved and no-data. One change of
+  state is one notification, also across a kill. No-data is not well, and never counts as resolved.
 
-It holds rules, silences, verdicts and its journal under `/fairlead/monitoring/…`, the verdicts as records that core
-reads. It never imports core, dns, lb or messaging.
+It holds silences and its journal under `/fairlead/monitoring/…`. It never imports core, dns, lb or messaging.
 """
