@@ -25,6 +25,7 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     services: str = "http://127.0.0.1:8080"
     dns: tuple[str, ...] = ("127.0.0.1:8053",)
     dns_http: tuple[str, ...] = ("http://127.0.0.1:8123",)
+    monitor: str = "http://127.0.0.1:9900"
     console: str = "http://127.0.0.1:8000"
     lb: str = "http://127.0.0.1:9190"
     lb_http: str = "http://127.0.0.1:9080"
@@ -42,6 +43,7 @@ VARIABLES: Mapping[str, str] = {
     "FAIRLEAD_SERVICES": "services",
     "FAIRLEAD_DNS": "dns",
     "FAIRLEAD_DNS_HTTP": "dns_http",
+    "FAIRLEAD_MONITOR": "monitor",
     "FAIRLEAD_CONSOLE": "console",
     "FAIRLEAD_LB": "lb",
     "FAIRLEAD_LB_HTTP": "lb_http",
@@ -49,7 +51,7 @@ VARIABLES: Mapping[str, str] = {
 }
 """What the environment may override; lists are separated by commas."""
 LISTS = frozenset({"dns", "dns_http"})
-URLS = frozenset({"master", "services", "console", "dns_http", "lb", "lb_http", "messaging"})
+URLS = frozenset({"master", "services", "monitor", "console", "dns_http", "lb", "lb_http", "messaging"})
 
 
 def find(data_dir: str = "", environment: Mapping[str, str] = os.environ) -> Addresses:

@@ -18,6 +18,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "node": ("node", "List, drain and undrain agents."),
     "registry": ("registry", "Look into the registry; confirm a held reading."),
     "broker": ("broker", "Exchanges, queues and federation of RabbitMQ brokers."),
+    "alert": ("alert", "Alerts, rules and silences of the monitor."),
+    "top": ("top", "Services, daemons and agents with their rates, live."),
     "logs": ("logs", "The log of a daemon started by `fairlead up`."),
     "version": ("version", "The version of fairlead."),
 }
@@ -29,6 +31,7 @@ DAEMON_HELP: Mapping[str, str] = {
     "services": "long-running services, Marathon's REST API",
     "dns": "names from endpoints, Mesos-DNS' HTTP API",
     "lb": "HAProxy from endpoints and routes",
+    "monitor": "measures, alerts, exports to Prometheus and Graphite",
     "console": "the web console",
 }
 

@@ -13,6 +13,7 @@ DAEMONS: Mapping[str, str] = MappingProxyType(
         "services": "fairlead_core.services.daemon",
         "dns": "fairlead_dns.daemon",
         "lb": "fairlead_lb.daemon",
+        "monitor": "fairlead_monitoring.daemon",
         "console": "fairlead_console.web.daemon",
     }
 )

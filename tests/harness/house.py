@@ -44,6 +44,7 @@ class House:
             "lb_http_port": free_port(),
             "lb_https_port": free_port(),
             "console_port": free_port(),
+            "monitor_port": free_port(),
         }
         self.service_ports = free_range(20)
         tasks = free_range(200)

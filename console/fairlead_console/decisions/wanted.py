@@ -11,7 +11,7 @@ from fairlead_daemon.errors import BadSettings
 
 LOOPBACK = "127.0.0.1"
 DNS_PROCESSES = 2  # with none answering, libc would ask upstream and believe its NXDOMAIN
-KINDS = ("registry", "master", "agent", "services", "dns", "lb", "console")
+KINDS = ("registry", "master", "agent", "services", "dns", "lb", "monitor", "console")
 LONGEST_DATA_DIR = 60  # HAProxy takes socket paths of 97 characters, and `/lb-sockets/…` comes on top
 
 
@@ -61,6 +61,7 @@ def plan(settings: UpSettings, place: Place) -> Plan:
         _services(settings),
         *_name_servers(settings, place),
         *([_balancer(settings)] if place.haproxy else []),
+        _monitor(settings, place),
         _console(settings, place),
     ]
     finished = tuple(_finish(wanted, settings, place, registry) for wanted in daemons)
@@ -195,9 +196,19 @@ def _balancer(settings: UpSettings) -> Wanted:
     )
 
 
+def _monitor(settings: UpSettings, place: Place) -> Wanted:
+    """Balancers and agents it finds in the registry."""
+    where = _addresses(settings, place, "")
+    told = {name: where[name] for name in ("master", "services")}
+    return _with(
+        _http("monitor", settings.monitor_port, dns=where["dns_http"], **told),
+        _need("monitor_port", settings.monitor_port),
+    )
+
+
 def _console(settings: UpSettings, place: Place) -> Wanted:
     where = _addresses(settings, place, "")
-    told = {name: where[name] for name in ("master", "services", "lb")}
+    told = {name: where[name] for name in ("master", "services", "lb", "monitor")}
     domain = str(settings.settings.get("dns", {}).get("domain", "mesos"))
     return _with(
         _http("console", settings.console_port, domain=domain, **told), _need("console_port", settings.console_port)
@@ -219,6 +230,7 @@ def _addresses(settings: UpSettings, place: Place, registry: str) -> dict[str, A
         "services": url(settings.services_port),
         "dns": [f"{address}:{port}" for address, port, _ in listen_addresses(settings, place)],
         "dns_http": [url(settings.dns_http_port + number) for number in range(DNS_PROCESSES)],
+        "monitor": url(settings.monitor_port),
         "console": url(settings.console_port),
         "lb": url(settings.lb_admin_port) if place.haproxy else "",
         "lb_http": url(settings.lb_http_port) if place.haproxy else "",

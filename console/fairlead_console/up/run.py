@@ -134,6 +134,7 @@ def _show(wanted: Plan, screen: Screen, *, with_demo: bool) -> None:
 
 def address_rows(addresses: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [
+        ("monitor", f"{addresses['monitor']}/status"),
         ("console", f"{addresses['console']}/"),
         ("master", f"{addresses['master']}/state"),
         ("apps (Marathon)", f"{addresses['services']}/v2/apps"),

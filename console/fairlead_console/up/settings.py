@@ -39,6 +39,8 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Where HAProxy takes HTTPS for virtual hosts, once `[settings.lb]` has a `certificate`."""
     service_ports: str = "10100-10999"
     """Ports HAProxy holds for services; services without a port of their own get one from here."""
+    monitor_port: int = 9900
+    """Measures, alerts, Prometheus' service discovery."""
     console_port: int = 8000
     """The web console's page."""
     ttl_s: int = 5

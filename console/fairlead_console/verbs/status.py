@@ -112,7 +112,7 @@ def _named(where: Addresses) -> list[tuple[str, str]]:
         [("registry", f"unix:{where.registry.removeprefix('local:')}")] if where.registry.startswith("local:") else []
     )
     named += [("lb", where.lb)] if where.lb else []
-    return [*local, *named, ("console", where.console)]
+    return [*local, *named, ("monitor", where.monitor), ("console", where.console)]
 
 
 async def _daemon(calls: Calls, name: str, url: str) -> Daemon:

@@ -33,7 +33,7 @@ FIRST_ANSWERS_S = 1.5
 LINGER_S = 5.0
 """So long after a page was fetched somebody counts as looking: a live one comes back within that."""
 TICK_S = 1.0
-SERIES = "/api/series"
+SERIES = "/api/series?name=fairlead_service_requests_per_second&since=-3600"
 
 
 class Audience:
