@@ -33,7 +33,9 @@ FIRST_ANSWERS_S = 1.5
 LINGER_S = 5.0
 """So long after a page was fetched somebody counts as looking: a live one comes back within that."""
 TICK_S = 1.0
-SERIES = "/api/series?name=fairlead_service_requests_per_second&since=-3600"
+SERIES = "/api/series?name=fairlead_service_requests_per_second&since=-900"
+SERIES_S = 2.0
+"""How often they are asked for: they are long, and a point more changes little."""
 
 
 class Audience:
@@ -85,7 +87,7 @@ class Live:
         self._balancer = self._source("balancer", told.lb, "/status", _decoder(Balancer))
         self._links = self._source("messaging", told.messaging, "/status", lambda raw: reports.links(_plain(raw)))
         self._alerts = self._source("alerts", told.monitor, "/api/alerts", lambda raw: reports.alerts(_plain(raw)))
-        self._measured = self._source("series", told.monitor, SERIES, lambda raw: summed(reports.points(_plain(raw))))
+        self._measured = self._source("series", told.monitor, SERIES, _line)
 
     def _source(self, name: str, url: str, path: str, read: Callable[[bytes], T]) -> Source[T]:
         return Source(name, f"{url}{path}" if url else "", read, self.changed.set)
@@ -118,8 +120,9 @@ class Live:
 
     def bodies(self) -> list[Coroutine[None, None, None]]:
         """What runs for ever beside following the registry."""
+        every_s = {self._measured: SERIES_S}
         asking = [
-            source.run(self._session, watched=self.audience.present, every_s=self._settings.poll_s)
+            source.run(self._session, watched=self.audience.present, every_s=every_s.get(source, self._settings.poll_s))
             for source in self._sources
         ]
         return [*asking, self._measure(), self._tick()]
@@ -167,6 +170,10 @@ def _decoder(kind: type[T]) -> Callable[[bytes], T]:
             raise Refused(f"its answer is not understood: {error}") from error
 
     return read
+
+
+def _line(raw: bytes) -> tuple[Point, ...]:
+    return summed(reports.points(_plain(raw)))
 
 
 def _plain(raw: bytes) -> object:

@@ -6,6 +6,7 @@ from itertools import groupby
 
 WIDTH, HEIGHT = 600.0, 120.0
 MOST_POINTS = 300
+STRETCH_S = 5.0
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -95,10 +96,12 @@ def ceiling(value: float) -> float:
 
 
 def summed(series: Iterable[Sequence[Point]]) -> tuple[Point, ...]:
-    """Several lines as one: values of the same second are added."""
-    out: dict[int, float] = {}
+    """Several lines as one. They are measured at different moments, so means over STRETCH_S are added.
+
+    The newest stretch is left out: not every line may have a point in it yet.
+    """
+    out: dict[float, float] = {}
     for points in series:
-        for point in points:
-            second = int(point.time_s)
-            out[second] = out.get(second, 0.0) + point.value
-    return tuple(Point(float(second), out[second]) for second in sorted(out))
+        for stretch, group in groupby(points, lambda point: point.time_s // STRETCH_S):
+            out[stretch] = out.get(stretch, 0.0) + _mean(list(group)).value
+    return tuple(Point(stretch * STRETCH_S, out[stretch]) for stretch in sorted(out)[:-1])

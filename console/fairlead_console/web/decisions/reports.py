@@ -8,7 +8,7 @@ from fairlead_console.web.decisions.graph import Point
 from fairlead_console.web.decisions.services import BAD, GOOD, IDLE, WAIT
 from fairlead_daemon.errors import Refused
 
-LINK_TONES = {"running": GOOD, "starting": WAIT}
+LINK_TONES = {"running": GOOD, "starting": WAIT, "stray": WAIT, "unknown": WAIT}
 ALERT_TONES = {"firing": BAD, "pending": WAIT, "no-data": WAIT, "resolved": GOOD, "ok": GOOD, "gone": IDLE}
 ORDER = (BAD, WAIT, IDLE, GOOD)
 QUIET = frozenset({"ok"})
@@ -45,17 +45,15 @@ def links(told: object) -> tuple[Link, ...]:
 
 
 def _link(entry: Mapping[str, Any]) -> Link:
-    state = _text(entry, "state", "status") or "unknown"
+    state = _text(entry, "state") or "unknown"
     vhost = _text(entry, "vhost")
-    what = _text(entry, "object", "name", "exchange", "queue")
-    kind = _text(entry, "type", "kind") or ("queue" if entry.get("queue") else "exchange")
     return Link(
-        source=_text(entry, "upstream", "source", "from"),
-        target=_text(entry, "broker", "downstream", "target", "to"),
-        what=f"{kind} {what}" + (f" in {vhost}" if vhost not in {"", "/"} else ""),
+        source=_text(entry, "upstream"),
+        target=_text(entry, "broker"),
+        what=f"{_text(entry, 'kind')} {_text(entry, 'name')}" + (f" in {vhost}" if vhost not in {"", "/"} else ""),
         state=state,
         tone=LINK_TONES.get(state, BAD),
-        why=_text(entry, "why", "error", "reason"),
+        why=_text(entry, "why"),
     )
 
 
@@ -67,10 +65,10 @@ def alerts(told: object) -> tuple[Alert, ...]:
 
 
 def _alert(entry: Mapping[str, Any]) -> Alert:
-    state = _text(entry, "state").replace("_", "-")
+    state = _text(entry, "state")
     labels = entry.get("labels")
     return Alert(
-        rule=_text(entry, "rule", "name"),
+        rule=_text(entry, "rule"),
         state=state,
         tone=ALERT_TONES.get(state, BAD),
         severity=_text(entry, "severity"),
@@ -82,9 +80,9 @@ def _alert(entry: Mapping[str, Any]) -> Alert:
 
 
 def points(told: object) -> tuple[Sequence[Point], ...]:
-    """Lines of the monitor's `/api/series`: `{"series": [{"points": [[time, value or null], …]}]}`."""
+    """Lines of the monitor's `/api/series`: `{"series": [{"points": [[time_s, value], …]}]}`."""
     return tuple(
-        tuple(Point(float(at), float(value)) for at, value in entry["points"] if value is not None)
+        tuple(Point(float(at), float(value)) for at, value in entry.get("points", ()))
         for entry in _entries(told, "series")
     )
 
@@ -96,8 +94,8 @@ def _entries(told: object, key: str) -> Sequence[Mapping[str, Any]]:
     return found
 
 
-def _text(entry: Mapping[str, Any], *keys: str) -> str:
-    return next((str(entry[key]) for key in keys if entry.get(key)), "")
+def _text(entry: Mapping[str, Any], key: str) -> str:
+    return str(entry.get(key) or "")
 
 
 def _number(value: object) -> float:

@@ -23,7 +23,7 @@
     return new uPlot({
       width: place.clientWidth, height: 180, cursor: { y: false }, legend: { show: false },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-      axes: [{ ...axis, space: 70, values: clock }, { ...axis, size: 48 }],
+      axes: [{ ...axis, size: 30, space: 70, values: clock }, { ...axis, size: 48 }],
       series: [{ label: "time" }, { label: "requests/s", stroke: colour("--line"), width: 2, points: { show: false } }],
     }, data, place);
   }
