@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -43,3 +44,38 @@ def send_signal(identity: Identity, number: int) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def pids() -> Iterator[int]:
+    """Of every process but our own."""
+    own = os.getpid()
+    return (int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own)  # noqa: PTH208  # names only
+
+
+def neighbours() -> Iterator[int]:
+    """Processes for which a path means what it means for us: not those in a container or chroot of this machine."""
+    return (pid for pid in pids() if _root(pid) == _root(os.getpid()))
+
+
+def _root(pid: int) -> tuple[int, int] | None:
+    try:
+        status = Path(f"/proc/{pid}/root").stat()
+    except OSError:  # another user's, or it ended
+        return None
+    return status.st_dev, status.st_ino
+
+
+def command_line(pid: int) -> list[bytes]:
+    """Empty for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return []
+
+
+def environment(pid: int) -> list[bytes]:
+    """`NAME=value` entries; empty for a process that is gone, or is not ours to look into."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []

@@ -46,7 +46,7 @@ def ensure_token(settings: DaemonSettings) -> str:
 
 
 def read_token(path: Path) -> str:
-    """ "" when there is no file. Raises BadSettings when others could read it."""
+    """The token, or nothing when there is no file. Raises BadSettings when others could read it."""
     try:
         status = path.stat()
         if status.st_mode & 0o077:

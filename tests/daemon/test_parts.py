@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from fairlead_daemon import logs
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.files import replace_file
-from fairlead_daemon.processes import Identity, alive, identify, send_signal
+from fairlead_daemon.processes import Identity, alive, command_line, identify, neighbours, send_signal
+from harness.waiting import wait_until
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
@@ -88,3 +89,21 @@ def test_a_log_line_cannot_be_forged_by_a_value():
     line = stream.getvalue()
     assert 1 == line.count("\n")
     assert ' info dns asked name="x\\"\\n2026-01-01 error forged" plain=a.b ratio=0.123457 none=""' in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another root directory needs root")
+def test_a_process_with_another_root_is_no_neighbour(tmp_path: Path):
+    """The same path in its command line names another file: two containers of one machine never meddle."""
+    here = subprocess.Popen(["sleep", "60"])
+    there = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", f"mount --bind / {tmp_path} && exec chroot {tmp_path}/usr /bin/sleep 60"]
+    )
+    try:
+        wait_until("it sleeps", lambda: command_line(there.pid)[0] == b"/bin/sleep")
+
+        assert here.pid in set(neighbours())
+        assert there.pid not in set(neighbours())
+    finally:
+        for child in (here, there):
+            child.kill()
+            child.wait()

@@ -15,7 +15,7 @@ from fairlead_console.up.record import command_lines, own, running
 from fairlead_console.up.screen import Screen
 from fairlead_daemon.client import call, make_session
 from fairlead_daemon.errors import FairleadError
-from fairlead_daemon.processes import Identity, identify, send_signal
+from fairlead_daemon.processes import Identity, environment, identify, neighbours, send_signal
 
 ORDER: Sequence[str] = ("console", "monitor", "services", "agent", "lb", "dns", "master", "registry")
 """Kinds. Services before agents, or it would replace the tasks that end; the registry last, all others write to it."""
@@ -97,10 +97,6 @@ def _processes(below: Path) -> Iterator[tuple[Identity, Sequence[str]]]:
 def _tasks(below: Path) -> Iterator[Identity]:
     """Processes whose environment says that their sandbox lies below this folder."""
     marker = f"MESOS_SANDBOX={below}/".encode()
-    for pid, _ in command_lines():
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:  # another user's, or it ended
-            continue
-        if any(v.startswith(marker) for v in environment.split(b"\0")) and (identity := identify(pid)):
+    for pid in neighbours():
+        if any(v.startswith(marker) for v in environment(pid)) and (identity := identify(pid)):
             yield identity

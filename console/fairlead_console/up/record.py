@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from fairlead_daemon.files import replace_file
-from fairlead_daemon.processes import Identity, identify
+from fairlead_daemon.processes import Identity, command_line, identify, neighbours
 
 FILE = "processes.json"
 
@@ -50,11 +50,6 @@ def own(pid: int) -> bool:
 
 
 def command_lines() -> Iterator[tuple[int, list[str]]]:
-    """Of all processes that we may look at, but ourselves."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                raw = (entry / "cmdline").read_bytes()
-            except OSError:  # it ended meanwhile
-                continue
-            yield int(entry.name), raw.decode("utf-8", "replace").rstrip("\0").split("\0")
+    """Of all processes that see the same files as we do, but ourselves."""
+    for pid in neighbours():
+        yield pid, [word.decode("utf-8", "replace") for word in command_line(pid)]

@@ -31,7 +31,7 @@ from fairlead_core.agent.keeper.records import Folder
 from fairlead_core.agent.keeper.remains import end_remains
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_daemon.processes import Identity, alive, identify, send_signal
+from fairlead_daemon.processes import Identity, alive, command_line, identify, neighbours, send_signal
 
 KEEPER_MODULE = "fairlead_core.agent.keeper"
 START_LIMIT_S = 10.0
@@ -208,16 +208,8 @@ def stop_keeper(folder: Path, *, limit_s: float = STOP_LIMIT_S) -> bool:
 
 
 def _keepers_of(folder: Path) -> Iterator[Identity]:
-    wanted = b"\0".join((KEEPER_MODULE.encode(), os.fsencode(folder.absolute()), b""))
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and wanted in _command_line(entry):
-            identity = identify(int(entry.name))
-            if identity is not None:
-                yield identity
-
-
-def _command_line(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
+    wanted = [KEEPER_MODULE.encode(), os.fsencode(folder.absolute())]
+    for pid in neighbours():
+        words = command_line(pid)
+        if wanted in ([a, b] for a, b in itertools.pairwise(words)) and (identity := identify(pid)) is not None:
+            yield identity

@@ -5,11 +5,10 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from fairlead_core.agent.keeper.protocol import TASK_VARIABLE, Held
 from fairlead_core.agent.keeper.records import boot_id
-from fairlead_daemon.processes import Identity, alive, identify, send_signal
+from fairlead_daemon.processes import Identity, alive, environment, identify, pids, send_signal
 
 PATIENCE_S = 2.0
 _PAUSE_S = 0.01
@@ -17,21 +16,15 @@ _PAUSE_S = 0.01
 
 def marked(prefix: str, *, variable: str = TASK_VARIABLE) -> Iterator[Identity]:
     """Processes whose environment has `variable` with a value that starts with `prefix`."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and carries(int(entry.name), prefix, variable=variable):
-            identity = identify(int(entry.name))
-            if identity is not None:
-                yield identity
+    for pid in pids():
+        if carries(pid, prefix, variable=variable) and (identity := identify(pid)) is not None:
+            yield identity
 
 
 def carries(pid: int, prefix: str, *, variable: str = TASK_VARIABLE) -> bool:
     """False too for a process that is gone, or is not ours to look into."""
     wanted = f"{variable}={prefix}".encode()
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return False
-    return environment.startswith(wanted) or b"\0" + wanted in environment
+    return any(entry.startswith(wanted) for entry in environment(pid))
 
 
 def end_remains(records: Iterable[Held], instance: str, *, patience_s: float = PATIENCE_S) -> bool:
