@@ -33,6 +33,11 @@ TOPOLOGY = f"{ROOT}/messaging/topology"
 MONITORING = f"{ROOT}/monitoring"
 ALERT_JOURNAL = f"{MONITORING}/journal"
 SILENCES = f"{MONITORING}/silences"
+ANNOUNCED = f"{ROOT}/announced"
+"""Leases of what fairlead does not schedule: one for each announced instance, ended with its announcer's session."""
+RELEASED = f"{ROOT}/coordination/released"
+GROUPS = f"{ROOT}/coordination/groups"
+BARRIERS = f"{ROOT}/coordination/barriers"
 MESOS = "/mesos"
 
 CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES)
@@ -102,6 +107,19 @@ def leaving(task_id: str) -> str:
 
 def route(service: str) -> str:
     return f"{ROUTES}/{escape(service)}"
+
+
+ANNOUNCED_TASK = "announced~"
+"""How the ids of announced instances begin: the leading master publishes none of them, and reconciles none away."""
+
+
+def announced_task(service: str, instance: str) -> str:
+    """`static:db`, `10.0.0.5-5432` -> `announced~static:db~10.0.0.5-5432`: stands where a task's id would."""
+    return f"{ANNOUNCED_TASK}{service}~{instance}"
+
+
+def is_announced(task_id: str) -> bool:
+    return task_id.startswith(ANNOUNCED_TASK)
 
 
 def below(folder: str, name: str) -> str:

@@ -206,6 +206,15 @@ class Agent(Record, frozen=True, kw_only=True):
     attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
+class Lease(Record, frozen=True, kw_only=True):
+    """Announced beside a member that no master stands for: when it ends, the leading master withdraws the member."""
+
+    task: str
+    service: str
+    host: str = ""
+    port: int = 0
+
+
 class MasterAddress(Record, frozen=True, kw_only=True):
     hostname: str
     ip: str
@@ -244,6 +253,10 @@ class Cluster(Record, frozen=True, kw_only=True):
     epoch_base: int = 0
     """Added to the versions of epoch nodes. A new cluster begins above every older one's epochs, so that agents do not
     refuse its leaders: seconds since 1970 at its making."""
+    importing: str = ""
+    """Not "": an import into it is not finished; only the importing process works on it."""
+    moved: str = ""
+    """The URL of the registry that goes on in this one's place; this one is read only."""
 
 
 SCHEMA = 1

@@ -4,20 +4,21 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from fairlead_core.agent_protocol import Ping
 from fairlead_core.master.adapters import keeping
 from fairlead_core.master.adapters.publisher import Publisher
 from fairlead_core.master.adapters.streams import Stream
-from fairlead_core.master.decisions import agents, allocation, draining, frameworks, killing, leaving, plan
-from fairlead_core.master.decisions.leaving import NameServers, Readers
+from fairlead_core.master.decisions import agents, allocation, draining, frameworks, killing, plan
 from fairlead_core.master.decisions.model import Cluster, Hang, HangAgent, Moment, Order, Send
-from fairlead_daemon.errors import FairleadError, Refused
+from fairlead_daemon.errors import FairleadError
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
-from fairlead_discovery.records import Balancer, MasterInfo, NameServer, Progress, decode
-from fairlead_discovery.registry import Guard, Node, Registry
+from fairlead_discovery.audience import Audience
+from fairlead_discovery.decisions.leaving import Readers
+from fairlead_discovery.janitor import Janitor
+from fairlead_discovery.records import MasterInfo
+from fairlead_discovery.registry import Guard, Registry
 
 ROLE = "master"
 ALLOCATE_AFTER_S = 0.001
@@ -27,7 +28,6 @@ PING_S = 1.0
 STALL_S = 1.0
 """A tick that comes so much too late means that this process slept: silence heard meanwhile proves nothing."""
 log = Log("master")
-T = TypeVar("T")
 
 
 def clock() -> Moment:
@@ -61,9 +61,7 @@ class Leadership:
         self._publisher = Publisher(registry, cluster, self._guard, clock=clock, settle=self.settle)
         self._keeper = keeping.Keeper(registry, cluster, self._guard)
         self._allocation: asyncio.TimerHandle | None = None
-        self._name_servers = NameServers(announced={})
-        self._balancers: frozenset[str] = frozenset()
-        self._progress: dict[str, Progress] = {}
+        self._audience = Audience(registry, self._audience_changed)
         self._announced: frozenset[str] = frozenset()
         self._rhythm = Rhythm()
         self._last_tick_s = self.began.s
@@ -75,11 +73,11 @@ class Leadership:
                 group.create_task(self._publisher.watch())
                 await self._take_over()
                 ready(self)
-                for body in (self._publisher.run(), self._keeper.run(), self._tick()):
+                janitor = Janitor(self._registry, self._guard)
+                for body in (self._publisher.run(), self._keeper.run(), self._tick(), janitor.run()):
                     group.create_task(body)
-                for follower in (self._follow_names(), self._follow_balancers(), self._follow_progress()):
+                for follower in (*self._audience.bodies(), self._follow_agents()):
                     group.create_task(follower)
-                group.create_task(self._follow_agents())
                 self.settle()
         finally:
             self._end()
@@ -176,11 +174,7 @@ class Leadership:
     # --- the registry's news ---------------------------------------------------------------------------------------
 
     def readers(self, now: Moment) -> Readers:
-        return Readers(
-            largest_ttl_s=self._name_servers.largest_ttl_s(now_s=now.s),
-            balancers=self._balancers,
-            progress=self._progress,
-        )
+        return self._audience.readers(now_s=now.s)
 
     def _kill_due(self, now: Moment) -> None:
         readers = self.readers(now)
@@ -188,37 +182,10 @@ class Leadership:
         if self.cluster.leaves:
             killing.kill_due(self.cluster, readers, now=now)
 
-    async def _follow_names(self) -> None:
-        async for nodes in self._registry.follow(paths.NAME_SERVERS):
-            announced = {n: float(s.largest_ttl_s) for n, s in _decoded(NameServer, paths.NAME_SERVERS, nodes).items()}
-            now = clock()
-            self._name_servers = leaving.seen(self._name_servers, announced, now_s=now.s)
-            self._kill_due(now)
-            self.settle()
-
-    async def _follow_balancers(self) -> None:
-        async for nodes in self._registry.follow(paths.BALANCERS):
-            balancers = _decoded(Balancer, paths.BALANCERS, nodes)
-            self._balancers = frozenset(n for n in nodes if n not in balancers or not balancers[n].node)
-            self._kill_due(clock())
-            self.settle()
-
-    async def _follow_progress(self) -> None:
-        async for nodes in self._registry.follow(paths.PROGRESS):
-            self._progress = _decoded(Progress, paths.PROGRESS, nodes)
-            self._kill_due(clock())
-            self.settle()
+    def _audience_changed(self) -> None:
+        self._kill_due(clock())
+        self.settle()
 
     async def _follow_agents(self) -> None:
         async for nodes in self._registry.follow(paths.AGENTS):
             self._announced = frozenset(paths.unescape(name) for name in nodes)
-
-
-def _decoded(kind: type[T], folder: str, nodes: Mapping[str, Node]) -> dict[str, T]:
-    out: dict[str, T] = {}
-    for name, node in nodes.items():
-        try:
-            out[name] = decode(kind, node.data, place=f"{folder}/{name}")
-        except Refused as error:
-            log.warning("document unreadable", why=str(error))
-    return out

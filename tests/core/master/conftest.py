@@ -11,10 +11,11 @@ import pytest
 from fairlead_core import agent_protocol
 from fairlead_core.master import seat
 from fairlead_core.master.daemon import MasterSettings, run
-from fairlead_core.master.decisions import allocation, leaving, life
+from fairlead_core.master.decisions import allocation, life
 from fairlead_daemon.logs import Log
 from fairlead_daemon.main import Context
 from fairlead_discovery.backends import open_registry
+from fairlead_discovery.decisions import leaving
 from fairlead_discovery.registry import Registry, Sight
 from harness import sim_agent
 from harness.ports import free_port

@@ -4,15 +4,16 @@ from typing import Any
 
 import pytest
 
-from fairlead_core.master.decisions import calls, leaving, liveness, publishing, reconciliation, tasks
+from fairlead_core.master.decisions import calls, liveness, publishing, reconciliation, tasks
 from fairlead_core.master.decisions.allocation import refuse_s, share, usable
-from fairlead_core.master.decisions.leaving import Departure, NameServers, Readers, is_due, seen
 from fairlead_core.master.decisions.liveness import Signs, judge
 from fairlead_core.master.decisions.model import Agent, Framework, Task
 from fairlead_core.master.decisions.publishing import Candidate, Publication, plan_service
 from fairlead_core.master.decisions.reconciliation import Question
 from fairlead_core.resources import Resources, parse
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions import leaving
+from fairlead_discovery.decisions.leaving import Departure, NameServers, Readers, is_due, seen
 from fairlead_discovery.records import Progress, Reason
 
 # --- leaving ---------------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fairlead_core.agent_protocol import Kill, Register, Run, TaskState, Update
 from fairlead_core.master.decisions import agents, allocation, calls, draining, frameworks, handling, killing, plan
-from fairlead_core.master.decisions.leaving import Readers
 from fairlead_core.master.decisions.model import Agent, Cluster, Framework, Moment, Order, Send
 from fairlead_core.master.decisions.statuses import TERMINAL
 from fairlead_core.resources import Resources, parse, to_mesos
 from fairlead_discovery import paths
+from fairlead_discovery.decisions.leaving import Readers
 from fairlead_discovery.registry import Create, Delete, Put
 
 AGENTS = ("S0", "S1")

@@ -32,12 +32,17 @@ class _Owned(msgspec.Struct, frozen=True):
 
 
 def stored_nodes(folders: Mapping[str, Folder]) -> Iterator[Stored]:
-    """Every member and portless node of a sight; one that cannot be read belongs to nobody, and goes."""
+    """Every member and portless node of a sight; one that cannot be read belongs to nobody, and goes.
+
+    What was announced is left out: it is its announcer's, and the janitor's.
+    """
     for path, nodes in folders.items():
         parent, _, segment = path.rpartition("/")
         if parent not in {paths.ENDPOINTS, paths.PORTLESS}:
             continue
         for name, data in nodes.items():
+            if paths.is_announced(paths.task_of(name)):
+                continue
             owner = _owner(data)
             yield Stored(
                 service=paths.unescape(segment),
@@ -59,6 +64,8 @@ def _owner(data: bytes) -> _Owner:
 def leaving_records(folders: Mapping[str, Folder]) -> dict[str, Leaving]:
     out: dict[str, Leaving] = {}
     for name, data in (folders.get(paths.LEAVING) or {}).items():
+        if paths.is_announced(paths.unescape(name)):
+            continue
         try:
             out[paths.unescape(name)] = decode(Leaving, data, place=f"{paths.LEAVING}/{name}")
         except Refused as error:

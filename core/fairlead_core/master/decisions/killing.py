@@ -1,11 +1,12 @@
 """Leave before dying: a published task is withdrawn first and killed when nobody can be sent to it any more."""
 
-from fairlead_core.master.decisions import leaving, life
-from fairlead_core.master.decisions.leaving import Departure, Readers
+from fairlead_core.master.decisions import life
 from fairlead_core.master.decisions.model import Cluster, Leave, Moment, Task
 from fairlead_core.master.decisions.statuses import made_by_master, update_event
 from fairlead_core.master.decisions.tasks import DEFAULT_DRAIN_S, drain_s
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions import leaving
+from fairlead_discovery.decisions.leaving import Departure, Readers
 from fairlead_discovery.records import Leaving, Reason
 
 

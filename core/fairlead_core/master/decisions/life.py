@@ -5,11 +5,11 @@ from typing import Any
 from fairlead_core.agent_protocol import Kill
 from fairlead_core.master.decisions import publishing
 from fairlead_core.master.decisions.allocation import charge
-from fairlead_core.master.decisions.leaving import DEAD_RECORD_S
 from fairlead_core.master.decisions.model import COMPLETED_KEPT, Agent, Cluster, Executor, Framework, Moment, Task
 from fairlead_core.master.decisions.statuses import Json, is_terminal, made_by_master, understood, update_event
 from fairlead_core.master.decisions.tasks import kill_grace_s
 from fairlead_core.resources import UNRESERVED, Resources
+from fairlead_discovery.decisions.leaving import DEAD_RECORD_S
 
 STATUSES_KEPT = 10
 
