@@ -18,10 +18,11 @@ ROLL_S = 20.0
 class Spool:
     """Raises OSError."""
 
-    def __init__(self, folder: Path, *, most_bytes: int) -> None:
+    def __init__(self, folder: Path, *, most_bytes: int, roll_s: float = ROLL_S) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._most_bytes = most_bytes
+        self._roll_s = roll_s
         found = {segments.number(f.name): f for f in folder.iterdir()}
         self._sizes = {n: _whole(file) for n, file in found.items() if n is not None}
         self._newest = max(self._sizes, default=0)
@@ -61,7 +62,7 @@ class Spool:
         self._make_room()
 
     def _due(self, now_s: float) -> bool:
-        return self._sizes[self._newest] >= SEGMENT_BYTES or now_s - self._opened_s >= ROLL_S
+        return self._sizes[self._newest] >= SEGMENT_BYTES or now_s - self._opened_s >= self._roll_s
 
     def roll(self, now_s: float) -> None:
         """Closes a segment that is old enough, so that it can settle."""
