@@ -18,6 +18,7 @@ from fairlead_discovery import messages as m
 from fairlead_discovery import metrics, paths
 from fairlead_discovery.decisions.nodes import Effects, Nodes, folder_nodes
 from fairlead_discovery.decisions.ops import Set, check_sizes
+from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import SESSION_S
 
 log = Log("registry")
@@ -32,6 +33,10 @@ class Peer(Protocol):
     """The other end of a connection."""
 
     def send(self, message: m.AnyReply) -> None: ...
+
+    def close(self) -> None:
+        """What was sent still arrives."""
+        ...
 
     def backed_up(self) -> bool:
         """It does not read as fast as we write: keep its pushes back (they coalesce)."""
@@ -83,6 +88,8 @@ class Hub:
         self._store = store
         self._reload = reload
         self._clients: set[Client] = set()
+        self._turned_away: set[Client] = set()
+        self._base = _base(nodes)
         self._queue: deque[Item] = deque()
         self._loop = asyncio.get_running_loop()
         self._heard = dict.fromkeys(nodes.sessions, self._loop.time())
@@ -192,7 +199,7 @@ class Hub:
                 return (
                     m.Got(number=number)
                     if entry is None
-                    else m.Got(number=number, data=entry.data, version=entry.version)
+                    else m.Got(number=number, data=entry.data, version=entry.version, passing=bool(entry.owner))
                 )
             case m.Names(number=number, folder=folder, owned=owned):
                 names = self.nodes.owned(folder, client.session) if owned else self.nodes.names(folder)
@@ -220,7 +227,15 @@ class Hub:
             kind = next(name for kind, name in _KINDS if isinstance(error, kind))
             return m.Failed(number=request.number, kind=kind, message=str(error))
         effects.add(applied.effects)
+        if paths.CLUSTER in applied.effects.nodes:
+            self._turn_away()
         return m.Done(number=request.number, revision=self.nodes.revision, results=applied.results[len(clock) :])
+
+    def _turn_away(self) -> None:
+        """Clients learn whose registry this is when they connect: when that has changed they must do it again."""
+        self._base = _base(self.nodes)
+        self._turned_away |= self._clients
+        self._clients.clear()
 
     def _hello(self, client: Client, request: m.Hello, effects: Effects) -> m.AnyReply:
         if request.version != m.VERSION:
@@ -252,10 +267,13 @@ class Hub:
     # --- pushing
 
     def _publish(self, answers: Iterable[tuple[Client, m.AnyReply]], effects: Effects) -> None:
-        metrics.revision.set(self.nodes.revision)
+        metrics.revision.set(self._base + self.nodes.revision)
         metrics.sessions.set(len(self._heard))
         for client, answer in answers:
             client.peer.send(answer)
+        for client in self._turned_away:
+            self._loop.call_soon(client.peer.close)
+        self._turned_away.clear()
         self._mark(effects)
         for client in self._clients:
             if client.subscriptions and not client.peer.backed_up():
@@ -316,6 +334,11 @@ class Hub:
                 log.warning("session ended", session=session, silent_s=now - heard)
                 self.end_session(session)
         self._timer = self._loop.call_later(TICK_S, self._tick)
+
+
+def _base(nodes: Nodes) -> int:
+    entry = nodes.get(paths.CLUSTER)
+    return decode(Cluster, entry.data, place=paths.CLUSTER).base if entry is not None else 0
 
 
 def _failed(answer: m.AnyReply, error: Unavailable) -> m.AnyReply:

@@ -97,6 +97,7 @@ class Got(Answer, frozen=True, kw_only=True, tag="got"):
 
     data: bytes = b""
     version: int = -1
+    passing: bool = False
 
 
 class Named(Answer, frozen=True, kw_only=True, tag="named"):

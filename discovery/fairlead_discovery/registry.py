@@ -55,6 +55,8 @@ class Guard:
 class Node:
     data: bytes
     version: int
+    passing: bool = False
+    """It ends with its maker's session. Told by `read` and `tree.get` only."""
 
 
 Folder = Mapping[str, bytes]

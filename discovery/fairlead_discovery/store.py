@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions.ops import AnyOp, Result
-from fairlead_discovery.records import Cluster
+from fairlead_discovery.records import SCHEMA, Cluster
 from fairlead_discovery.registry import Node, Sight
 
 T = TypeVar("T")
@@ -57,12 +58,28 @@ class Outcome:
     results: tuple[Result, ...]
 
 
+def check_usable(cluster: Cluster, *, place: str, admin: bool) -> None:
+    """Raises Refused when this program must not work with that registry at all."""
+    if abs(cluster.schema - SCHEMA) > 1:
+        raise Refused(f"{place} has schema {cluster.schema}, this program works with {SCHEMA}")
+    if cluster.importing and not admin:
+        raise Refused(f"{place}: an import into it is not finished ({cluster.importing})")
+
+
+def check_writable(cluster: Cluster, *, place: str, admin: bool) -> None:
+    """Raises Refused when another registry goes on in its place."""
+    if cluster.moved and not admin:
+        raise Refused(f"{place} has moved to {cluster.moved}, nothing is written here any more")
+
+
 class Store(Protocol):
     """One session with a node store. Raises the registry's errors: Conflict, Unavailable, Refused."""
 
     connection: Cell[Connection]
     cluster: Cluster
     """Whose registry it is; its uuid is "" before the first sight."""
+    admin: bool
+    """Set by who moves registries: it works also on one that is closed (see records.Cluster)."""
 
     async def multi(self, ops: Sequence[AnyOp], *, clocked: bool = False) -> Outcome:
         """All or nothing, in one transaction; parents are made. `clocked` raises the revision with it."""

@@ -17,9 +17,9 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery import messages as m
 from fairlead_discovery import metrics
 from fairlead_discovery.decisions.ops import AnyOp
-from fairlead_discovery.records import SCHEMA, Cluster, decode
+from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import SESSION_S, Folder, Node, Sight
-from fairlead_discovery.store import Cell, Connection, Outcome
+from fairlead_discovery.store import Cell, Connection, Outcome, check_usable, check_writable
 
 log = Log("discovery")
 T = TypeVar("T")
@@ -143,6 +143,7 @@ class LinkedStore:
         self._clock: ClockFeed | None = None
         self._folders: dict[str, FolderFeed] = {}
         self.cluster = Cluster(uuid="")
+        self.admin = False
         self._broken = asyncio.Event()
         self._hello = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -150,12 +151,13 @@ class LinkedStore:
     # --- Store
 
     async def multi(self, ops: Sequence[AnyOp], *, clocked: bool = False) -> Outcome:
+        check_writable(self.cluster, place=f"registry {self.place}", admin=self.admin)
         done = await self._ask(m.Multi(ops=tuple(ops), clocked=clocked), m.Done)
         return Outcome(self.cluster.base + done.revision, done.results)
 
     async def get(self, path: str) -> Node | None:
         got = await self._ask(m.Get(path=path), m.Got)
-        return None if got.version < 0 else Node(got.data, got.version)
+        return None if got.version < 0 else Node(got.data, got.version, got.passing)
 
     async def names(self, folder: str) -> tuple[str, ...]:
         return (await self._ask(m.Names(folder=folder), m.Named)).names
@@ -290,8 +292,7 @@ class LinkedStore:
         before = self.connection.value.session
         welcome = await self._ask_link(m.Hello(session=before), m.Welcome)
         cluster = decode(Cluster, welcome.cluster, place=f"registry {self.place}: cluster")
-        if abs(cluster.schema - SCHEMA) > 1:
-            raise Refused(f"registry {self.place} has schema {cluster.schema}, this program works with {SCHEMA}")
+        check_usable(cluster, place=f"registry {self.place}", admin=self.admin)
         self.cluster = cluster
         if self._clock is not None:
             self._clock.cluster = cluster

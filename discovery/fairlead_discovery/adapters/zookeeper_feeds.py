@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from fairlead_daemon.backoff import Backoff
-from fairlead_daemon.errors import FairleadError
+from fairlead_daemon.errors import FairleadError, Refused
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.zookeeper import Client, Watch, Znode
@@ -119,6 +119,8 @@ class Feed:
                 attempt = 0
             except FairleadError as error:
                 log.debug("registry not read", why=str(error))
+                if isinstance(error, Refused):
+                    self.lose()  # closed to us: what we know is no longer known to be true
                 self.wake.set()
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
                 attempt += 1

@@ -7,8 +7,10 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 
+import msgspec
+
 from fairlead_daemon.backoff import Backoff
-from fairlead_daemon.errors import Conflict, FairleadError, Refused, Unavailable
+from fairlead_daemon.errors import Conflict, FairleadError, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import metrics, paths
 from fairlead_discovery.adapters.zookeeper import (
@@ -19,13 +21,14 @@ from fairlead_discovery.adapters.zookeeper import (
     Step,
     StepRefused,
     Watch,
+    Znode,
     parse_place,
 )
 from fairlead_discovery.adapters.zookeeper_feeds import ClockFeed, FolderFeed
 from fairlead_discovery.decisions.ops import AnyOp, Check, Drop, Make, Set
-from fairlead_discovery.records import SCHEMA, Cluster, decode, encode
+from fairlead_discovery.records import Cluster, decode, encode
 from fairlead_discovery.registry import ANY, Node, Sight
-from fairlead_discovery.store import Cell, Connection, Outcome
+from fairlead_discovery.store import Cell, Connection, Outcome, check_usable, check_writable
 
 log = Log("discovery")
 BACKOFF = Backoff(first_s=0.1, most_s=2.0)
@@ -50,6 +53,7 @@ class ZooKeeperStore:
     def __init__(self, hosts: str, root: str) -> None:
         self.connection = Cell(Connection(in_sight=False))
         self.cluster = Cluster(uuid="")
+        self.admin = False
         self.client = Client(hosts, self._link_changed)
         self._root = root
         self._place = f"zk://{hosts}{root}"
@@ -69,7 +73,8 @@ class ZooKeeperStore:
     async def multi(self, ops: Sequence[AnyOp], *, clocked: bool = False) -> Outcome:
         await self._in_sight()
         for _ in range(TRIES):
-            head = self._head() if clocked else ()
+            check_writable(self.cluster, place=self._place, admin=self.admin)
+            head = self._head(clocked=clocked)
             steps, skipped = await self._steps(ops)
             try:
                 results = await self.client.transact((*head, *steps))
@@ -85,12 +90,13 @@ class ZooKeeperStore:
             return Outcome(revision, tuple(0 if i in skipped else self._cut(next(tail)) for i in range(len(ops))))
         raise Conflict(f"{ops[0].path if ops else paths.REVISION}: changed under our hands {TRIES} times")
 
-    def _head(self) -> tuple[Step, ...]:
-        return (
+    def _head(self, *, clocked: bool) -> tuple[Step, ...]:
+        """It is our cluster, its record is as we know it (open to us, with that base), and the clock ticks."""
+        whose = (
             Check(path=self.full(paths.CLUSTER), version=self._cluster_version),
             Check(path=self._mark(self.cluster.uuid)),
-            Replace(self.full(paths.REVISION), b""),
         )
+        return (*whose, Replace(self.full(paths.REVISION), b"")) if clocked else whose
 
     async def _steps(self, ops: Sequence[AnyOp]) -> tuple[tuple[Step, ...], frozenset[int]]:
         """What ZooKeeper has no operation for is decided by what is there now. Also: indices of what need not be done."""
@@ -175,12 +181,7 @@ class ZooKeeperStore:
         node = await self.client.get(self.full(paths.REVISION))
         if node is None or node.version < REBASE_AT:
             return
-        cluster = Cluster(
-            uuid=self.cluster.uuid,
-            schema=self.cluster.schema,
-            base=self.cluster.base + node.version,
-            epoch_base=self.cluster.epoch_base,
-        )
+        cluster = msgspec.structs.replace(self.cluster, base=self.cluster.base + node.version)
         steps: tuple[Step, ...] = (
             Replace(self.full(paths.CLUSTER), encode(cluster), self._cluster_version),
             Drop(path=self.full(paths.REVISION), expect=node.version),
@@ -198,7 +199,7 @@ class ZooKeeperStore:
     async def get(self, path: str) -> Node | None:
         await self._in_sight()
         node = await self.client.get(self.full(path))
-        return None if node is None or (not node.data and node.children) else Node(node.data, node.version)
+        return None if node is None or (not node.data and node.children) else node_of(node)
 
     async def names(self, folder: str) -> tuple[str, ...]:
         await self._in_sight()
@@ -246,7 +247,7 @@ class ZooKeeperStore:
         return self.full(f"{paths.CLUSTER}/{paths.escape(cluster)}")
 
     async def refresh_cluster(self, watch: Watch | None = None) -> None:
-        """Reads whose registry this is; makes it one when it is none yet. Raises Refused on a foreign schema."""
+        """Reads whose registry this is; makes it one when it is none yet. Raises Refused when we must not use it."""
         path = self.full(paths.CLUSTER)
         while (node := await self.client.get(path, watch)) is None:
             self._folders_known.clear()
@@ -259,8 +260,7 @@ class ZooKeeperStore:
         cluster = decode(Cluster, node.data, place=path)
         if not node.children:  # written by hand, or by a copy
             await self.client.create(self._mark(cluster.uuid))
-        if abs(cluster.schema - SCHEMA) > 1:
-            raise Refused(f"{self._place} has schema {cluster.schema}, this program works with {SCHEMA}")
+        check_usable(cluster, place=self._place, admin=self.admin)
         self.cluster, self._cluster_version = cluster, node.version
 
     # --- the connection
@@ -319,3 +319,7 @@ class ZooKeeperStore:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def node_of(node: Znode) -> Node:
+    return Node(node.data, node.version, bool(node.owner))
