@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead_dns.decisions import labels
+from fairlead_discovery.decisions import dns_labels as labels
 
 DASHES = "hello" + "-" * 56 + "f"
 

@@ -1,7 +1,8 @@
 """Mesos-DNS' HTTP answers, shapes and quirks."""
 
+from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.records import Discovery, Ips
-from fairlead_dns.decisions import labels, mesosdns
+from fairlead_dns.decisions import mesosdns
 from fairlead_dns.decisions.naming import Rules
 from harness.names import member, names
 

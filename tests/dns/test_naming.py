@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.records import (
     Agent,
     Discovery,
@@ -14,7 +15,7 @@ from fairlead_discovery.records import (
     Port,
     Portless,
 )
-from fairlead_dns.decisions import labels, wire
+from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.mesosdns import shown
 from fairlead_dns.decisions.naming import Record, Rules, of_agent, of_framework, of_masters, of_task
 from harness.names import member, task

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.records import Agent, Discovery, Framework, MasterInfo, Member, Port, Portless, TaskRef
-from fairlead_dns.decisions import labels, wire
+from fairlead_dns.decisions import wire
 
 BOTH = ("tcp", "udp")
 HIGHEST_PORT = 65535
@@ -62,7 +63,7 @@ def of_task(task: Member | Portless, rules: Rules) -> tuple[Record, ...]:
     if not framework:
         return ()
     found: dict[Record, None] = {}
-    for name in _spoken_names(instance, rules):
+    for name in labels.spoken_names(instance.task.name, instance.discovery.name, rules.spec):
         found.update(dict.fromkeys(_of_name(instance, name, framework, rules)))
     return tuple(found)
 
@@ -134,19 +135,6 @@ def _instance(task: Member | Portless, rules: Rules) -> _Instance:
 def _parsed(addresses: Iterable[str]) -> tuple[tuple[int, bytes], ...]:
     """Literal addresses only, each once, in order."""
     return tuple(dict.fromkeys(a for a in map(wire.address, addresses) if a is not None))
-
-
-def _spoken_names(instance: _Instance, rules: Rules) -> Iterator[tuple[str, ...]]:
-    """What the task is called, as labels. With DiscoveryInfo Mesos-DNS makes all records for the raw name too
-    (`server.dev` stays two labels): Marathon's and Aurora's users rely on it.
-    """
-    name = instance.discovery.name or instance.task.name
-    mangled = rules.spec(name)
-    if instance.discovery.name:
-        raw = tuple(labels.fit(part) for part in name.lower().split("."))
-        if all(raw) and raw != (mangled,):
-            yield raw
-    yield (mangled,)
 
 
 def _of_name(instance: _Instance, name: tuple[str, ...], framework: str, rules: Rules) -> Iterator[Record]:

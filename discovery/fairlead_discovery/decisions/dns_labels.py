@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 LABEL_LIMIT = 63
@@ -71,6 +71,19 @@ def fit(label: str) -> str:
         return label
     head = raw[: LABEL_LIMIT - SUFFIX_LENGTH - 1].decode("utf-8", "ignore").rstrip("-")
     return f"{head}-{hashlib.sha256(raw).hexdigest()[:SUFFIX_LENGTH]}"
+
+
+def spoken_names(task: str, discovery: str, spec: Spec) -> Iterator[tuple[str, ...]]:
+    """What a task is called, as labels: by its DiscoveryInfo's name, else its own. With DiscoveryInfo Mesos-DNS makes
+    all records for the raw name too (`server.dev` stays two labels): Marathon's and Aurora's users rely on it.
+    """
+    name = discovery or task
+    mangled = spec(name)
+    if discovery:
+        raw = tuple(fit(part) for part in name.lower().split("."))
+        if all(raw) and raw != (mangled,):
+            yield raw
+    yield (mangled,)
 
 
 def _legal(text: str) -> str:
