@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from fairlead_console.decisions.names import srv_name
 from fairlead_console.web.decisions.answers import App, Backend, Balancer, Node, Task
+from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.paths import split_service_key
 from fairlead_discovery.records import Leaving, Member, Portless
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_dns.decisions import labels
 
 T = TypeVar("T")
 SHOWN = 50
@@ -160,7 +160,10 @@ def published(snapshot: Snapshot, key: str) -> tuple[Member | Portless, ...]:
 
 
 def condition(app: App | None, serving: int) -> tuple[str, str]:
-    """A word or two, and its colour; the first that holds. Without an app only what is published counts."""
+    """A word or two, and its colour; the first that holds. Without an app only what is published counts.
+
+    `serving` is the registry's word: a healthy task on a suspect node does not count in it.
+    """
     if app is None:
         return ("published", GOOD) if serving else ("not published", IDLE)
     ready = app.healthy if app.checks else app.running
@@ -172,6 +175,8 @@ def condition(app: App | None, serving: int) -> tuple[str, str]:
         return f"{app.unhealthy} unhealthy", BAD
     if ready < app.instances:
         return f"{app.instances - ready} missing", BAD
+    if serving < app.instances:
+        return f"{app.instances - serving} out of reach", BAD
     return ("healthy" if app.checks else "running"), GOOD
 
 
