@@ -17,7 +17,6 @@ from fairlead_messaging.decisions.planned import Actual, Plan, rounds
 from fairlead_messaging.decisions.planning import plan, standing
 from fairlead_messaging.decisions.wanted import Place, Wanted, topology
 
-
 T = TypeVar("T")
 
 
