@@ -98,10 +98,9 @@ def _active(rule: Rule, now: Standing, seen: Fact, _judged_s: float) -> Standing
 
 
 def _silent(rule: Rule, now: Standing) -> Standing:
-    silent_s = now.judged_s - now.data_s
     if now.state is State.FIRING:
-        return _enter(now, State.NO_DATA) if silent_s >= rule.no_data_s else now
-    return _enter(now, State.GONE) if silent_s >= FORGET_S else now
+        return _enter(now, State.NO_DATA) if now.judged_s - now.data_s >= rule.no_data_s else now
+    return _enter(now, State.GONE) if now.judged_s - now.since_s >= FORGET_S else now
 
 
 _STEPS: Mapping[State, Callable[[Rule, Standing, Fact, float], Standing]] = {
