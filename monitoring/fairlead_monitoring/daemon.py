@@ -24,7 +24,7 @@ from fairlead_monitoring.decisions import houses
 from fairlead_monitoring.decisions.evaluation import Moment
 from fairlead_monitoring.decisions.ring import Ring
 from fairlead_monitoring.decisions.samples import Page, series
-from fairlead_monitoring.directory import Directory, encode_address, monitor_id
+from fairlead_monitoring.directory import Directory, encode_address, leader_id, monitor_id
 from fairlead_monitoring.graphite import Destination, Exporter
 from fairlead_monitoring.leading import Leading
 from fairlead_monitoring.rule_files import load_rules
@@ -51,7 +51,7 @@ class Monitor:
         self.collector = Collector(settings, self.directory, self.ring)
         self._rules = load_rules(settings)
         journal = Journal(folder / "monitor-alerts.jsonl")
-        self.leading = Leading(led=journal.led)
+        self.leading = Leading(led=journal.led, mine=lambda data: leader_id(data) == monitor_id(settings))
         self.alerting = Alerting(self._rules, settings.webhooks, journal, self.leading)
         self._own_page = Page({"source": "monitor"}, most=settings.most_series_per_page)
         self._exporter: Exporter | None = None

@@ -124,3 +124,11 @@ def monitor_id(settings: MonitorSettings) -> str:
 def encode_address(settings: MonitorSettings, port: int) -> bytes:
     """What stands in the election: so that verbs find who leads."""
     return msgspec.json.encode({"id": monitor_id(settings), "address": f"{settings.host}:{port}"})
+
+
+def leader_id(data: bytes) -> str:
+    """Of what `encode_address` made; "" when it cannot be read."""
+    try:
+        return str(msgspec.json.decode(data, type=Mapping[str, str]).get("id", ""))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
