@@ -38,6 +38,7 @@ ANNOUNCED = f"{ROOT}/announced"
 RELEASED = f"{ROOT}/coordination/released"
 GROUPS = f"{ROOT}/coordination/groups"
 BARRIERS = f"{ROOT}/coordination/barriers"
+RINGS = f"{ROOT}/rings"
 MESOS = "/mesos"
 
 CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES)
