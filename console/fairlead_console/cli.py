@@ -16,7 +16,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "explain": ("explain", "Why an app does not run, or not as asked."),
     "lookup": ("lookup", "Ask fairlead's DNS for a name."),
     "node": ("node", "List, drain and undrain agents."),
-    "registry": ("registry", "Look into the registry; confirm a held reading."),
+    "registry": ("registry", "Look into the registry; save, restore, check, move it; confirm a held reading."),
+    "announce": ("announce", "Register a service that fairlead does not schedule, while it is healthy."),
     "broker": ("broker", "Exchanges, queues and federation of RabbitMQ brokers."),
     "alert": ("alert", "Alerts, rules and silences of the monitor."),
     "top": ("top", "Services, daemons and agents with their rates, live."),
@@ -31,6 +32,7 @@ DAEMON_HELP: Mapping[str, str] = {
     "services": "long-running services, Marathon's REST API",
     "dns": "names from endpoints, Mesos-DNS' HTTP API",
     "lb": "HAProxy from endpoints and routes",
+    "messaging": "RabbitMQ brokers as declared, their federation links",
     "monitor": "measures, alerts, exports to Prometheus and Graphite",
     "console": "the web console",
 }

@@ -1,0 +1,263 @@
+"""Announces services that fairlead does not schedule: checked, registered while healthy, drained at the end.
+
+The announcer commits its own member, so that no leader is needed for it to come and go; beside it stands a lease
+(an announcement). When the announcer dies the lease ends with its session, and the leading master withdraws the
+member. Every step leads from what stands to what should stand: an outcome that is unknown is read again.
+"""
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from fairlead_daemon.backoff import Backoff
+from fairlead_daemon.errors import FairleadError, Unavailable
+from fairlead_daemon.logs import Log
+from fairlead_discovery import paths
+from fairlead_discovery.adapters.probes import probe
+from fairlead_discovery.audience import Audience
+from fairlead_discovery.decisions.announcements import (
+    Departing,
+    Service,
+    changes_to,
+    is_address,
+    lease_of,
+    member_of,
+)
+from fairlead_discovery.decisions.checks import Check, Tally, count
+from fairlead_discovery.decisions.foreign_nodes import node_of_service
+from fairlead_discovery.decisions.leaving import DEAD_RECORD_S, Departure, is_due
+from fairlead_discovery.records import Member, Reason, encode
+from fairlead_discovery.registry import Announcement, Delete, Registry
+
+POLL_S = 2.0
+"""How often an announcer looks whether its member still stands: somebody may have taken it for dead."""
+RESOLVE_S = 30.0
+ANSWER_S = 10.0
+JITTER = 0.1
+BACKOFF = Backoff(first_s=0.1, most_s=2.0)
+DONE_S = 3.0
+"""How long the tidying at the end may take."""
+log = Log("announce")
+
+
+class Announcer:
+    """All services of one process. `run` until cancelled, then `leave`."""
+
+    def __init__(self, registry: Registry, services: Sequence[Service]) -> None:
+        self._changed = asyncio.Event()
+        self._audience = Audience(registry, self._changed.set)
+        self.charges = tuple(Charge(registry, service) for service in services)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._audience.follow_names())  # a server that goes is remembered for its TTL
+            for charge in self.charges:
+                group.create_task(charge.run())
+
+    async def leave(self) -> None:
+        """Withdraws everything and returns when nobody sends work any more, at the latest after each `drain_s`."""
+        async with asyncio.TaskGroup() as group:
+            followers = [group.create_task(body) for body in self._audience.bodies()]
+            leaving = [group.create_task(charge.leave(self._audience, self._changed)) for charge in self.charges]
+            await asyncio.wait(leaving)
+            for follower in followers:
+                follower.cancel()
+
+
+class Charge:
+    """One announced instance."""
+
+    def __init__(self, registry: Registry, service: Service) -> None:
+        self.service = service
+        self._registry = registry
+        self._tallies = {index: Tally() for index in range(len(service.checks))}
+        self._address = service.host if is_address(service.host) else ""
+        self._name: str | None = None
+        """The node that stands, "" for none, None when we do not know."""
+        self._record_until_s: float | None = time.monotonic()
+        """When our leaving record goes; at the start there may be one of our predecessor."""
+        self._lease: Announcement | None = None
+        self._foreign: dict[str, Announcement] = {}
+        self._wake = asyncio.Event()
+
+    @property
+    def healthy(self) -> bool:
+        return bool(self._address) and all(tally.up is True for tally in self._tallies.values())
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            if not self._address:
+                group.create_task(self._resolve())
+            for index, check in enumerate(self.service.checks):
+                group.create_task(self._check(index, check))
+            group.create_task(self._settle())
+
+    # --- what the checks say
+
+    async def _resolve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    found = await loop.getaddrinfo(self.service.host, self.service.port, type=socket.SOCK_STREAM)
+                addresses = sorted({str(item[4][0]) for item in found})
+                if self._address not in addresses:
+                    self._address = addresses[0]
+                    log.info("resolved", host=self.service.host, address=self._address)
+                    self._wake.set()
+            except (OSError, TimeoutError) as error:
+                log.warning("host not resolved", host=self.service.host, why=str(error) or "no answer")
+            await asyncio.sleep(jittered(RESOLVE_S if self._address else 1.0))
+
+    async def _check(self, index: int, check: Check) -> None:
+        while True:
+            begin_s = time.monotonic()
+            if self._address:
+                why = await probe(check, self._address, self.service.port)
+                before = self._tallies[index]
+                after = count(before, why, rise=check.rise, fall=check.fall)
+                self._tallies[index] = after
+                if before.up != after.up:
+                    event = "healthy" if after.up else "unhealthy"
+                    log.info(event, service=self.service.key, check=check.type, why=after.why or "it answers")
+                    self._wake.set()
+            await asyncio.sleep(max(0.0, jittered(check.interval_s) - (time.monotonic() - begin_s)))
+
+    # --- what the registry holds
+
+    async def _settle(self) -> None:
+        attempt = 0
+        while True:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await self._bring()
+                attempt = 0
+            except (FairleadError, TimeoutError) as error:
+                self._name = None
+                log.warning("not announced yet", service=self.service.key, why=str(error) or "no answer")
+                await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
+                attempt += 1
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(jittered(POLL_S)):
+                    await self._wake.wait()
+
+    async def _bring(self) -> None:
+        wanted = member_of(self.service, self._address) if self.healthy else None
+        if wanted is not None:
+            await self._hold_lease()
+        await self._commit(wanted, Departing(reason=Reason.UNHEALTHY, deadline_s=time.time()))
+        await self._bring_foreign(stands=wanted is not None)
+        if self._record_until_s is not None and time.monotonic() >= self._record_until_s:
+            await self._end_record()
+
+    async def _commit(self, wanted: Member | None, departing: Departing) -> int | None:
+        """The revision of the change, None when there was nothing to change."""
+        changes = changes_to(self.service, await self._standing(), wanted, departing)
+        name = paths.member_name(self.service.task, encode(wanted)) if wanted is not None else ""
+        if not changes:
+            self._name = name
+            return None
+        self._name = None  # until we know
+        revision = await self._registry.commit(changes)
+        self._name = name
+        self._record_until_s = None if name else time.monotonic() + DEAD_RECORD_S
+        event = "announced" if name else "withdrawn"
+        log.info(event, service=self.service.key, address=f"{self._address}:{self.service.port}", revision=revision)
+        return revision
+
+    async def _standing(self) -> list[str]:
+        key, task = self.service.key, self.service.task
+        if self._name == "":
+            return []
+        if self._name is not None:
+            return [self._name] if await self._registry.read(paths.member(key, self._name)) is not None else []
+        names = await self._registry.tree.names(paths.endpoint_folder(key))
+        return [name for name in names if paths.task_of(name) == task]
+
+    async def _hold_lease(self) -> None:
+        """Before the member: else it would look as if its announcer had died."""
+        if self._lease is None:
+            data = encode(lease_of(self.service, self._address))
+            self._lease = await self._registry.announce(paths.below(paths.ANNOUNCED, self.service.task), data)
+
+    async def _bring_foreign(self, *, stands: bool) -> None:
+        wanted = {}
+        if stands:
+            made = (node_of_service(self.service, self._address, also) for also in self.service.also)
+            wanted = {node.path: node.data for node in made}
+        for path in [p for p in self._foreign if p not in wanted]:
+            await self._foreign.pop(path).end()
+        for path, data in wanted.items():
+            if path not in self._foreign:
+                self._foreign[path] = await self._registry.announce(path, data)
+
+    async def _end_record(self) -> None:
+        path = paths.leaving(self.service.task)
+        if await self._registry.read(path) is not None:
+            await self._registry.commit([Delete(path, missing_ok=True)])
+        self._record_until_s = None
+
+    # --- the end
+
+    async def leave(self, audience: Audience, changed: asyncio.Event) -> None:
+        """Withdrawn first, ended when the last reader let go: the same rule as for a task that is to be killed."""
+        end_s = time.monotonic() + self.service.drain_s
+        try:
+            async with asyncio.timeout(self.service.drain_s):
+                departure = await self._depart(end_s)
+                if departure is not None:
+                    await self._until_due(departure, audience, changed)
+        except TimeoutError:
+            log.warning("not drained in time", service=self.service.key, seconds=self.service.drain_s)
+        try:
+            async with asyncio.timeout(DONE_S):
+                await self._end_record()
+        except (FairleadError, TimeoutError) as error:
+            log.warning("leaving record not ended", service=self.service.key, why=str(error) or "no answer")
+        if self._lease is not None:
+            await self._lease.end()
+        log.info("left", service=self.service.key)
+
+    async def _depart(self, end_s: float) -> Departure | None:
+        """None when nothing stood. Tries until its time is over."""
+        deadline_s = time.time() + self.service.drain_s
+        attempt, certain = 0, True
+        while True:
+            try:
+                revision = await self._commit(None, Departing(reason=Reason.DRAIN, deadline_s=deadline_s))
+                if revision is None and not certain:  # an earlier try had succeeded: its revision is at most this one
+                    revision = await self._registry.commit(())
+                await self._bring_foreign(stands=False)
+            except FairleadError as error:
+                self._name, certain = None, not isinstance(error, Unavailable)
+                log.warning("not withdrawn yet", service=self.service.key, why=str(error))
+                await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
+                attempt += 1
+            else:
+                if revision is None:
+                    return None
+                return Departure(
+                    task=self.service.task,
+                    reason=Reason.DRAIN,
+                    deadline_s=end_s,
+                    revision=revision,
+                    committed_s=time.monotonic(),
+                )
+
+    async def _until_due(self, departure: Departure, audience: Audience, changed: asyncio.Event) -> None:
+        await audience.known.wait()
+        while not is_due(departure, audience.readers(now_s=time.monotonic()), now_s=time.monotonic()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await changed.wait()
+                changed.clear()
+
+
+def jittered(seconds: float) -> float:
+    """A tenth more or less, so that a thousand announcers do not ask at once."""
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  # jitter

@@ -1,0 +1,124 @@
+"""What files say is to be announced: our TOML, and Nerve's JSON as it is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from fairlead_daemon.errors import BadSettings
+from fairlead_discovery.decisions.announcements import Also, Service
+from fairlead_discovery.decisions.checks import Check, parse
+
+NERVE_CHECKS = {"tcp": "tcp", "http": "http", "redis": "redis", "rabbitmq": "rabbitmq", "noop": "none"}
+NERVE_INTERVAL_S, NERVE_TIMEOUT_S = 0.5, 0.1
+"""Nerve's own defaults."""
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[services]]` of a TOML file."""
+
+    services: tuple[dict[str, Any], ...] = ()
+
+
+def from_toml(values: Mapping[str, Any], *, where: str) -> tuple[Service, ...]:
+    """Each service's `check = "http:/health"` is short for `checks`; `endpoints = ["10.0.0.5:5432", …]` makes one
+    instance of each. Raises BadSettings naming the place.
+    """
+    try:
+        file = msgspec.convert(dict(values), File)
+    except msgspec.ValidationError as error:
+        raise BadSettings(f"{where}: {error}") from error
+    return tuple(service for table in file.services for service in _of_table(table, where=where))
+
+
+def _of_table(table: Mapping[str, Any], *, where: str) -> tuple[Service, ...]:
+    values = dict(table)
+    place = f"{where}: {values.get('name', 'a service')}"
+    check = values.pop("check", None)
+    try:
+        if check is not None:
+            if "checks" in values:
+                raise BadSettings(f"{place}: check and checks are given, one of them is enough")
+            values["checks"] = [msgspec.to_builtins(parse(str(check)))] if check != "none" else []
+        endpoints = values.pop("endpoints", None)
+        if endpoints is None:
+            return (msgspec.convert(values, Service),)
+        return tuple(msgspec.convert({**values, **_split(str(each), place)}, Service) for each in endpoints)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise BadSettings(f"{place}: {error}") from error
+
+
+def _split(text: str, place: str) -> dict[str, Any]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise BadSettings(f"{place}: endpoints: {text!r} is no host:port")
+    return {"host": host.strip("[]"), "port": int(port)}
+
+
+# --- Nerve -------------------------------------------------------------------------------------------------------------
+
+
+def from_nerve(
+    values: Mapping[str, Any], *, where: str, framework: str, write_nerve: bool
+) -> tuple[tuple[Service, ...], tuple[str, ...]]:
+    """The services, and what of the file is not followed. `write_nerve`: Nerve's own nodes are written too.
+
+    Raises BadSettings naming the service and key.
+    """
+    services = values.get("services")
+    if not isinstance(services, Mapping):
+        raise BadSettings(f"{where}: services: expected an object")
+    identity = str(values.get("instance_id") or "")
+    notes: list[str] = []
+    out = []
+    for name, given in services.items():
+        place = f"{where}: services.{name}"
+        if not isinstance(given, Mapping):
+            raise BadSettings(f"{place}: expected an object")
+        if given.get("reporter_type", "zookeeper") != "zookeeper":
+            notes.append(f"{place}: reporter_type {given['reporter_type']} is not followed, the registry is written")
+        out.append(_nerve_service(str(name), given, place=place, identity=identity, framework=framework))
+        if write_nerve and isinstance(given.get("zk_path"), str):
+            out[-1] = msgspec.structs.replace(out[-1], also=(Also(format="nerve", path=given["zk_path"]),))
+    return tuple(out), tuple(notes)
+
+
+def _nerve_service(name: str, given: Mapping[str, Any], *, place: str, identity: str, framework: str) -> Service:
+    interval_s = given.get("check_interval", NERVE_INTERVAL_S)
+    checks = given.get("checks") or []
+    values = {
+        "name": name,
+        "framework": framework,
+        "host": given.get("host", ""),
+        "port": given.get("port", 0),
+        "id": f"{identity}-{given.get('port', 0)}" if identity else "",
+        "weight": given.get("weight", 1),
+        "labels": given.get("labels") or {},
+        "checks": [_nerve_check(check, interval_s, place) for check in checks],
+    }
+    try:
+        return msgspec.convert(values, Service)
+    except msgspec.ValidationError as error:
+        raise BadSettings(f"{place}: {error}") from error
+
+
+def _nerve_check(given: object, interval_s: object, place: str) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise BadSettings(f"{place}: checks: expected objects")
+    kind = given.get("type")
+    if kind not in NERVE_CHECKS:
+        raise BadSettings(f"{place}: checks: type {kind!r} is none of {', '.join(NERVE_CHECKS)}")
+    values = {
+        "type": NERVE_CHECKS[kind],
+        "path": given.get("uri") or "/",
+        "host": given.get("host") or "",
+        "port": given.get("port") or 0,
+        "interval_s": interval_s,
+        "timeout_s": given.get("timeout", NERVE_TIMEOUT_S),
+        "rise": given.get("rise", 1),
+        "fall": given.get("fall", 1),
+    }
+    try:
+        return msgspec.to_builtins(msgspec.convert(values, Check))  # type: ignore[no-any-return]  # a dict of a struct
+    except msgspec.ValidationError as error:
+        raise BadSettings(f"{place}: checks: {error}") from error
