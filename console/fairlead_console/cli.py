@@ -21,6 +21,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "broker": ("broker", "Exchanges, queues and federation of RabbitMQ brokers."),
     "alert": ("alert", "Alerts, rules and silences of the monitor."),
     "top": ("top", "Services, daemons and agents with their rates, live."),
+    "bus": ("bus", "Publish and consume messages."),
     "logs": ("logs", "The log of a daemon started by `fairlead up`."),
     "version": ("version", "The version of fairlead."),
 }

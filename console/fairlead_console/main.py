@@ -13,12 +13,13 @@ DAEMONS: Mapping[str, str] = MappingProxyType(
         "services": "fairlead_core.services.daemon",
         "dns": "fairlead_dns.daemon",
         "lb": "fairlead_lb.daemon",
+        "messaging": "fairlead_messaging.daemon",
         "monitor": "fairlead_monitoring.daemon",
         "console": "fairlead_console.web.daemon",
     }
 )
 """Module by command; each has a `DAEMON`. Imported only when it is the one to run."""
-REGISTRY_VERBS = frozenset({"tree", "get", "confirm", "-h", "--help"})
+REGISTRY_VERBS = frozenset({"tree", "get", "watch", "export", "import", "check", "copy", "confirm", "-h", "--help"})
 """What makes `fairlead registry …` a verb about the registry instead of its process."""
 
 

@@ -51,8 +51,8 @@ class Calls:
         return await self.url(method, self.addresses.master + path, body)
 
 
-def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds `--json` and `--data-dir`; the function gets a Use before its own arguments."""
+def verb(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Adds `--json` and `--data-dir`; the function gets a Use before its own arguments, and may return the exit code."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.option(
@@ -62,7 +62,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         help="Data directory of the `fairlead up` to ask. Default: FAIRLEAD_DATA_DIR, ./.fairlead, /var/lib/fairlead.",
     )
     @functools.wraps(function)
-    def wrapped(*, as_json: bool, data_dir: str, **arguments: Any) -> None:
-        function(Use(find(data_dir), as_json), **arguments)
+    def wrapped(*, as_json: bool, data_dir: str, **arguments: Any) -> int | None:
+        return function(Use(find(data_dir), as_json), **arguments)
 
     return wrapped

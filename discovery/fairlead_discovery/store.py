@@ -97,6 +97,10 @@ class Store(Protocol):
 
     def follow(self, folder: str) -> AsyncIterator[Mapping[str, Node]]: ...
 
+    async def renew(self) -> None:
+        """Learns the cluster's record again, after it was changed by us."""
+        ...
+
     async def close(self) -> None:
         """Ends the session."""
         ...

@@ -1,14 +1,19 @@
-"""`fairlead registry tree|get|confirm` on a real registry process."""
+"""`fairlead registry tree|get|watch|export|import|check|copy|confirm` on a real registry process."""
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from fairlead_console.main import main
+from fairlead_discovery.backends import open_registry
+from fairlead_discovery.registry import Change, Put
 from harness.waiting import wait_until
 
 
@@ -84,3 +89,71 @@ def test_no_registry_known_is_exit_2(fairlead, monkeypatch: pytest.MonkeyPatch):
 
     assert 2 == code
     assert "FAIRLEAD_REGISTRY" in err
+
+
+def test_what_was_exported_comes_back(fairlead, tmp_path: Path):
+    """Through a packed file: the plan first, then the import; revision and cluster go on."""
+    file = str(tmp_path / "r.jsonl.gz")
+    saved = json.loads(fairlead("export", file, "--json")[1])
+    _, planned, _ = fairlead("import", file, "--dry-run", "--json")
+    code, out, _ = fairlead("import", file, "--json")
+    done = json.loads(out)
+
+    assert (0, True, False) == (code, done["done"], json.loads(planned)["done"])
+    assert (saved["cluster"], saved["revision"] + 1) == (done["cluster"], done["revision"])
+
+
+def test_a_damaged_file_is_named(fairlead, tmp_path: Path):
+    """With its line; so is one that is not there."""
+    file = tmp_path / "bad.jsonl"
+    file.write_text("{}\n")
+
+    code, _, err = fairlead("import", str(file))
+    assert (1, True) == (code, f"{file}: line 1" in err)
+    code, _, err = fairlead("import", str(tmp_path / "none"))
+    assert (1, True) == (code, "No such file" in err)
+
+
+def test_a_check_names_and_mends(fairlead, registry: str):
+    """Exit code 1 as long as something is wrong."""
+    path = "/fairlead/leaving/t1"
+    asyncio.run(_commit(registry, Put(path, b"no json")))
+
+    code, out, _ = fairlead("check")
+    assert (1, True, True) == (code, path in out, "--repair mends it" in out)
+    assert 0 == fairlead("check", "--repair")[0]
+    assert (0, "nothing is wrong\n", "") == fairlead("check")
+
+
+def test_a_copy_to_itself_is_refused(fairlead, registry: str):
+    """Exit code 2: it is a matter of what was asked for."""
+    code, _, err = fairlead("copy", registry)
+
+    assert (2, True) == (code, "is the registry to copy from" in err)
+
+
+def test_changes_are_shown_as_they_happen(fairlead, registry: str):
+    """A line each, with the revision; documents without."""
+    started = Thread(target=_commit_until_stopped, args=(registry, stop := Event()), daemon=True)
+    started.start()
+    try:
+        code, out, _ = fairlead("watch", "/fairlead/leaving", "--changes", "2", "--json")
+    finally:
+        stop.set()
+        started.join()
+    lines = list(map(json.loads, out.splitlines()))
+
+    assert (0, 2) == (code, len(lines))
+    assert {"/fairlead/leaving/watched"} == {line["path"] for line in lines}
+    assert lines[0]["revision"] < lines[1]["revision"]
+
+
+def _commit_until_stopped(url: str, stop: Event) -> None:
+    while not stop.wait(0.1):
+        asyncio.run(_commit(url, Put("/fairlead/leaving/watched", b"%d" % time.monotonic_ns())))
+
+
+async def _commit(url: str, *changes: Change) -> None:
+    registry = await open_registry(url)
+    await registry.commit(changes)
+    await registry.close()

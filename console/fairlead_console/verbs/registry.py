@@ -1,13 +1,16 @@
-"""`fairlead registry tree|get|confirm`: the registry's own content, straight from it."""
+"""`fairlead registry tree|get|watch|confirm`: the registry's own content, straight from it."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from typing import Any
 
 import click
+import msgspec
 
 from fairlead_console.output import say, show_json
 from fairlead_console.use import Use, verb
+from fairlead_console.verbs import registry_moves
 from fairlead_daemon.errors import BadSettings, Refused, Unavailable
 
 WAIT_S = 10.0
@@ -15,7 +18,7 @@ WAIT_S = 10.0
 
 @click.group(epilog="Example: fairlead registry tree /fairlead/endpoints")
 def registry() -> None:
-    """Look into the registry; confirm a held reading.
+    """Look into the registry; save, restore, check, move it; confirm a held reading.
 
     `fairlead registry --config FILE` runs the local registry's process instead.
     """
@@ -90,6 +93,37 @@ def get(use: Use, path: str) -> None:
         say(text)
 
 
+@registry.command(epilog="Example: fairlead registry watch /fairlead/agents")
+@click.argument("path", default="/fairlead")
+@click.option("--changes", type=click.IntRange(1), help="End after so many lines.")
+@verb
+def watch(use: Use, path: str, changes: int | None) -> None:
+    """Every change below PATH as it happens, until Ctrl-C: + made, ~ changed, - gone.
+
+    Endpoints, tasks without ports, leaving records and routes are one tree with one revision; any other PATH is
+    a folder, whose own nodes are shown.
+    """
+    from fairlead_console.watching_registry import lines  # noqa: PLC0415  # `--help` is fast without it
+
+    if not use.addresses.registry:
+        raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
+
+    async def show() -> None:
+        left = changes
+        async with aclosing(lines(use.addresses.registry, path.rstrip("/") or "/")) as found:  # type: ignore[type-var]  # a generator
+            async for line in found:
+                if use.as_json:
+                    say(msgspec.json.encode(line).decode())
+                else:
+                    say(
+                        f"{line.revision if line.revision >= 0 else '-'} {line.change} {line.path}  {line.text}".rstrip()
+                    )
+                if left is not None and (left := left - 1) == 0:
+                    return
+
+    asyncio.run(show())
+
+
 @registry.command(epilog="Example: fairlead registry confirm")
 @verb
 def confirm(use: Use) -> None:
@@ -105,3 +139,7 @@ def confirm(use: Use) -> None:
         show_json({"cluster": word.cluster, "revision": word.revision})
     else:
         say(f"confirmed: readers believe cluster {word.cluster} at revision {word.revision}, and go on from there")
+
+
+for _command in (registry_moves.export_, registry_moves.import_, registry_moves.check, registry_moves.copy):
+    registry.add_command(_command)

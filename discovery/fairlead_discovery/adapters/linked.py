@@ -189,6 +189,11 @@ class LinkedStore:
                 del self._folders[folder]
                 self._unsubscribe(feed)
 
+    async def renew(self) -> None:
+        """The record comes with each Welcome."""
+        self.connection.set(Connection(in_sight=False, session=self.connection.value.session))
+        self._broken.set()
+
     async def close(self) -> None:
         try:
             if self.connection.value.in_sight:

@@ -234,6 +234,9 @@ class ZooKeeperStore:
                 self._folders.pop(folder, None)
                 await feed.close()
 
+    async def renew(self) -> None:
+        await self.refresh_cluster()
+
     async def close(self) -> None:
         feeds = [*self._folders.values(), *([self._clock] if self._clock is not None else [])]
         await asyncio.gather(*(feed.close() for feed in feeds))
