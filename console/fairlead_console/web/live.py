@@ -14,8 +14,8 @@ import msgspec
 from fairlead_console.web import metrics
 from fairlead_console.web.adapters.daemons import Source, fetch
 from fairlead_console.web.decisions import reports
-from fairlead_console.web.decisions.answers import Apps, Balancer, Nodes, Tasks
-from fairlead_console.web.decisions.graph import Point, rate, requests, summed
+from fairlead_console.web.decisions.answers import AlertsPage, Apps, Balancer, LinksPage, Nodes, SeriesPage, Tasks
+from fairlead_console.web.decisions.graph import Point, rate, requests
 from fairlead_console.web.decisions.page import Facts
 from fairlead_console.web.settings import ConsoleSettings
 from fairlead_daemon.errors import FairleadError, Refused
@@ -23,6 +23,7 @@ from fairlead_discovery.reading import snapshots
 from fairlead_discovery.registry import Registry
 from fairlead_discovery.snapshots import Snapshot, Trust
 
+A = TypeVar("A")
 T = TypeVar("T")
 SAMPLE_S = 2.0
 SAMPLES = 300
@@ -81,13 +82,13 @@ class Live:
         self._snapshot_s = time.monotonic()
         self._rates: deque[Point] = deque(maxlen=SAMPLES)
         told = settings
-        self._apps = self._source("apps", told.services, "/v2/apps", _decoder(Apps))
-        self._tasks = self._source("tasks", told.services, "/v2/tasks", _decoder(Tasks))
-        self._nodes = self._source("nodes", told.master, "/slaves", _decoder(Nodes))
-        self._balancer = self._source("balancer", told.lb, "/status", _decoder(Balancer))
-        self._links = self._source("messaging", told.messaging, "/status", lambda raw: reports.links(_plain(raw)))
-        self._alerts = self._source("alerts", told.monitor, "/api/alerts", lambda raw: reports.alerts(_plain(raw)))
-        self._measured = self._source("series", told.monitor, SERIES, _line)
+        self._apps = self._source("apps", told.services, "/v2/apps", _decoder(Apps, _as_it_is))
+        self._tasks = self._source("tasks", told.services, "/v2/tasks", _decoder(Tasks, _as_it_is))
+        self._nodes = self._source("nodes", told.master, "/slaves", _decoder(Nodes, _as_it_is))
+        self._balancer = self._source("balancer", told.lb, "/status", _decoder(Balancer, _as_it_is))
+        self._links = self._source("messaging", told.messaging, "/status", _decoder(LinksPage, reports.links))
+        self._alerts = self._source("alerts", told.monitor, "/api/alerts", _decoder(AlertsPage, reports.alerts))
+        self._measured = self._source("series", told.monitor, SERIES, _decoder(SeriesPage, reports.line))
 
     def _source(self, name: str, url: str, path: str, read: Callable[[bytes], T]) -> Source[T]:
         return Source(name, f"{url}{path}" if url else "", read, self.changed.set)
@@ -150,7 +151,7 @@ class Live:
             try:
                 now = requests((await fetch(self._session, statistics)).decode())
                 now_s = time.monotonic()
-            except (FairleadError, UnicodeDecodeError):
+            except (FairleadError, ValueError):  # no numbers, no text: no sample
                 before = None
             else:
                 if before is not None:
@@ -160,24 +161,17 @@ class Live:
             await asyncio.sleep(SAMPLE_S)
 
 
-def _decoder(kind: type[T]) -> Callable[[bytes], T]:
+def _decoder(kind: type[A], then: Callable[[A], T]) -> Callable[[bytes], T]:
     decoder = msgspec.json.Decoder(kind)
 
     def read(raw: bytes) -> T:
         try:
-            return decoder.decode(raw)
+            return then(decoder.decode(raw))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Refused(f"its answer is not understood: {error}") from error
 
     return read
 
 
-def _line(raw: bytes) -> tuple[Point, ...]:
-    return summed(reports.points(_plain(raw)))
-
-
-def _plain(raw: bytes) -> object:
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(f"its answer is not understood: {error}") from error
+def _as_it_is(told: A) -> A:
+    return told

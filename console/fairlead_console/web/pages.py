@@ -6,7 +6,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from fairlead_console.web import metrics, render
-from fairlead_console.web.board import Board
+from fairlead_console.web.board import Board, digests, fresh
 from fairlead_console.web.files import Static
 from fairlead_console.web.live import Live
 from fairlead_daemon.web import error_response
@@ -74,13 +74,13 @@ class Pages:
     async def _push(self, response: web.StreamResponse) -> None:
         sent: dict[str, str] = {}
         while True:
-            changed = self._board.cell.changed
-            fresh = [f for f in self._board.cell.value.values() if sent.get(f.name) != f.digest]
+            changed, shown = self._board.cell.changed, self._board.cell.value
+            lacking = fresh(shown, sent)
             async with asyncio.timeout(WRITE_S):
-                await response.write(render.event(fresh) if fresh else BEAT)
-            for part in fresh:
-                sent[part.name] = part.digest
-                metrics.pushes.labels(section=part.name).inc()
+                await response.write(render.event(lacking) if lacking else BEAT)
+            sent.update(digests(lacking, shown))
+            for part in lacking:
+                metrics.pushes.labels(section=part.name.partition("-")[0]).inc()
             await _within(changed, BEAT_S)
 
 

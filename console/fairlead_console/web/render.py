@@ -3,12 +3,13 @@
 import functools
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
 
-from fairlead_console.web.decisions.page import Section
+from fairlead_console.web.decisions.page import Section, Services
+from fairlead_console.web.decisions.services import Service
 
 TITLES: Mapping[str, str] = {
     "graph": "Requests per second",
@@ -21,11 +22,13 @@ TITLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A rendered section. Two with one digest are alike."""
+    """A rendered section, or a service of one. Two with one digest are alike, but for their parts."""
 
     name: str
     html: str
     digest: str
+    parts: frozenset[str] = frozenset()
+    """Names of fragments that are contained in this one."""
 
 
 @functools.cache
@@ -41,9 +44,27 @@ def _environment() -> jinja2.Environment:
     return made
 
 
-def fragment(name: str, view: Section) -> Fragment:
-    html = _environment().get_template(f"{name}.html.j2").render(view=view)
-    return Fragment(name, html, hashlib.sha256(html.encode()).hexdigest()[:16])
+def fragment(name: str, view: Section | Service, *, template: str = "") -> Fragment:
+    """`template` is named as the section unless given."""
+    html = _environment().get_template(f"{template or name}.html.j2").render(view=view)
+    return Fragment(name, html, _digest(html))
+
+
+def service(view: Service) -> Fragment:
+    """Each service is a fragment of its own, for in a large house one of them changes at a time."""
+    return fragment(f"service-{_digest(view.key)}", view, template="service")
+
+
+def services(view: Services, articles: Sequence[Fragment]) -> Fragment:
+    """The section with all services in it. It counts as changed when its head or the list of services is."""
+    head = fragment("services", view)
+    names = "".join(article.name for article in articles)
+    body = "".join(f'<article id="{article.name}">\n{article.html}\n</article>\n' for article in articles)
+    return Fragment("services", head.html + body, _digest(head.html + names), parts=frozenset(a.name for a in articles))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def whole(fragments: Mapping[str, Fragment], *, files: Mapping[str, str]) -> str:

@@ -57,7 +57,7 @@ async def pushed(response: aiohttp.ClientResponse) -> list[str]:
             line = (await response.content.readline()).decode().rstrip("\n")
         lines.append(line)
         if not line:
-            if found := re.findall(r'hx-target="#(\w+)"', "".join(lines)):
+            if found := re.findall(r'hx-target="#([\w-]+)"', "".join(lines)):
                 return found
             lines = []
 
@@ -151,6 +151,33 @@ async def test_only_what_changed_is_sent(tmp_path: Path, daemons: Any):
     assert ["summary"] == revision
 
 
+async def test_of_many_services_only_those_that_changed_are_sent(tmp_path: Path, daemons: Any):
+    """A new one brings the whole list once, and nothing of it a second time."""
+    answer_as_all(daemons)
+
+    def apps(**instances: int) -> None:
+        listed = [{"id": f"/{name}", "instances": count} for name, count in instances.items()]
+        daemons.answers[("GET", "/v2/apps")] = {"apps": listed}
+
+    apps(a=1, b=1, c=1)
+    async with running(tmp_path, daemons.url) as console, console.events() as stream:
+        first = await pushed(stream)
+        apps(a=1, b=2, c=1)
+        changed = await pushed(stream)
+        apps(a=1, b=2, c=1, d=1)
+        added = await pushed(stream)
+        apps(a=1, b=2, c=1, d=5)
+        changed_again = await pushed(stream)
+
+    assert not [name for name in first if name.startswith("service-")]
+    assert 1 == len(changed)
+    assert ["summary", "services"] == added
+    assert 1 == len(changed_again)
+    assert changed[0].startswith("service-")
+    assert changed_again[0].startswith("service-")
+    assert changed != changed_again
+
+
 async def test_a_change_is_sent_within_a_second(tmp_path: Path, daemons: Any):
     """Registry and daemon alike, at the default rate of asking."""
     answer_as_all(daemons)
@@ -205,10 +232,38 @@ async def test_an_answer_that_is_not_understood_is_said(tmp_path: Path, daemons:
     async with running(tmp_path, daemons.url) as console:
         await console.shows("n1")
         daemons.answers[("GET", "/slaves")] = {"slaves": [{"hostname": 3}]}
-        await console.shows("The master does not answer (its answer is not understood")
+        await console.shows("The master is no help: its answer is not understood")
         page = await console.page()
 
     assert "n1" in page
+
+
+async def test_nonsense_from_any_daemon_ends_nothing(tmp_path: Path, daemons: Any):
+    """Each answer is JSON of the wrong shape; the registry's part of the page goes on."""
+    for path in ("/v2/apps", "/v2/tasks", "/slaves", "/status", "/haproxy", "/api/alerts", "/api/series"):
+        daemons.answers[("GET", path)] = {
+            "series": [{"points": [["x", None], 3]}],
+            "alerts": 3,
+            "slaves": {},
+            "apps": 1,
+        }
+    async with running(tmp_path, daemons.url, lb=daemons.url, messaging=daemons.url) as console:
+        await console.page()
+        await publish(console.registry, member(name="web"))
+        await console.shows("web.marathon.mesos")
+        page = await console.page()
+
+    assert page.count("is no help: its answer is not understood") >= 4
+
+
+async def test_a_long_answer_is_read_whole(tmp_path: Path, daemons: Any):
+    """Megabytes, as of a house of many tasks."""
+    answer_as_all(daemons)
+    daemons.answers[("GET", "/slaves")] = {
+        "slaves": [{"id": f"S{n}", "hostname": f"n{n}" + "x" * 900} for n in range(3000)]
+    }
+    async with running(tmp_path, daemons.url) as console:
+        await console.shows("n2999x")
 
 
 async def test_what_others_say_cannot_become_markup(tmp_path: Path, daemons: Any):

@@ -6,12 +6,16 @@ from hypothesis import strategies as st
 
 from fairlead_console.web.decisions import reports
 from fairlead_console.web.decisions.answers import (
+    AlertEntry,
+    AlertsPage,
     Answer,
     App,
     Apps,
     Backend,
     Balancer,
     Health,
+    LinkEntry,
+    LinksPage,
     Node,
     Nodes,
     Server,
@@ -22,7 +26,6 @@ from fairlead_console.web.decisions.header import duration, header
 from fairlead_console.web.decisions.nodes import node_views
 from fairlead_console.web.decisions.page import SECTIONS, Facts, page
 from fairlead_console.web.decisions.services import Known, Service, condition, services
-from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Leaving, Portless, Reason
 from fairlead_discovery.snapshots import Snapshot, Trust
 from harness.names import member, snapshot, task
@@ -223,12 +226,19 @@ def test_who_is_absent_is_said_in_words():
     )
 
     assert SECTIONS == tuple(views)
-    assert ("The master does not answer (connection refused): this is what it said at 10:14:08",) == views[
-        "nodes"
-    ].notes
+    assert ("The master does not answer: connection refused; this is what it said at 10:14:08",) == views["nodes"].notes
+    odd = page(Facts(snapshot=LIVE, links=Answer(why="it answers with status 404", answered=True)))
+    assert "Messaging is no help: it answers with status 404" == odd["links"].absent
     assert "Messaging is not running" == views["links"].absent
     assert "The monitor is switched off by setting" == views["alerts"].absent
     assert "The master has not answered yet" == page(Facts(snapshot=LIVE))["nodes"].absent
+
+
+def test_a_change_the_balancer_could_not_apply_is_said():
+    """In its own words."""
+    views = page(Facts(snapshot=LIVE, balancer=Answer(value=Balancer(last_error="haproxy refused line 3"))))
+
+    assert ("The balancer could not apply a change: haproxy refused line 3",) == views["services"].notes
 
 
 def test_a_view_is_equal_when_nothing_changed():
@@ -241,14 +251,12 @@ def test_a_view_is_equal_when_nothing_changed():
 
 def test_the_worst_alert_comes_first_and_what_is_well_is_left_out():
     """Firing, then pending and no-data, then resolved."""
-    told = {
-        "alerts": [
-            {"rule": "d", "state": "ok"},
-            {"rule": "c", "state": "resolved", "since_s": 1.0},
-            {"rule": "b", "state": "no-data"},
-            {"rule": "a", "state": "firing", "labels": {"service": "x", "agent": "y"}, "silenced": True},
-        ]
-    }
+    told = AlertsPage((
+        AlertEntry("d", "ok"),
+        AlertEntry("c", "resolved", since_s=1.0),
+        AlertEntry("b", "no-data"),
+        AlertEntry("a", "firing", labels={"service": "x", "agent": "y"}, silenced=True),
+    ))  # fmt: skip
     found = reports.alerts(told)
 
     assert ["a", "b", "c"] == [alert.rule for alert in found]
@@ -257,31 +265,12 @@ def test_the_worst_alert_comes_first_and_what_is_well_is_left_out():
 
 def test_a_missing_link_is_bad_and_comes_first():
     """In the words of the messaging daemon."""
-    told = {
-        "links": [
-            {"broker": "b", "upstream": "a", "vhost": "/", "kind": "exchange", "name": "x", "state": "running"},
-            {
-                "broker": "a",
-                "upstream": "b",
-                "vhost": "v",
-                "kind": "queue",
-                "name": "q",
-                "state": "missing",
-                "why": "?",
-            },
-        ]
-    }
-    first, second = reports.links(told)
+    runs = LinkEntry(broker="b", upstream="a", vhost="/", kind="exchange", name="x", state="running")
+    gone = LinkEntry(broker="a", upstream="b", vhost="v", kind="queue", name="q", state="missing", why="no policy")
+    first, second = reports.links(LinksPage((runs, gone)))
 
-    assert ("queue q in v", "missing", "bad") == (first.what, first.state, first.tone)
+    assert ("queue q in v", "missing", "bad", "no policy") == (first.what, first.state, first.tone, first.why)
     assert ("a", "b", "exchange x", "good") == (second.source, second.target, second.what, second.tone)
-
-
-@pytest.mark.parametrize("told", [None, 3, {}, {"alerts": 1}, {"alerts": [1]}])
-def test_an_answer_that_is_none_is_refused(told: object):
-    """The page then says that it is not understood."""
-    with pytest.raises(Refused, match="no list of alerts"):
-        reports.alerts(told)
 
 
 CSV = "# pxname,svname,req_tot,\nshop_web,s1,5,\nshop_web,BACKEND,9,\nfairlead_no_route,BACKEND,3,\ntcp,BACKEND,,\n"

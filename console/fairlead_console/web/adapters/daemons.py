@@ -16,7 +16,6 @@ T = TypeVar("T")
 ANSWER_S = 2.0
 SHARE = 0.1
 """Of the time, a daemon whose page takes long is asked no more than this."""
-LARGEST_BYTES = 64 * 1024 * 1024
 
 
 class Source(Generic[T]):
@@ -62,7 +61,8 @@ class Source(Generic[T]):
             value = self.answer.value if raw == self._raw else self._read(raw)
         except FairleadError as error:
             metrics.failures.labels(source=self.name).inc()
-            self._set(Answer(value=self.answer.value, why=str(error), seen=self.answer.seen))
+            answered = isinstance(error, Refused)
+            self._set(Answer(value=self.answer.value, why=str(error), seen=self.answer.seen, answered=answered))
         else:
             self._raw = raw
             self._set(Answer(value=value, seen=time.strftime("%H:%M:%S")))
@@ -78,7 +78,7 @@ async def fetch(session: aiohttp.ClientSession, url: str) -> bytes:
     """The body of a 2xx answer. Raises Unavailable in words for people, Refused for other answers."""
     try:
         async with asyncio.timeout(ANSWER_S), session.get(url) as response:
-            raw = await response.content.read(LARGEST_BYTES)
+            raw = await response.read()
             status = response.status
     except TimeoutError as error:
         raise Unavailable(f"no answer within {ANSWER_S:g} s") from error

@@ -20,6 +20,8 @@ class Answer(Generic[T]):
     why: str = ""
     seen: str = ""
     off: bool = False
+    answered: bool = False
+    """It runs: `why` is about what it said."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -115,3 +117,45 @@ class Balancer(msgspec.Struct, frozen=True):
     last_error: str = ""
     refused: Mapping[str, Any] = {}
     services: tuple[Backend, ...] = ()
+
+
+class LinkEntry(msgspec.Struct, frozen=True):
+    """Of messaging's `GET /status`."""
+
+    upstream: str = ""
+    broker: str = ""
+    vhost: str = ""
+    kind: str = ""
+    name: str = ""
+    state: str = "unknown"
+    why: str = ""
+
+
+class LinksPage(msgspec.Struct, frozen=True):
+    links: tuple[LinkEntry, ...]
+
+
+class AlertEntry(msgspec.Struct, frozen=True):
+    """Of the monitor's `GET /api/alerts`."""
+
+    rule: str
+    state: str
+    severity: str = ""
+    summary: str = ""
+    labels: Mapping[str, str] = {}
+    since_s: float = 0.0
+    silenced: bool = False
+
+
+class AlertsPage(msgspec.Struct, frozen=True):
+    alerts: tuple[AlertEntry, ...]
+
+
+class SeriesEntry(msgspec.Struct, frozen=True):
+    """Of the monitor's `GET /api/series`. Points are (seconds since 1970, value)."""
+
+    points: tuple[tuple[float, float], ...] = ()
+
+
+class SeriesPage(msgspec.Struct, frozen=True):
+    series: tuple[SeriesEntry, ...]

@@ -96,7 +96,10 @@ def page(facts: Facts) -> Mapping[str, Section]:
         "summary": _summary(facts, found),
         "services": Services(
             services=found,
-            notes=_notes(("The service scheduler", facts.apps), ("The balancer", facts.balancer)),
+            notes=(
+                *_notes(("The service scheduler", facts.apps), ("The balancer", facts.balancer)),
+                *_trouble(facts.balancer.value),
+            ),
         ),
         "nodes": _nodes(facts),
         "links": Links(
@@ -145,13 +148,18 @@ def _graph(facts: Facts) -> GraphView:
 
 
 def _notes(*asked: tuple[str, Answer[Any]]) -> tuple[str, ...]:
-    """A sentence for each that did not answer but did before."""
+    """A sentence for each whose newest answer is none."""
     return tuple(
-        f"{name} does not answer ({answer.why}): this is what it said at {answer.seen}"
-        if answer.value is not None
-        else f"{name} does not answer: {answer.why}"
+        f"{name} {'is no help' if answer.answered else 'does not answer'}: {answer.why}"
+        + (f"; this is what it said at {answer.seen}" if answer.value is not None else "")
         for name, answer in asked
         if answer.why
+    )
+
+
+def _trouble(balancer: Balancer | None) -> tuple[str, ...]:
+    return (
+        (f"The balancer could not apply a change: {balancer.last_error}",) if balancer and balancer.last_error else ()
     )
 
 
@@ -161,4 +169,6 @@ def _absent(name: str, answer: Answer[Any]) -> str:
         return ""
     if answer.off:
         return f"{name} is switched off by setting"
+    if answer.answered:
+        return f"{name} is no help: {answer.why}"
     return f"{name} is not running" if answer.why else f"{name} has not answered yet"

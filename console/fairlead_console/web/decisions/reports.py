@@ -1,12 +1,10 @@
-"""Federation links and alerts, read from what their daemons tell, worst first."""
+"""Federation links, alerts and measurements, from what their daemons tell."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from fairlead_console.web.decisions.graph import Point
+from fairlead_console.web.decisions.answers import AlertEntry, AlertsPage, LinkEntry, LinksPage, SeriesPage
+from fairlead_console.web.decisions.graph import Point, summed
 from fairlead_console.web.decisions.services import BAD, GOOD, IDLE, WAIT
-from fairlead_daemon.errors import Refused
 
 LINK_TONES = {"running": GOOD, "starting": WAIT, "stray": WAIT, "unknown": WAIT}
 ALERT_TONES = {"firing": BAD, "pending": WAIT, "no-data": WAIT, "resolved": GOOD, "ok": GOOD, "gone": IDLE}
@@ -38,65 +36,42 @@ class Alert:
     silenced: bool = False
 
 
-def links(told: object) -> tuple[Link, ...]:
-    """From the messaging daemon's `/status`. Raises Refused when it holds no list of links."""
-    found = [_link(entry) for entry in _entries(told, "links")]
+def links(told: LinksPage) -> tuple[Link, ...]:
+    """The worst first."""
+    found = map(_link, told.links)
     return tuple(sorted(found, key=lambda link: (ORDER.index(link.tone), link.target, link.source, link.what)))
 
 
-def _link(entry: Mapping[str, Any]) -> Link:
-    state = _text(entry, "state") or "unknown"
-    vhost = _text(entry, "vhost")
+def _link(entry: LinkEntry) -> Link:
     return Link(
-        source=_text(entry, "upstream"),
-        target=_text(entry, "broker"),
-        what=f"{_text(entry, 'kind')} {_text(entry, 'name')}" + (f" in {vhost}" if vhost not in {"", "/"} else ""),
-        state=state,
-        tone=LINK_TONES.get(state, BAD),
-        why=_text(entry, "why"),
+        source=entry.upstream,
+        target=entry.broker,
+        what=f"{entry.kind} {entry.name}" + (f" in {entry.vhost}" if entry.vhost not in {"", "/"} else ""),
+        state=entry.state,
+        tone=LINK_TONES.get(entry.state, BAD),
+        why=entry.why,
     )
 
 
-def alerts(told: object) -> tuple[Alert, ...]:
-    """From the monitor's `/api/alerts`. Raises Refused when it holds no list of alerts."""
-    found = [_alert(entry) for entry in _entries(told, "alerts")]
-    shown = [alert for alert in found if alert.state not in QUIET]
+def alerts(told: AlertsPage) -> tuple[Alert, ...]:
+    """The worst first, of those the latest; what is well is left out."""
+    shown = [_alert(entry) for entry in told.alerts if entry.state not in QUIET]
     return tuple(sorted(shown, key=lambda alert: (ORDER.index(alert.tone), -alert.since_s, alert.rule)))
 
 
-def _alert(entry: Mapping[str, Any]) -> Alert:
-    state = _text(entry, "state")
-    labels = entry.get("labels")
+def _alert(entry: AlertEntry) -> Alert:
     return Alert(
-        rule=_text(entry, "rule"),
-        state=state,
-        tone=ALERT_TONES.get(state, BAD),
-        severity=_text(entry, "severity"),
-        summary=_text(entry, "summary"),
-        labels=", ".join(f"{k}={v}" for k, v in sorted(labels.items())) if isinstance(labels, Mapping) else "",
-        since_s=_number(entry.get("since_s")),
-        silenced=bool(entry.get("silenced")),
+        rule=entry.rule,
+        state=entry.state,
+        tone=ALERT_TONES.get(entry.state, BAD),
+        severity=entry.severity,
+        summary=entry.summary,
+        labels=", ".join(f"{key}={value}" for key, value in sorted(entry.labels.items())),
+        since_s=entry.since_s,
+        silenced=entry.silenced,
     )
 
 
-def points(told: object) -> tuple[Sequence[Point], ...]:
-    """Lines of the monitor's `/api/series`: `{"series": [{"points": [[time_s, value], …]}]}`."""
-    return tuple(
-        tuple(Point(float(at), float(value)) for at, value in entry.get("points", ()))
-        for entry in _entries(told, "series")
-    )
-
-
-def _entries(told: object, key: str) -> Sequence[Mapping[str, Any]]:
-    found = told.get(key) if isinstance(told, Mapping) else told
-    if not isinstance(found, list) or not all(isinstance(entry, Mapping) for entry in found):
-        raise Refused(f"its answer has no list of {key}")
-    return found
-
-
-def _text(entry: Mapping[str, Any], key: str) -> str:
-    return str(entry.get(key) or "")
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def line(told: SeriesPage) -> tuple[Point, ...]:
+    """All series as one."""
+    return summed([Point(at, value) for at, value in entry.points] for entry in told.series)

@@ -1,7 +1,7 @@
 """Services with their instances, health, names and routes, joined from what four parts know."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fairlead_console.decisions.names import srv_name
@@ -122,7 +122,7 @@ class Parts:
 
 def _service(parts: Parts, *, nodes: Mapping[str, str], domain: str, refused: object) -> Service:
     framework, name = split_service_key(parts.key)
-    shown = instances(parts, nodes)
+    shown, count = instances(parts, nodes)
     state, tone = condition(parts.app, len(parts.found))
     return Service(
         key=parts.key,
@@ -134,8 +134,8 @@ def _service(parts: Parts, *, nodes: Mapping[str, str], domain: str, refused: ob
         serving=len(parts.found),
         names=names(parts.found, domain),
         routes=tuple(map(_route, parts.backends)),
-        instances=shown[:SHOWN],
-        more=max(0, len(shown) - SHOWN),
+        instances=shown,
+        more=count - len(shown),
         refused=_refusal(refused),
     )
 
@@ -182,48 +182,74 @@ def condition(app: App | None, serving: int) -> tuple[str, str]:
 
 def names(found: Sequence[Member | Portless], domain: str) -> tuple[str, ...]:
     """`web-shop.marathon.mesos` for A and AAAA, `_web-shop._tcp.marathon.mesos` for SRV when there are ports."""
+    told = {(t.discovery.name or t.task.name, t.task.framework, isinstance(t, Member)): None for t in found}
     out: dict[str, None] = {}
-    for task in found:
-        label = labels.rfc1123(task.discovery.name or task.task.name)
-        framework = labels.domain_fragment(task.task.framework, labels.rfc1123)
-        if label and framework:
-            name = f"{label}.{framework}.{domain}"
-            out[name] = None
-            if isinstance(task, Member):
-                out[srv_name(name)] = None
+    for name, framework, ports in told:
+        label, fragment = labels.rfc1123(name), labels.domain_fragment(framework, labels.rfc1123)
+        if label and fragment:
+            whole = f"{label}.{fragment}.{domain}"
+            out.update(dict.fromkeys((whole, srv_name(whole)) if ports else (whole,)))
     return tuple(out)
 
 
-def instances(parts: Parts, nodes: Mapping[str, str]) -> tuple[Instance, ...]:
-    """Each task once, whoever knows it: leaving, published, or only its scheduler's. `nodes` are names by agent id."""
-    out: dict[str, Instance] = {}
-    for entry in parts.leaving:
-        out[entry.task] = Instance(id=entry.task, state=f"leaving ({entry.reason})", tone=WAIT)
-    for found in parts.found:
-        ref = found.task
-        node = nodes.get(ref.agent, ref.agent)
-        out.setdefault(ref.id, Instance(id=ref.id, state="serving", tone=GOOD, address=_address(found), node=node))
-    for task in parts.tasks:
-        out[task.id] = _with_task(out.get(task.id), task)
-    for server in (server for backend in parts.backends for server in backend.servers):
-        if server.task in out:
-            out[server.task] = replace(out[server.task], server=server.state)
-    return tuple(out[task_id] for task_id in sorted(out))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sightings:
+    """What is known of one task."""
+
+    leaving: Leaving | None
+    found: Member | Portless | None
+    task: Task | None
+
+
+def instances(parts: Parts, nodes: Mapping[str, str]) -> tuple[tuple[Instance, ...], int]:
+    """The first SHOWN by id, and how many there are: each task once, whoever knows it. `nodes` are names by agent id."""
+    leaving = {entry.task: entry for entry in parts.leaving}
+    found = {task.task.id: task for task in parts.found}
+    tasks = {task.id: task for task in parts.tasks}
+    servers = {server.task: server.state for backend in parts.backends for server in backend.servers}
+    ids = sorted({*leaving, *found, *tasks})
+    shown = (
+        _instance(
+            task_id,
+            Sightings(leaving=leaving.get(task_id), found=found.get(task_id), task=tasks.get(task_id)),
+            server=servers.get(task_id, ""),
+            nodes=nodes,
+        )
+        for task_id in ids[:SHOWN]
+    )
+    return tuple(shown), len(ids)
+
+
+def _instance(task_id: str, seen: Sightings, *, server: str, nodes: Mapping[str, str]) -> Instance:
+    found, task = seen.found, seen.task
+    state, tone = _standing(seen)
+    agent = found.task.agent if found else task.agent if task else ""
+    return Instance(
+        id=task_id,
+        state=state,
+        tone=tone,
+        address=(_address(found) if found else "") or (_placed(task) if task else ""),
+        node=nodes.get(agent) or (task.host if task else "") or agent,
+        server=server,
+    )
+
+
+def _standing(seen: Sightings) -> tuple[str, str]:
+    """In a word, and its colour: the registry says whether it is reached, the scheduler how it is."""
+    if seen.leaving:
+        return f"leaving ({seen.leaving.reason})", WAIT
+    if seen.task and any(not check.alive for check in seen.task.checks):
+        return "unhealthy", BAD
+    if seen.found:
+        return "serving", GOOD
+    return (seen.task.state.removeprefix("TASK_").lower() if seen.task else "unknown"), WAIT
+
+
+def _placed(task: Task) -> str:
+    return f"{task.host}:{task.ports[0]}" if task.ports else task.host
 
 
 def _address(found: Member | Portless) -> str:
     if isinstance(found, Member):
         return f"{found.serviceEndpoint.host}:{found.serviceEndpoint.port}"
     return next(iter((*found.ips.netinfo, *found.ips.mesos, *found.ips.host)), "")
-
-
-def _with_task(seen: Instance | None, task: Task) -> Instance:
-    """The registry says whether it is reached, the scheduler how it is."""
-    address = f"{task.host}:{task.ports[0]}" if task.ports else task.host
-    unhealthy = any(not check.alive for check in task.checks)
-    if seen is None:
-        state = "unhealthy" if unhealthy else task.state.removeprefix("TASK_").lower()
-        return Instance(id=task.id, state=state, tone=BAD if unhealthy else WAIT, address=address, node=task.host)
-    if unhealthy and seen.tone == GOOD:
-        return replace(seen, state="unhealthy", tone=BAD)
-    return replace(seen, address=seen.address or address, node=seen.node or task.host)
