@@ -46,9 +46,9 @@ async def lines(url: str, path: str) -> AsyncIterator[Line]:
 async def _clocked(registry: ComposedRegistry, path: str) -> AsyncIterator[Line]:
     start = f"{path.rstrip('/')}/"
     before: Nodes | None = None
-    seen = True
+    seen = False
     async for sight in registry.watch():
-        if sight.in_sight != seen:
+        if before is not None and sight.in_sight != seen:
             yield Line(
                 revision=sight.revision, change="!", path=path, text="in sight" if sight.in_sight else "out of sight"
             )
