@@ -208,7 +208,7 @@ def _monitor(settings: UpSettings, place: Place) -> Wanted:
 
 def _console(settings: UpSettings, place: Place) -> Wanted:
     where = _addresses(settings, place, "")
-    told = {name: where[name] for name in ("master", "services", "lb", "monitor")}
+    told = {name: where[name] for name in ("master", "services", "lb", "messaging", "monitor") if name in where}
     domain = str(settings.settings.get("dns", {}).get("domain", "mesos"))
     return _with(
         _http("console", settings.console_port, domain=domain, **told), _need("console_port", settings.console_port)
