@@ -85,7 +85,8 @@ class Reader:
         self._sight = Sight(in_sight=False)
         self._held = asyncio.Event()
         self._led = True
-        self._agents: frozenset[str] = frozenset()
+        self._leases: dict[str, frozenset[str]] = {}
+        """By folder: the agents that are announced, and the instances that fairlead does not schedule."""
         self._keeper = Keeper(keep) if keep is not None else None
         kept = load(keep) if keep is not None else None
         if kept is not None:
@@ -96,7 +97,7 @@ class Reader:
 
     def bodies(self) -> list[Coroutine[None, None, None]]:
         keeping = [self._keeper.run()] if self._keeper is not None else []
-        return [self._watch(), self._follow_masters(), self._follow_agents(), self._poll_confirmed(), *keeping]
+        return [self._watch(), self._follow_masters(), *self._leased(), self._poll_confirmed(), *keeping]
 
     async def supervise(self, body: Coroutine[None, None, None]) -> None:
         try:
@@ -132,9 +133,12 @@ class Reader:
             log.info("a master leads" if led else "no master leads: members stay while their agents are announced")
             self._publish()
 
-    async def _follow_agents(self) -> None:
-        async for nodes in self._registry.follow(paths.AGENTS):
-            self._agents = frozenset(map(paths.unescape, nodes))
+    def _leased(self) -> tuple[Coroutine[None, None, None], ...]:
+        return self._follow_leases(paths.AGENTS), self._follow_leases(paths.ANNOUNCED)
+
+    async def _follow_leases(self, folder: str) -> None:
+        async for nodes in self._registry.follow(folder):
+            self._leases[folder] = frozenset(map(paths.unescape, nodes))
             if not self._led:
                 self._publish()
 
@@ -209,10 +213,11 @@ class Reader:
     def _visible(self, contents: Contents, *, live: bool) -> Mapping[str, Mapping[str, Member]]:
         leaving = leaving_members(contents)
         by_lease = live and not self._led
+        alive = frozenset[str]().union(*self._leases.values())
 
         def hidden(service: str, members: Mapping[str, Member]) -> Iterable[str]:
             gone = leaving.get(service, frozenset())
-            return gone | unleased(members, gone, self._agents) if by_lease else gone
+            return gone | unleased(members, gone, alive) if by_lease else gone
 
         return self._hider.visible(contents.members, hidden)
 
