@@ -1,6 +1,7 @@
 """Ranges of ports in settings."""
 
 import pytest
+
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.decisions.ports import holds, parse_ranges
 
@@ -23,7 +24,7 @@ def test_ranges_are_sorted_and_joined(text, ranges):
 @pytest.mark.parametrize("text", ["0", "65536", "a", "1-", "-1", "9-8", "1-2-3", "²", "9" * 5000])
 def test_what_is_no_range_is_named(text):
     """The setting's name leads the error."""
-    with pytest.raises(BadSettings, match="^reserved_ports: "):
+    with pytest.raises(BadSettings, match=r"^reserved_ports: "):
         parse_ranges(text, place="reserved_ports")
 
 
