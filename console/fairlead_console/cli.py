@@ -18,6 +18,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "node": ("node", "List, drain and undrain agents."),
     "registry": ("registry", "Look into the registry; save, restore, check, move it; confirm a held reading."),
     "announce": ("announce", "Register a service that fairlead does not schedule, while it is healthy."),
+    "lock": ("lock", "Run a command while a lock is held."),
+    "elect": ("elect", "Run a command on whoever is elected."),
     "broker": ("broker", "Exchanges, queues and federation of RabbitMQ brokers."),
     "alert": ("alert", "Alerts, rules and silences of the monitor."),
     "top": ("top", "Services, daemons and agents with their rates, live."),

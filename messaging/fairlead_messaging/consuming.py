@@ -26,6 +26,8 @@ class Subscription:
     tag: str = ""
     acks: Acks = field(default_factory=Acks)
     flushing: bool = False
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """`tag` is known, or never will be: the first deliveries may be here before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,8 @@ class Consumer:
         self._stopping.set()
         self._changed.set()
         subscription = self._subscription
-        if subscription is not None and subscription.tag:
+        if subscription is not None:
+            await subscription.begun.wait()
             try:
                 await subscription.channel.cancel(subscription.tag)
             except FairleadError as error:
@@ -143,12 +146,14 @@ class Consumer:
         delivery.subscription.acks.acknowledge(delivery.tag)
         metrics.ACKNOWLEDGED.inc()
         self._flush_soon(delivery.subscription)
+        self._end_if_done()
         return True
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> bool:
         if not self._current(delivery):
             return False
         self._settle(delivery, requeue=requeue)
+        self._end_if_done()
         return True
 
     def _settle(self, delivery: Delivery, *, requeue: bool) -> None:
@@ -163,12 +168,13 @@ class Consumer:
         self._unanswered.discard(delivery.tag)
         if not self._unanswered:
             self._answered.set()
-            self._end_if_done()
         return True
 
     def _end_if_done(self) -> None:
         """Stopped, and nothing left to answer: its channel may go."""
         if self._stopping.is_set() and not self._unanswered and not self._here:
+            if self._subscription is not None:
+                self._flush(self._subscription)
             self._ended.set()
 
     def _flush_soon(self, subscription: Subscription) -> None:
@@ -213,6 +219,7 @@ class Consumer:
         try:
             subscription.tag = await channel.consume(self.queue, self._prefetch, delivered, ended.set)
             self._began = True
+            subscription.begun.set()
             channel.closed.add_done_callback(lambda _: ended.set())
             connection.closed.add_done_callback(lambda _: ended.set())
             await ended.wait()
@@ -246,6 +253,7 @@ class Consumer:
 
     def _forget(self, subscription: Subscription) -> None:
         """The broker delivers all of it again: answers to it mean nothing now."""
+        subscription.begun.set()
         if self._subscription is subscription:
             self._subscription = None
         self._here.clear()

@@ -12,8 +12,8 @@ from fairlead_discovery.reading import snapshots
 from fairlead_discovery.registry import Registry
 from fairlead_messaging.adapters import topology_file
 from fairlead_messaging.decisions.declared import Topology
-from fairlead_messaging.decisions.finding import Members, place
-from fairlead_messaging.decisions.wanted import Place
+from fairlead_messaging.decisions.finding import Members, addresses, members_of, place
+from fairlead_messaging.decisions.wanted import Place, uris
 
 WAIT_S = 10.0
 Logins = Mapping[str, tuple[str, str]]
@@ -83,3 +83,10 @@ async def _opened(url: str) -> AsyncIterator[Registry]:
                 await registry.close()
     except TimeoutError as error:
         raise Unavailable(f"{url}: the registry did not answer within {WAIT_S:.0f} s") from error
+
+
+async def bus_addresses(url: str, service: str, port: str, login: tuple[str, str], vhost: str = "/") -> list[str]:
+    """URLs of a broker that is a service: `amqp://user:password@host:port/%2F` for each of its endpoints."""
+    found = addresses(members_of(service, await read_members(url)), port)
+    where = Place(amqp=tuple(f"amqp://{address}" for address in found), user=login[0], password=login[1])
+    return list(uris(where, vhost))

@@ -19,13 +19,9 @@ PENDING = Gauge(
 OBSTACLES = Gauge(
     "fairlead_messaging_obstacles", "What a person must look at before it is done", ["topology", "broker"]
 )
-REPAIRS = Counter(
+STEPS = Counter(
     "fairlead_messaging_steps_total", "Steps taken to make brokers what is declared", ["topology", "broker"]
 )
-CYCLES = Counter(
-    "fairlead_messaging_cycles_total", "Looks at the brokers of a topology by result", ["topology", "result"]
-)
-
 CONFIRMED = Counter("fairlead_messaging_bus_confirmed_total", "Messages a broker confirmed")
 REFUSED = Counter("fairlead_messaging_bus_refused_total", "Messages that ended in an error")
 RESENT = Counter("fairlead_messaging_bus_resent_total", "Messages sent again after a connection or channel ended")

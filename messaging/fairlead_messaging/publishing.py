@@ -40,6 +40,7 @@ class Publisher:
         self._idle.set()
         self._prefix = secrets.token_hex(8)
         self._numbers = count(1)
+        self._again = 0
         self._end: FairleadError | None = None
 
     @property
@@ -87,15 +88,17 @@ class Publisher:
                 self._detach(channel.closed.result() if channel.closed.done() else None)
 
     def _attach(self, channel: Channel) -> None:
-        if again := len(self._window):
-            log.info("sending again what was not confirmed", messages=again)
-            metrics.RESENT.inc(again)
+        if self._again:
+            log.info("sending again what was not confirmed", messages=self._again)
+            metrics.RESENT.inc(self._again)
+        self._again = 0
         self._channel = channel
         self._pump()
 
     def _detach(self, closed: Closed | None) -> None:
         self._channel = None
         suspicious = closed is not None and closed.over in SOFT_ERRORS
+        self._again += self._window.in_flight
         culprit = self._window.lost(suspicious=suspicious)
         if culprit is not None and closed is not None:
             self._finish(culprit, Refused(f"{_shown(culprit)}: {closed.why}"))

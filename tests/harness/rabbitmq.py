@@ -76,7 +76,8 @@ class RabbitMQ:
 
     def kill(self) -> None:
         """SIGKILL to the node itself, as a machine that loses power."""
-        if (pid := self.beam_pid()) is not None:
+        pid = self.beam_pid()
+        if pid is not None and self.server.running():
             os.kill(pid, signal.SIGKILL)
             wait_until("the node's end", lambda: not Path(f"/proc/{pid}").exists() or not self.server.running())
         self.server.kill()

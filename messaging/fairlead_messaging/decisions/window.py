@@ -33,6 +33,10 @@ class Window(Generic[T]):
         return len(self) >= self._limits.messages or self._size_bytes >= self._limits.size_bytes
 
     @property
+    def in_flight(self) -> int:
+        return len(self._sent)
+
+    @property
     def careful(self) -> bool:
         return self._careful > 0
 
