@@ -1,0 +1,80 @@
+"""Rings in the registry: read, followed, and changed by one writer at a time."""
+
+from collections.abc import AsyncIterator, Callable
+
+from fairlead_daemon.errors import Conflict, Refused
+from fairlead_daemon.logs import Log
+from fairlead_discovery import paths
+from fairlead_discovery.decisions.membership import Membership, Rings, rings
+from fairlead_discovery.decisions.ring import check
+from fairlead_discovery.records import decode, encode
+from fairlead_discovery.registry import NEW, Registry
+
+log = Log("discovery")
+TRIES = 10
+"""Writers that met on one document, before the last gives up."""
+
+
+async def read_ring(registry: Registry, service: str) -> Membership:
+    """Raises Refused when there is none, or when it cannot be read; Unavailable."""
+    return (await _read(registry, service))[0]
+
+
+async def _read(registry: Registry, service: str) -> tuple[Membership, int]:
+    path = paths.below(paths.RINGS, service)
+    node = await registry.read(path)
+    if node is None:
+        raise Refused(f"no ring is called {service}; `fairlead ring create` makes one")
+    return decode(Membership, node.data, place=path), node.version
+
+
+async def create_ring(registry: Registry, membership: Membership) -> None:
+    """Raises Conflict when there is one of the service's name already, Refused for an impossible shape."""
+    check(membership.shape, [member.place() for member in membership.members])
+    try:
+        await registry.write(paths.below(paths.RINGS, membership.service), encode(membership), expect=NEW)
+    except Conflict as error:
+        raise Conflict(f"there is a ring called {membership.service} already") from error
+
+
+async def change_ring(registry: Registry, service: str, change: Callable[[Membership], Membership]) -> Membership:
+    """Applies a change of decisions/membership.py to the newest document, again when somebody else was first.
+
+    Raises what the change raises, Conflict after ten lost races, Unavailable (then perhaps done: read again).
+    """
+    for attempt in range(TRIES):
+        before, version = await _read(registry, service)
+        after = change(before)
+        try:
+            await registry.write(paths.below(paths.RINGS, service), encode(after), expect=version)
+        except Conflict:
+            if attempt == TRIES - 1:
+                raise
+            continue
+        return after
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def remove_ring(registry: Registry, service: str) -> None:
+    """Raises Refused when there is none."""
+    await read_ring(registry, service)
+    await registry.remove(paths.below(paths.RINGS, service))
+
+
+async def follow_ring(registry: Registry, service: str) -> AsyncIterator[Rings | None]:
+    """The service's rings at once and at every change; None while there is no such document.
+
+    A document that cannot be read is named in the log, and the last good one stands. Out of sight nothing comes.
+    """
+    name, last, fresh = paths.escape(service), None, True
+    async for nodes in registry.follow(paths.RINGS):
+        node = nodes.get(name)
+        try:
+            found = None if node is None else decode(Membership, node.data, place=paths.below(paths.RINGS, service))
+            both = None if found is None else rings(found)
+        except Refused as error:
+            log.warning("ring unreadable, the last good one stands", why=str(error))
+            continue
+        if fresh or found != last:
+            fresh, last = False, found
+            yield both
