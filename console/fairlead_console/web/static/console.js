@@ -21,7 +21,7 @@
     const clock = (_, times) => times.map((time) => new Date(time * 1000).toLocaleTimeString("en-GB"));
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--edge"), width: 1 }, ticks: { show: false } };
     return new uPlot({
-      width: place.clientWidth, height: 180, cursor: { y: false }, legend: { show: false },
+      width: place.clientWidth, height: 180, padding: [8, 30, 0, 0], cursor: { y: false }, legend: { show: false },
       scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
       axes: [{ ...axis, size: 30, space: 70, values: clock }, { ...axis, size: 48 }],
       series: [{ label: "time" }, { label: "requests/s", stroke: colour("--line"), width: 2, points: { show: false } }],
