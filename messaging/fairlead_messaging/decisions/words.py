@@ -68,4 +68,5 @@ def _term(text: str) -> str:
         return f"{position[1]} at {position[2]}"
     if scheme := re.match(r'\{\{unexpected_uri_scheme,"(.+?)"\}', bare):
         return f"unknown scheme {scheme[1]}"
-    return bare.strip("\"'")
+    quoted = re.fullmatch(r"(['\"])(.*)\1", bare)
+    return quoted[2] if quoted and quoted[1] not in quoted[2] else bare
