@@ -147,6 +147,36 @@ def test_deprecated_spellings_are_understood():
         ({"tty": True}, "/tty"),
         ({"colour": "blue"}, "/colour"),
         ({"cpus": "many"}, "/cpus"),
+        ({"cpus": 1e308}, "/cpus"),
+        ({"mem": 1e308}, "/mem"),
+        ({"disk": 1e300}, "/disk"),
+        ({"cpus": float("nan")}, "/cpus"),
+        ({"instances": 10**30}, "/instances"),
+        ({"gpus": 10**30}, "/gpus"),
+        ({"backoffSeconds": 1e300}, "/backoffSeconds"),
+        ({"backoffFactor": 1e300}, "/backoffFactor"),
+        ({"maxLaunchDelaySeconds": 1e300}, "/maxLaunchDelaySeconds"),
+        ({"taskKillGracePeriodSeconds": 1e300}, "/taskKillGracePeriodSeconds"),
+        ({"unreachableStrategy": {"expungeAfterSeconds": 10**30}}, "/unreachableStrategy/expungeAfterSeconds"),
+        ({"upgradeStrategy": {"maximumOverCapacity": float("nan")}}, "/upgradeStrategy/maximumOverCapacity"),
+        ({"healthChecks": [{"gracePeriodSeconds": 10**30}]}, "/healthChecks(0)/gracePeriodSeconds"),
+        ({"healthChecks": [{"intervalSeconds": 10**30}]}, "/healthChecks(0)/intervalSeconds"),
+        ({"healthChecks": [{"timeoutSeconds": 10**30}]}, "/healthChecks(0)/timeoutSeconds"),
+        ({"healthChecks": [{"delaySeconds": 10**30}]}, "/healthChecks(0)/delaySeconds"),
+        ({"healthChecks": [{"maxConsecutiveFailures": 10**30}]}, "/healthChecks(0)/maxConsecutiveFailures"),
+        ({"constraints": [["rack", "GROUP_BY", "²"]]}, "/constraints(0)"),
+        ({"constraints": [["rack", "MAX_PER", "9" * 5000]]}, "/constraints(0)"),
+        ({"constraints": [["rack", "LIKE", "a{99999999999999999999}"]]}, "/constraints(0)"),
+        ({"constraints": [["rack", "LIKE", "(" * 500 + ")" * 500]]}, "/constraints(0)"),
+        ({"cmd": "x" * 131072}, "/cmd"),
+        ({"cmd": None, "args": ["a", "x" * 131072]}, "/args(1)"),
+        ({"cmd": None, "args": ["x" * 131000] * 9}, "/args"),
+        ({"env": {"A": "x" * 131070}}, "/env/A"),
+        ({"env": {f"A{n}": "x" * 131000 for n in range(9)}}, "/env"),
+        (
+            {"healthChecks": [{"protocol": "COMMAND", "command": "x" * 131072}]},
+            "/healthChecks(0)/command/value",
+        ),
         ({"instances": 1.5}, "/instances"),
     ],
 )
@@ -197,7 +227,12 @@ def test_a_partial_update_changes_what_it_names_and_keeps_service_ports():
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 70000) | st.floats() | st.sampled_from(["", "/a", "x", "\x00", "HTTP"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 70000)
+    | st.sampled_from([10**30, -(10**30), 1e308])
+    | st.floats()
+    | st.sampled_from(["", "/a", "x", "\x00", "HTTP"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(

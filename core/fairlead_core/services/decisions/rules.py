@@ -1,11 +1,11 @@
 """The rules a well-formed app keeps: one generator a field, each problem with the field's path."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fairlead_core.services.decisions import naming
 from fairlead_core.services.decisions.app import App, HealthCheck
+from fairlead_core.services.decisions.bounds import number_problems, text_problems
 from fairlead_core.services.decisions.problems import Problem
 
 OPERATORS = ("UNIQUE", "CLUSTER", "GROUP_BY", "LIKE", "UNLIKE", "MAX_PER", "IS")
@@ -14,8 +14,8 @@ SINGLE_INSTANCE = "MARATHON_SINGLE_INSTANCE_APP"
 DRAIN_LABEL = "FAIRLEAD_DRAIN_SECONDS"
 DRAIN_MOST_S = 3600
 PORT_PROTOCOLS = frozenset({"tcp", "udp", "udp,tcp", "tcp,udp"})
-COUNT_MOST = 5000
-"""Instances of one app: their record is one node, which the registry keeps under 512 KiB."""
+CONSTRAINT_MOST = 1000
+"""Characters of a constraint's value."""
 
 
 def check(app: App, *, role: str, largest_ttl_s: int) -> Iterator[Problem]:
@@ -68,27 +68,10 @@ def _command(app: App) -> Iterator[Problem]:
 
 
 def _resources(app: App) -> Iterator[Problem]:
-    least = (("/cpus", app.cpus, 0.001), ("/mem", app.mem, 0), ("/disk", app.disk, 0), ("/instances", app.instances, 0))
-    for path, value, bound in least:
-        if not math.isfinite(value) or value < bound:
-            yield Problem(path=path, error=f"error.min: must be at least {bound}")
     if app.gpus:
         yield Problem(path="/gpus", error="GPUs are not supported by this server")
-    if app.instances > COUNT_MOST:
-        yield Problem(path="/instances", error=f"must be at most {COUNT_MOST}")
     if app.labels.get(SINGLE_INSTANCE) == "true" and app.instances > 1:
         yield Problem(path="/instances", error=f"must be at most 1 for an app labelled {SINGLE_INSTANCE}")
-
-
-def _backoff(app: App) -> Iterator[Problem]:
-    for path, value, bound in (
-        ("/backoffSeconds", app.backoff_seconds, 0),
-        ("/backoffFactor", app.backoff_factor, 1),
-        ("/maxLaunchDelaySeconds", app.max_launch_delay_seconds, 0),
-        ("/taskKillGracePeriodSeconds", app.task_kill_grace_period_seconds or 0, 0),
-    ):
-        if not math.isfinite(value) or value < bound:
-            yield Problem(path=path, error=f"error.min: must be at least {bound}")
 
 
 def _strategies(app: App) -> Iterator[Problem]:
@@ -106,11 +89,7 @@ def _strategies(app: App) -> Iterator[Problem]:
                 path=f"/upgradeStrategy/{name}", error=f"got {share:g}, expected 0.0 for a single-instance app"
             )
     patience = app.unreachable_strategy
-    if patience == "disabled":
-        return
-    if patience.inactive_after_seconds < 0:
-        yield Problem(path="/unreachableStrategy/inactiveAfterSeconds", error="error.min: must be at least 0")
-    if patience.expunge_after_seconds < patience.inactive_after_seconds:
+    if patience != "disabled" and patience.expunge_after_seconds < patience.inactive_after_seconds:
         yield Problem(
             path="/unreachableStrategy/expungeAfterSeconds", error="must not be less than inactiveAfterSeconds"
         )
@@ -151,15 +130,6 @@ def _health(app: App) -> Iterator[Problem]:
 
 
 def _one_check(app: App, one: HealthCheck, where: str) -> Iterator[Problem]:
-    for name, value, bound in (
-        ("gracePeriodSeconds", one.grace_period_seconds, 0),
-        ("intervalSeconds", one.interval_seconds, 1),
-        ("timeoutSeconds", one.timeout_seconds, 1),
-        ("maxConsecutiveFailures", one.max_consecutive_failures, 0),
-        ("delaySeconds", one.delay_seconds or 0, 0),
-    ):
-        if value < bound:
-            yield Problem(path=f"{where}/{name}", error=f"error.min: must be at least {bound}")
     if one.kind == "COMMAND":
         if one.command is None or not one.command.value.strip():
             yield Problem(path=f"{where}/command", error="must be given for protocol COMMAND")
@@ -192,6 +162,8 @@ def _constraint_problem(one: tuple[str, ...]) -> str:
     if not 2 <= len(one) <= 3 or not one[0]:
         return "Each constraint must have either 2 or 3 fields"
     operator, value = one[1], one[2] if len(one) == 3 else None
+    if any(len(part) > CONSTRAINT_MOST for part in one):
+        return f"must not be longer than {CONSTRAINT_MOST} characters"
     if operator not in OPERATORS:
         return f"Operator must be one of {', '.join(OPERATORS)}"
     return _VALUE_RULES[operator](value)
@@ -200,16 +172,21 @@ def _constraint_problem(one: tuple[str, ...]) -> str:
 def _is_regex(value: str) -> bool:
     try:
         re.compile(value)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):  # the latter two of `a{99999999999}` and of a thousand brackets
         return False
     return True
+
+
+def _is_count(value: str) -> bool:
+    """Beyond six digits it says nothing about instances; `isdigit` alone takes `²`, which is no number to int()."""
+    return value.isascii() and value.isdigit() and len(value) <= 6
 
 
 _VALUE_RULES: dict[str, Callable[[str | None], str]] = {
     "UNIQUE": lambda v: "Value specified but not used" if v else "",
     "CLUSTER": lambda _v: "",
-    "GROUP_BY": lambda v: "" if not v or v.isdigit() else f"Value was specified but is not a number: '{v}'",
-    "MAX_PER": lambda v: "" if v and v.isdigit() else f"Value was specified but is not a number: '{v or ''}'",
+    "GROUP_BY": lambda v: "" if not v or _is_count(v) else f"Value was specified but is not a number: '{v}'",
+    "MAX_PER": lambda v: "" if v and _is_count(v) else f"Value was specified but is not a number: '{v or ''}'",
     "LIKE": lambda v: "" if v and _is_regex(v) else "A regular expression value must be provided",
     "UNLIKE": lambda v: "" if v and _is_regex(v) else "A regular expression value must be provided",
     "IS": lambda v: (
@@ -255,4 +232,15 @@ def _drain_seconds(app: App, largest_ttl_s: int) -> Iterator[Problem]:
 
 
 Rule = Callable[[App], Iterable[Problem]]
-RULES: Sequence[Rule] = (_id, _command, _resources, _backoff, _strategies, _ports, _health, _constraints, _fetch)
+RULES: Sequence[Rule] = (
+    _id,
+    _command,
+    number_problems,
+    text_problems,
+    _resources,
+    _strategies,
+    _ports,
+    _health,
+    _constraints,
+    _fetch,
+)
