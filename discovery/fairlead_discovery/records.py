@@ -180,6 +180,8 @@ class Progress(Record, frozen=True, kw_only=True):
     applied_revision: int
     busy: tuple[str, ...] = ()
     busy_more: bool = False
+    written_s: float = 0.0
+    """Unix time by the balancer's clock; written anew every 10 s. 0: by a balancer that does not tell."""
 
 
 BUSY_LIMIT = 1000

@@ -12,6 +12,7 @@ from fairlead_lb.adapters.store import Store
 from fairlead_lb.controller import Controller
 from fairlead_lb.decisions import render
 from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.values import Admin, Slot, Slots
 from fairlead_lb.state import State
 
@@ -97,6 +98,8 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "reload_due": list(state.pending),
         "last_error": state.last_error,
         "refused": dict(sorted(state.wanted.refused.items())),
+        "problems": problems(state.wanted, state.taken) if snapshot is not None else {},
+        "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
         "services": services_of(state, slots),
     }
@@ -122,6 +125,7 @@ def services_of(state: State, slots: Mapping[str, Slots]) -> list[dict[str, Any]
             "service": key.service,
             "port_index": key.index,
             "backend": name,
+            "wanted": state.wanted.revision < 0 or name in state.wanted.backends,
             "mode": serving.structure.shapes[name].mode,
             "service_port": ports.get(name, 0),
             "hosts": by_backend.get(name, []),
@@ -129,7 +133,16 @@ def services_of(state: State, slots: Mapping[str, Slots]) -> list[dict[str, Any]
             "slots": len(slots.get(name, {})),
         }
         for name, key in sorted(serving.structure.owners.items())
+        if _matters(name, state, slots)
     ]
+
+
+def _matters(backend: str, state: State, slots: Mapping[str, Slots]) -> bool:
+    """Wanted, or not yet empty; before anything is known to be wanted all that is served matters."""
+    wanted = state.wanted
+    return (
+        wanted.revision < 0 or backend in wanted.backends or any(not s.empty for s in slots.get(backend, {}).values())
+    )
 
 
 def _server(place: str, slot: Slot) -> Mapping[str, Any]:

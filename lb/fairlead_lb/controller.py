@@ -21,7 +21,7 @@ from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Servi
 from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, SetAddress
 from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.progress import Session, progress
-from fairlead_lb.decisions.values import Admin, Picture, Slot, Slots, Structure
+from fairlead_lb.decisions.values import Admin, Maps, Picture, Slot, Slots, Structure, ports_of
 from fairlead_lb.state import State, Times
 from fairlead_lb.supervisor import Supervisor, free_for_hosts
 
@@ -77,7 +77,8 @@ class Controller:
             if last is not None:
                 await self._read((await self._serving_as(last)).structure)
             return
-        if last is not None and await self.supervisor.start_from_disk():
+        bindable = last is not None and not self.around.forbidden.among(ports_of(last.structure))
+        if last is not None and bindable and await self.supervisor.start_from_disk():
             await self._read(last.structure)
             return
         empty = Picture(structure=Structure(frame=self.around.frame))
@@ -100,9 +101,11 @@ class Controller:
 
     def _bindable(self, wanted: Picture) -> Picture:
         """On the ports that nobody else holds now."""
-        asked = picture.ports_to_bind(wanted.maps, replace(self.around, taken_ports=frozenset()))
-        self._note_taken(ports.taken(self.around.frame.host, sorted(asked)))
+        self._note_taken(ports.taken(self.around.frame.host, sorted(self._asked(wanted.maps))))
         return picture.rebound(wanted, self.around)
+
+    def _asked(self, maps: Maps) -> set[int]:
+        return picture.ports_to_bind(maps, replace(self.around, taken_ports=frozenset()))
 
     def _note_taken(self, taken: Mapping[int, str]) -> None:
         if set(taken) - set(self.state.taken):
@@ -151,6 +154,8 @@ class Controller:
         found = await self._apply()
         if isinstance(found, Reload):
             found = await self._reload_when_due(found)
+        else:
+            await self._clear_up()
         self._report(found)
         self._save_when_due()
 
@@ -191,9 +196,8 @@ class Controller:
     def _want(self, snapshot: Snapshot) -> None:
         serving = self.state.serving
         in_use = {*(serving.structure.owners if serving else ()), *self.supervisor.names_of_old}
-        frame = self.around.frame
         rules = routes.Rules(
-            reserved_ports={frame.http_port, frame.https_port} - {0},
+            forbidden=self.around.forbidden,
             names_in_use=in_use,
             refused_shapes=self.state.refused_shapes,
             good=self._good,
@@ -203,6 +207,8 @@ class Controller:
             last = replace(last, names=dict(serving.structure.owners), maps=serving.maps)
         self.state.wanted = routes.wanted(snapshot, last, rules, self._derived)
         metrics.REFUSED.set(len(self.state.wanted.refused))
+        asked = self._asked(self.state.wanted.maps)
+        self._note_taken({port: why for port, why in self.state.taken.items() if port in asked})
         self._recognise()
 
     def _recognise(self) -> None:
@@ -238,9 +244,8 @@ class Controller:
         await self._read(before.structure)
         now = self.state.serving
         assert now is not None
-        changed = sum(
-            _places(before.slots[name]) != _places(slots) for name, slots in now.slots.items() if name in before.slots
-        )
+        places = slot_plans.places
+        changed = sum(places(before.slots[n]) != places(slots) for n, slots in now.slots.items() if n in before.slots)
         if changed or now.maps != before.maps:
             metrics.REPAIRS.inc(changed + (now.maps != before.maps))
             log.warning("haproxy was changed by someone else", backends=changed, maps=now.maps != before.maps)
@@ -267,7 +272,7 @@ class Controller:
 
     def _draining(self) -> list[str]:
         slots = self.state.serving.slots if self.state.serving is not None else {}
-        return [name for name, there in slots.items() if any(_leaves(slot) for slot in there.values())]
+        return [name for name, there in slots.items() if any(slot_plans.leaves(slot) for slot in there.values())]
 
     async def _look_at_drains(self) -> None:
         names, now = self._draining(), time.monotonic()
@@ -360,6 +365,21 @@ class Controller:
         await self._reloaded(candidate, found)
         return await self._apply()
 
+    async def _clear_up(self) -> None:
+        """Gives up what removed services held, some seconds later; what is wanted is served meanwhile."""
+        serving, now = self.state.serving, time.monotonic()
+        wants = serving is not None and self.state.wanted.revision >= 0
+        left = changes.leftovers(serving.structure, self.state.wanted, self.around) if serving and wants else ()
+        if not left:
+            self._times.leftovers_since = 0.0
+        elif not self._times.leftovers_since:
+            self._times.leftovers_since = now
+        elif now >= self._leftovers_due():
+            await self._reload_when_due(Reload(reasons=left))
+
+    def _leftovers_due(self) -> float:
+        return max(self._times.leftovers_since + pace.LEFTOVER_S, self._times.reload_not_before)
+
     async def _reloaded(self, candidate: Picture, found: Reload) -> None:
         self.state.reloads += 1
         self.state.pending = ()
@@ -374,10 +394,8 @@ class Controller:
 
     def _probe(self, running: Structure) -> None:
         """Ports HAProxy does not hold yet."""
-        asked = picture.ports_to_bind(self.state.wanted.maps, replace(self.around, taken_ports=frozenset()))
-        same = running.frame.host == self.around.frame.host
-        held = {p for low, high in running.binds for p in range(low, high + 1)} if same else set()
-        self._note_taken(ports.taken(self.around.frame.host, sorted(asked - held)))
+        held = set(ports_of(running)) if running.frame.host == self.around.frame.host else set()
+        self._note_taken(ports.taken(self.around.frame.host, sorted(self._asked(self.state.wanted.maps) - held)))
 
     async def _blame(self, candidate: Picture, error: Refused) -> None:
         """Finds the tenants whose fragments HAProxy refuses by themselves; their last good ones stay."""
@@ -475,15 +493,8 @@ class Controller:
             waits.append(OLD_WORKERS_S)
         if self._unsaved:
             waits.append(self._times.saved + SAVE_S - now)
+        if self._times.leftovers_since:
+            waits.append(self._leftovers_due() - now)
         if self.state.pending:
             waits.append(self._times.reload_not_before - now)
         return max(0.001, min(waits))
-
-
-def _leaves(slot: Slot) -> bool:
-    """In quarantine: neither serving nor empty."""
-    return slot.admin is not Admin.READY and not slot.empty
-
-
-def _places(slots: Mapping[str, Slot]) -> list[tuple[str, int, Admin, int]]:
-    return [(s.host, s.port, s.admin, s.weight) for s in slots.values()]

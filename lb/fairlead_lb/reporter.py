@@ -1,7 +1,10 @@
 """What the rest of the house sees of this balancer: its registration and its progress, in the registry."""
 
 import asyncio
+import time
 from collections.abc import Callable
+
+import msgspec
 
 from fairlead_daemon.errors import FairleadError, Unavailable
 from fairlead_daemon.logs import Log
@@ -54,7 +57,10 @@ class Reporter:
             async with asyncio.timeout(WRITE_S):
                 await self._registry.write(paths.below(paths.BALANCERS, self._me.id), encode(self._me))
                 if newest is not None:
-                    await self._registry.write(paths.below(paths.PROGRESS, self._me.id), encode(newest))
+                    await self._registry.write(
+                        paths.below(paths.PROGRESS, self._me.id),
+                        encode(msgspec.structs.replace(newest, written_s=time.time())),
+                    )
         except TimeoutError as error:
             raise Unavailable("registry: no answer") from error
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
+from fairlead_discovery.decisions.ports import parse_ranges
 from fairlead_lb.decisions import grammar
+from fairlead_lb.decisions.forbidden import FIRST_ORDINARY_PORT, Forbidden
 from fairlead_lb.decisions.values import Frame
 
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
@@ -31,6 +33,10 @@ class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_field
     """PEM file with certificate and key. Empty: no TLS."""
     service_ports: str = "10100-10999"
     """Ports for services, held from the start: a new service needs no new bind. A file descriptor a port. Empty: none."""
+    reserved_ports: str = ""
+    """Ports HAProxy never binds for a service, as `5050-5060,31000-32000`: other daemons', tasks'. Its own always are."""
+    allow_low_ports: bool = False
+    """Whether services may have ports below 1024; root's HAProxy could take ssh's while that restarts."""
     haproxy: str = "haproxy"
     """HAProxy 2.6 or later: a path, or a name found on PATH and in /usr/sbin."""
     user: str = "auto"
@@ -109,7 +115,18 @@ def service_ports(settings: LbSettings) -> tuple[int, int]:
     low, high = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 0 < low <= high < 65_536:
         raise BadSettings(f"service_ports: {settings.service_ports}: expected LOW-HIGH, as in 10100-10999")
+    if low < FIRST_ORDINARY_PORT and not settings.allow_low_ports:
+        raise BadSettings(f"service_ports: {settings.service_ports}: ports below 1024 need allow_low_ports")
     return low, high
+
+
+def forbidden(settings: LbSettings) -> Forbidden:
+    """Raises BadSettings naming the key."""
+    return Forbidden(
+        own=frozenset({settings.port, settings.http_port, settings.https_port if settings.certificate else 0} - {0}),
+        reserved=parse_ranges(settings.reserved_ports, place="reserved_ports"),
+        low_allowed=settings.allow_low_ports,
+    )
 
 
 def balancer_id(settings: LbSettings) -> str:

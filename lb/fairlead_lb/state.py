@@ -21,6 +21,7 @@ class Times:
     drains_looked: float = 0.0
     drains_since: float = 0.0
     old_looked: float = 0.0
+    leftovers_since: float = 0.0
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fairlead_daemon.errors import BadSettings
@@ -300,3 +301,74 @@ async def test_marathon_lbs_pages_answer(place: Balancer):
     assert [(await place.status())["haproxy"]["worker_pid"]] == [int(x) for x in found["getpids"].split()]
     assert f"\n{backend},s1," in (await fetch(place.admin, "/haproxy?stats;csv"))[1]
     assert "fairlead_lb_applied_revision" in (await fetch(place.admin, "/metrics"))[1]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_reserved_and_low_ports_are_never_bound(short_dir: Path):
+    """An agent that died comes back to its port: no service may have taken it meanwhile."""
+    reserved = free_port()
+    async with balancer(short_dir, reserved_ports=f"{reserved}") as place:
+        await service(place, "/greedy", vhosts=(HOST,), service_port=reserved)
+        await service(place, "/low", vhosts=("low.example",), service_port=1022)
+        status = await place.status()
+
+        assert (200, "greedy") == await place.ask(HOST)
+        assert [False, False] == [listens(reserved), listens(1022)]
+        expected = [f"service port {reserved} is reserved for others (reserved_ports)"]
+        assert expected == status["problems"]["marathon:/greedy"]
+        assert ["service port 1022 is below 1024 (allow_low_ports)"] == status["problems"]["marathon:/low"]
+
+
+async def test_a_port_that_is_reserved_later_is_given_up(short_dir: Path):
+    """An adopted HAProxy holds it from before the setting."""
+    port = free_port()
+    async with balancer(short_dir) as place:
+        await service(place, "/greedy", vhosts=(HOST,), service_port=port)
+        assert listens(port)
+        await place.stop_daemon()
+        place.settings = msgspec.structs.replace(place.settings, reserved_ports=str(port))
+        await place.start()
+
+        await eventually("the port is given up", lambda: _as_probe(not listens(port)), within_s=10)
+        assert (200, "greedy") == await place.ask(HOST)
+
+
+async def test_a_removed_services_port_and_backend_go(place: Balancer):
+    """Not at some later reload: somebody else may want the port. Those that stay lose nothing."""
+    port = free_port()
+    gone = await service(place, "/gone", vhosts=("gone.example",), service_port=port)
+    await service(place, "/stays", vhosts=(HOST,))
+    deleted = Delete(paths.route("marathon:/gone"))
+    await place.applied(await place.registry.commit([deleted]))
+    await place.applied(await place.leave(gone.member()))
+    assert listens(port)
+
+    async with Clients(place.settings.http_port, HOST) as clients:
+        await eventually("the port is free", lambda: _as_probe(not listens(port)), within_s=15)
+    assert [] == clients.failures
+    assert ["marathon:/stays"] == [s["service"] for s in (await place.status())["services"]]
+
+
+async def test_a_taken_port_is_forgotten_with_its_service(place: Balancer):
+    """What nobody asks for is no problem of anybody."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        await service(place, "/asks", vhosts=(HOST,), service_port=port)
+        status = await place.status()
+        assert [str(port)] == list(status["taken_ports"])
+        told = status["problems"]["marathon:/asks"]
+        assert [f"service port {port} is held by another process: address already in use"] == told
+
+        await place.applied(await place.publish(routes=[route("/asks", vhosts=(HOST,))]))
+        status = await place.status()
+        assert ({}, {}) == (status["taken_ports"], status["problems"])
+
+
+async def _as_probe(found: bool) -> bool:
+    return found

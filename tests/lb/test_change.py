@@ -1,18 +1,23 @@
 """Whatever was served, and whatever is wanted: HAProxy comes to serve it, by commands that cost no request."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_discovery.records import Leaving, Reason, Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import routes
-from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands
+from fairlead_lb.decisions import picture, routes
+from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving
 from fairlead_lb.decisions.commands import SetState, Shutdown
+from fairlead_lb.decisions.forbidden import Forbidden
+from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.routes import Rules, Wanted
-from fairlead_lb.decisions.values import Admin
+from fairlead_lb.decisions.values import Admin, Maps, Structure
 from harness.balancer import member
-from harness.haproxy_model import AROUND, Model
+from harness.haproxy_model import AROUND, FRAME, Model
 
 APPS = ("/a_b", "/a/b", "/b/a")
 HOSTS = ("x.example", "*.example", "y.example")
@@ -49,7 +54,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 
 def wanted_of(snapshot: Snapshot, last: Wanted, model: Model) -> Wanted:
-    rules = Rules(reserved_ports={80}, names_in_use=set(model.serving.structure.owners))
+    rules = Rules(forbidden=Forbidden(own={80}), names_in_use=set(model.serving.structure.owners))
     return routes.wanted(snapshot, last, rules, underived)
 
 
@@ -165,3 +170,63 @@ def test_a_slot_with_sessions_waits_and_another_task_on_its_address_gets_another
     assert {"u"} == set(model.ready("a.b_p0"))
     assert Admin.DRAIN is slots["s1"].admin
     assert slots["s2"].port == slots["s1"].port
+
+
+RESERVED = replace(AROUND, forbidden=Forbidden(own={9080}, reserved=((5050, 5052), (31000, 32000))))
+
+
+@pytest.mark.parametrize(
+    ("port", "told"),
+    [
+        (9080, "the balancer's own"),
+        (5052, "reserved for others"),
+        (31200, "reserved for others"),
+        (22, "below 1024"),
+        (5053, ""),
+        (10100, ""),
+    ],
+)
+def test_ports_of_others_are_refused_alone(port: int, told: str):
+    """The service keeps its virtual host, says why it has no port, and HAProxy never binds it."""
+    rules = Rules(forbidden=RESERVED.forbidden)
+    wanted = routes.wanted(sight("t", service_port=port), Wanted(), rules, underived)
+
+    assert told in wanted.refused.get("marathon:/a.b", "")
+    assert (not told) == bool(wanted.maps.ports)
+    assert {"x.example/"} == set(wanted.maps.hosts)
+    assert (not told) == (port in picture.ports_to_bind(Maps(ports={str(port): "a.b_p0"}), RESERVED))
+
+
+def test_low_ports_are_a_setting():
+    """Who runs HAProxy on port 80 of a machine of its own may."""
+    assert "" == Forbidden(low_allowed=True).why(22)
+
+
+def test_a_reserved_port_that_is_bound_is_given_up():
+    """By an older balancer, or before the setting was made: a reload at once."""
+    structure = Structure(frame=FRAME, binds=((31200, 31200),))
+    found = changes.change(Serving(structure=structure), Wanted(), RESERVED, {})
+
+    assert isinstance(found, Reload)
+    assert ("service port 31200 is reserved for others (reserved_ports), but bound",) == found.reasons
+
+
+def test_a_port_bound_for_nobody_is_a_leftover_unless_it_is_of_the_range():
+    """The range stays held; a port beyond it may be wanted by anybody once its service is gone."""
+    structure = Structure(frame=FRAME, binds=((10100, 10119), (12000, 12001)))
+    wanted = Wanted(maps=Maps(ports={"12001": "b"}))
+
+    assert ("service port 12000 is bound for nobody",) == changes.leftovers(structure, wanted, AROUND)
+
+
+def test_problems_name_what_a_service_does_not_get():
+    """A refused port, and one that another process holds."""
+    rules = Rules(forbidden=RESERVED.forbidden)
+    refused = routes.wanted(sight("t", service_port=5050), Wanted(), rules, underived)
+    taken = routes.wanted(sight("t", service_port=7000), Wanted(), rules, underived)
+
+    told = problems(refused, {})["marathon:/a.b"]
+    assert ("service port 5050 is reserved for others (reserved_ports)",) == told
+    expected = {"marathon:/a.b": ("service port 7000 is held by another process: address in use",)}
+    assert expected == problems(taken, {7000: "Address in use"})
+    assert {} == problems(taken, {7001: "Address in use"})

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.commands import Command, MapCommand, MapEntry, MapWhole, ServerCommand
+from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.routes import Wanted
-from fairlead_lb.decisions.values import Backend, Frame, Maps, Slots, Structure, bound
+from fairlead_lb.decisions.values import Backend, Frame, Maps, Slots, Structure, bound, ports_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,15 @@ class Surroundings:
     frame: Frame
     service_ports: tuple[int, int]
     taken_ports: frozenset[int] = frozenset()
+    forbidden: Forbidden = field(default_factory=Forbidden)
+
+    def in_range(self, port: int) -> bool:
+        """Held from the start, whether a service has it or not."""
+        low, high = self.service_ports
+        return low <= port <= high
+
+    def may_bind(self, port: int) -> bool:
+        return port not in self.taken_ports and not self.forbidden.why(port)
 
 
 def plans(serving: Serving, wanted: Wanted, settled: Settled) -> Plans:
@@ -106,9 +116,16 @@ def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> l
             reasons.append(f"backend {name} has another shape")
     for port in wanted.maps.ports:
         number = int(port)
-        if not bound(structure, number) and number not in around.taken_ports:
+        if not bound(structure, number) and around.may_bind(number):
             reasons.append(f"service port {port} is not bound")
+    reasons += [f"{why}, but bound" for port in ports_of(structure) if (why := around.forbidden.why(port))]
     return reasons
+
+
+def leftovers(structure: Structure, wanted: Wanted, around: Surroundings) -> tuple[str, ...]:
+    """What a removed service left behind that somebody else may want: reasons for a reload that has time."""
+    unused = (p for p in ports_of(structure) if not around.in_range(p) and str(p) not in wanted.maps.ports)
+    return tuple(f"service port {port} is bound for nobody" for port in unused)
 
 
 def servable(structure: Structure, wanted: Wanted) -> Maps:

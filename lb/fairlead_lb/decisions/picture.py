@@ -67,10 +67,10 @@ def rebound(picture: Picture, around: Surroundings) -> Picture:
 
 
 def ports_to_bind(maps: Maps, around: Surroundings) -> set[int]:
-    """The range, whatever services ask for beyond it, less what others hold."""
+    """The range, whatever services ask for beyond it, less what others hold or may have at any time."""
     low, high = around.service_ports
     whole = set(range(low, high + 1)) if high else set()
-    return (whole | {int(p) for p in maps.ports}) - around.taken_ports
+    return {port for port in whole | {int(p) for p in maps.ports} if around.may_bind(port)}
 
 
 def ranges(ports: Iterable[int]) -> tuple[tuple[int, int], ...]:

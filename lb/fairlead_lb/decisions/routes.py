@@ -8,6 +8,7 @@ from fairlead_discovery import paths
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import naming
+from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.parts import Part, Parts, derive
 from fairlead_lb.decisions.values import Backend, Key, Maps, Shape
 
@@ -19,8 +20,7 @@ Derive = Callable[[str, Mapping[str, Member]], tuple[Route, tuple[str, ...]] | N
 class Rules:
     """What of the surroundings decides over routes."""
 
-    reserved_ports: Collection[int] = ()
-    """HAProxy's and our own: no service may have them."""
+    forbidden: Forbidden = field(default_factory=Forbidden)
     names_in_use: Collection[str] = ()
     """Backends that a running worker, old or new, knows."""
     refused_shapes: Mapping[tuple[Key, Shape], str] = field(default_factory=dict)
@@ -140,9 +140,9 @@ def _maps(named: list[tuple[Part, str]], last: Maps, rules: Rules, refused: dict
     hosts = _claimed([(h, name, part) for part, name in named for h in part.hosts], last.hosts, refused)
     asking = [(str(part.service_port), name, part) for part, name in named if part.service_port]
     for port, _, part in asking:
-        if int(port) in rules.reserved_ports:
-            _note(refused, part.key.service, f"service port {port} is the balancer's own")
-    free = [a for a in asking if int(a[0]) not in rules.reserved_ports]
+        if why := rules.forbidden.why(int(port)):
+            _note(refused, part.key.service, why)
+    free = [a for a in asking if not rules.forbidden.why(int(a[0]))]
     ports = _claimed(free, last.ports, refused)
     modes = {name: part.shape.mode for part, name in named}
     return Maps(

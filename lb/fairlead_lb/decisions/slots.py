@@ -113,3 +113,13 @@ def _tidy(name: str, place: str, slot: Slot) -> list[ServerCommand]:
 def count_for(servers: int, *, had: int, spare: int) -> int:
     """Slots for a backend: twice the servers (a rolling upgrade doubles them) and some; never fewer than it had."""
     return max(had, 2 * servers + spare)
+
+
+def leaves(slot: Slot) -> bool:
+    """In quarantine: neither serving nor empty."""
+    return slot.admin is not Admin.READY and not slot.empty
+
+
+def places(slots: Slots) -> list[tuple[str, int, Admin, int]]:
+    """What nobody but us should change."""
+    return [(s.host, s.port, s.admin, s.weight) for s in slots.values()]

@@ -1,7 +1,7 @@
 """The values the balancer's decisions are made of. Structs, because a picture of them is kept on disk."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -141,6 +141,11 @@ class Picture(Value, frozen=True):
     structure: Structure
     slots: Mapping[str, Slots] = msgspec.field(default_factory=dict)
     maps: Maps = Maps()
+
+
+def ports_of(structure: Structure) -> Iterator[int]:
+    """Service ports it listens on, ascending."""
+    return (port for low, high in structure.binds for port in range(low, high + 1))
 
 
 def bound(structure: Structure, port: int) -> bool:

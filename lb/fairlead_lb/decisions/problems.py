@@ -1,0 +1,21 @@
+"""What a service asked of the balancer and does not get, in words for those who deployed it."""
+
+from collections.abc import Iterator, Mapping
+
+from fairlead_lb.decisions.routes import Wanted
+
+
+def problems(wanted: Wanted, taken: Mapping[int, str]) -> Mapping[str, tuple[str, ...]]:
+    """By service; `taken` are ports that other processes hold, with the reason."""
+    services = sorted({*wanted.parts, *wanted.refused})
+    found = {service: tuple(_of(service, wanted, taken)) for service in services}
+    return {service: told for service, told in found.items() if told}
+
+
+def _of(service: str, wanted: Wanted, taken: Mapping[int, str]) -> Iterator[str]:
+    if service in wanted.refused:
+        yield wanted.refused[service]
+    parts = wanted.parts.get(service)
+    for part in parts.parts if parts is not None else ():
+        if (why := taken.get(part.service_port)) is not None:
+            yield f"service port {part.service_port} is held by another process: {why.lower()}"
