@@ -269,7 +269,7 @@ class Changes:
         self._fleet.deployments[deployment.id] = deployment
         for target in targets:
             state = self._fleet.apps.setdefault(target.id, AppState(id=target.id))
-            state.app, state.deleted = apps.get(target.id), target.app is None
+            state.app, state.deleted, state.fault = apps.get(target.id), target.app is None, ""
             state.versions = (*state.versions[-self._kept :], deployment.version)
             if state.app is not None and state.halted and deployment.changes[target.id].action != "ScaleApplication":
                 state.halted = ""

@@ -58,6 +58,8 @@ class AppState:
     """The last answer to each agent's offer, by agent."""
     looked_at: int = 0
     """Offers that were considered since launches have been pending."""
+    fault: str = ""
+    """Why nothing can be decided for it: it is left as it is until its definition changes; "" when all is well."""
     unrecorded: bool = False
     """There was no record of its instances: the master may know some that we do not."""
 
@@ -238,7 +240,7 @@ class Fleet:
     def decide(self, app_id: str, *, now_s: float) -> Plan:
         """The plan for one app, kept in its state with how many launches may go out now."""
         state = self.apps[app_id]
-        state.plan = reconcile(self._wanted(state), self._seen(state, now_s)) if not self._orphan(state) else Plan()
+        state.plan = self._planned(state, now_s)
         state.holds = self._holds(state, now_s) if state.plan.launch else ""
         state.launchable = 0 if state.holds else state.plan.launch
         if not state.plan.launch:
@@ -247,6 +249,21 @@ class Fleet:
         elif not state.since_s:
             state.since_s = now_s
         return state.plan
+
+    def _planned(self, state: AppState, now_s: float) -> Plan:
+        if self._orphan(state):
+            return Plan()
+        if not state.fault:
+            try:
+                return reconcile(self._wanted(state), self._seen(state, now_s))
+            except Exception as error:  # noqa: BLE001  # one app's definition must not stop the others
+                self.exclude(state.id, f"it cannot be planned: {error!r}")
+        return Plan(waits_for=f"another definition: {state.fault}")
+
+    def exclude(self, app_id: str, why: str) -> None:
+        """Nothing more is launched or ended for the app; what runs of it runs on."""
+        state = self.apps[app_id]
+        state.fault, state.launchable = why, 0
 
     @staticmethod
     def _orphan(state: AppState) -> bool:

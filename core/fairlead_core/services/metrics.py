@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 apps = Gauge("fairlead_services_apps", "Apps that are defined")
+excluded = Gauge("fairlead_services_excluded_apps", "Apps that cannot be scheduled as they are defined")
 instances = Gauge("fairlead_services_instances", "Instances by what they are doing", ["state"])
 pending = Gauge("fairlead_services_pending_instances", "Instances that wait for an offer")
 deployments = Gauge("fairlead_services_deployments", "Deployments that run")

@@ -65,6 +65,7 @@ class Term:
         self._suppressed = False
         self._revived_s = 0.0
         self._wanted_before = 0
+        self._faults: frozenset[str] = frozenset()
         self._ask_attempt = 0
         self._ask_at_s = 0.0
         self._implicit_at_s = 0.0
@@ -233,6 +234,8 @@ class Term:
         needs = self.fleet.needs() if not self.held else []
         matching = match(needs, offers, now_s=now_s, pick=random.randrange)
         self.fleet.remember(matching.refusals, offers=len(offers))
+        for app_id, why in matching.faults.items():
+            self.fleet.exclude(app_id, why)
         by_offer: dict[str, list[Launch]] = {}
         for launch in matching.launches:
             by_offer.setdefault(launch.offer.id, []).append(launch)
@@ -245,16 +248,23 @@ class Term:
             self.delivery.queue("DECLINE", decline={"offer_ids": unused, "filters": filters})
         metrics.offers.labels(outcome="accepted").inc(len(by_offer))
         metrics.offers.labels(outcome="declined").inc(len(unused))
-        self.mark(*{launch.app.id for launch in matching.launches})
+        self.mark(*{launch.app.id for launch in matching.launches}, *matching.faults)
 
     def _accept(self, offer_id: str, launches: Sequence[Launch], filters: Mapping[str, Any], now_s: float) -> None:
         infos, tasks = [], []
         for launch in launches:
             task_id = naming.task_id(launch.app.id, launch.app.config_version, str(uuid.uuid4()))
+            try:
+                infos.append(task_info(launch, task_id))
+            except Exception as error:  # noqa: BLE001  # one app's definition must not stop the others
+                self.fleet.exclude(launch.app.id, f"no task can be made of it: {error!r}")
+                continue
             self.fleet.launched(launch, task_id, now_s=now_s)
             self.delivery.dirty(launch.app.id)
-            infos.append(task_info(launch, task_id))
             tasks.append(task_id)
+        if not tasks:
+            self.delivery.queue("DECLINE", decline={"offer_ids": [{"value": offer_id}], "filters": dict(filters)})
+            return
         operation = {"type": "LAUNCH", "launch": {"task_infos": infos}}
         accept = {"offer_ids": [{"value": offer_id}], "operations": [operation], "filters": dict(filters)}
         self.delivery.queue(ACCEPT, tasks=tuple(tasks), accept=accept)
@@ -365,6 +375,11 @@ class Term:
         metrics.apps.set(len(self.fleet.defined()))
         metrics.deployments.set(len(self.fleet.deployments))
         metrics.pending.set(sum(s.plan.launch for s in self.fleet.apps.values()))
+        faults = {s.id: s.fault for s in self.fleet.apps.values() if s.fault}
+        for app_id in faults.keys() - self._faults:
+            log.error("app excluded until its definition is changed", app=app_id, why=faults[app_id])
+        self._faults = frozenset(faults)
+        metrics.excluded.set(len(faults))
 
     # --- time
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from fairlead_core.services.decisions import naming, rules
 from fairlead_core.services.decisions.app import App
 from fairlead_core.services.decisions.backoff import Delay
 from fairlead_core.services.decisions.deployments import Deployment
@@ -95,9 +96,8 @@ class Store:
         self._guard = guard
 
     async def load(self) -> Stored:
-        """A node that cannot be read is named in the log and left alone."""
-        names = await self._registry.tree.names(paths.APPS)
-        versions = _versions(names)
+        """A node that cannot be read, or whose name is none, is named in the log and left alone."""
+        versions = _versions(await self._registry.tree.names(paths.APPS))
         newest = {app: found[-1] for app, found in versions.items()}
         definitions = await self._read_all([_version_path(app, version) for app, version in newest.items()])
         apps: dict[str, App | None] = {}
@@ -105,7 +105,7 @@ class Store:
             data = definitions.get(_version_path(app, version))
             if data is not None:
                 try:
-                    apps[app] = parse_definition(data, place=_version_path(app, version))
+                    apps[app] = _definition_of(app, data, place=_version_path(app, version))
                 except Refused as error:
                     log.warning("app unreadable", app=app, why=str(error))
         return Stored(
@@ -144,7 +144,7 @@ class Store:
         """None when there is no such version, or it is a tombstone."""
         path = _version_path(app, version)
         node = await self._registry.read(path)
-        return parse_definition(node.data, place=path) if node is not None else None
+        return _definition_of(app, node.data, place=path) if node is not None else None
 
     async def route(self, service: str) -> Route | None:
         """As it stands; None also when it cannot be read."""
@@ -199,10 +199,30 @@ def _version_path(app: str, version: str) -> str:
 def _versions(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for name in names:
-        app, sign, version = paths.unescape(name).rpartition("@")
-        if sign:
-            found.setdefault(app, []).append(version)
+        app, _, version = paths.unescape(name).rpartition("@")
+        if why := _name_problem(name, app, version):
+            log.warning("record left alone", path=f"{paths.APPS}/{name}", why=why)
+            continue
+        found.setdefault(app, []).append(version)
     return {app: tuple(sorted(versions)) for app, versions in found.items()}
+
+
+def _name_problem(name: str, app: str, version: str) -> str:
+    """Why a node's name is not `<escaped app id>@<version>`: such an app could be neither shown nor removed."""
+    problem = next(rules.id_problems(app, "/id"), None)
+    if problem is not None:
+        return f"{app!r} is no app id: {problem.error}"
+    if not naming.is_version(version):
+        return f"{version!r} is no version"
+    return "" if name == paths.escape(f"{app}@{version}") else "the name is not escaped as we do it"
+
+
+def _definition_of(app_id: str, data: bytes, *, place: str) -> App | None:
+    """As parse_definition; Refused too when it is another app's."""
+    app = parse_definition(data, place=place)
+    if app is not None and app.id != app_id:
+        raise Refused(f"{place}: it holds the definition of {app.id}")
+    return app
 
 
 def pack(data: bytes) -> bytes:

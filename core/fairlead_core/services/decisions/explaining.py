@@ -29,6 +29,8 @@ class Facts:
     failure: Mapping[str, Any] | None = None
     draining: tuple[str, ...] = ()
     """Agents that are being emptied and hold instances."""
+    fault: str = ""
+    """Why the app is excluded."""
     troubles: tuple[str, ...] = field(default=())
     """What stops the whole scheduler: no master, a registry that is not to be believed."""
 
@@ -69,7 +71,9 @@ def funnel(refusals: Iterable[Refusal]) -> list[tuple[Reason, int]]:
 
 def _sentences(facts: Facts) -> Iterator[str]:
     yield from facts.troubles
-    if facts.launch and facts.holds:
+    if facts.fault:
+        yield f"excluded: {facts.fault}; nothing is started or ended until its definition is changed"
+    elif facts.launch and facts.holds:
         yield f"{number(facts.launch)} to be launched, held by {facts.holds}"
     elif facts.launch:
         yield from _placing(facts)
@@ -81,7 +85,7 @@ def _sentences(facts: Facts) -> Iterator[str]:
         place = f"; its output is in the sandbox of {facts.failure['taskId']} on {facts.failure['host']}"
         message = facts.failure["message"] or facts.failure["state"]
         yield f"the last instance to fail ended at {facts.failure['timestamp']}: {message}{place}"
-    if not facts.launch and not facts.waits_for and not facts.troubles:
+    if not facts.launch and not facts.waits_for and not facts.fault and not facts.troubles:
         yield f"{facts.counts['tasksRunning']} of {number(facts.app.instances)} running, as asked"
 
 

@@ -61,6 +61,8 @@ class Matching:
     launches: tuple[Launch, ...]
     refusals: Mapping[str, tuple[Refusal, ...]]
     """By app id: of every app that wants more than it got, the answer to each offer."""
+    faults: Mapping[str, str]
+    """By app id: why nothing could be decided for it. It has no launches, and took nothing from others."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,12 +78,20 @@ def match(needs: Iterable[Need], offers: Sequence[Offer], *, now_s: float, pick:
     rests = [_Rest(offer, offer.resources) for offer in offers]
     launches: list[Launch] = []
     refusals: dict[str, tuple[Refusal, ...]] = {}
+    faults: dict[str, str] = {}
     for need in needs:
-        placed, refused = _place(need, rests, now_s=now_s, pick=pick)
+        before = [rest.left for rest in rests]
+        try:
+            placed, refused = _place(need, rests, now_s=now_s, pick=pick)
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with one app, the others are to be placed
+            faults[need.app.id] = f"it cannot be placed: {error!r}"
+            for rest, left in zip(rests, before, strict=True):
+                rest.left = left
+            continue
         launches += placed
         if len(placed) < need.count:
             refusals[need.app.id] = refused
-    return Matching(launches=tuple(launches), refusals=refusals)
+    return Matching(launches=tuple(launches), refusals=refusals, faults=faults)
 
 
 def _place(need: Need, rests: Sequence[_Rest], *, now_s: float, pick: Pick) -> tuple[list[Launch], tuple[Refusal, ...]]:

@@ -11,6 +11,7 @@ SEGMENT = re.compile(r"^(([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])\.)*([a-z0-9]|[a-
 RESERVED_LAST = frozenset({"restart", "tasks", "versions", ".", ".."})
 APP_ID_LIMIT = 180
 """Characters: a task id made of it must stay within Mesos' 255."""
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 _TASK_ID = re.compile(r"^(?P<app>.+)\.(?:instance|marathon)-(?P<mark>[^._]{8})?[^.]*\._app\.\d+$")
 
 
@@ -55,6 +56,17 @@ def timestamp(now_s: float) -> str:
     """`2026-11-20T09:15:03.123Z`: sorts as text."""
     moment = datetime.fromtimestamp(round(now_s, 3), UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def is_version(text: str) -> bool:
+    """Whether it is such a timestamp, of a moment that exists."""
+    if not _TIMESTAMP.fullmatch(text):
+        return False
+    try:
+        seconds(text)
+    except ValueError:
+        return False
+    return True
 
 
 def seconds(stamp: str) -> float:

@@ -80,7 +80,7 @@ async def body(request: web.Request) -> Any:
     raw = await request.read()
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         text = msgspec.json.encode({"message": "Invalid JSON", "details": str(error)}).decode()
         raise web.HTTPBadRequest(text=text, content_type="application/json") from error
 

@@ -136,7 +136,7 @@ def _queue_item(term: Term, state: AppState, with_offers: bool) -> dict[str, Any
     item = {
         "app": app_json(term, state, ()),
         "count": state.plan.launch,
-        "delay": {"timeLeftSeconds": round(facts.backoff_s), "overdue": facts.backoff_s <= 0},
+        "delay": {"timeLeftSeconds": round(min(facts.backoff_s, 1e9)), "overdue": facts.backoff_s <= 0},
         "since": naming.timestamp(state.since_s or time.time()),
         "processedOffersSummary": queue_reasons(facts),
     }
@@ -240,6 +240,7 @@ def facts_of(term: Term, state: AppState) -> Facts:
         counts=views.counts(state.instances.values()),
         launch=state.plan.launch,
         holds=state.holds,
+        fault=state.fault,
         backoff_s=state.delay.left_s(state.app, now_s=now_s),
         waits_for=state.plan.waits_for,
         deployments=tuple(d.id for d in term.fleet.deployments.values() if state.id in d.changes),
