@@ -109,16 +109,12 @@ def test_a_balancer_is_behind_since_the_oldest_change_it_lacks():
 
 
 def test_links_that_do_not_run_are_zero():
-    """Expected ones only."""
-    page = {
-        "links": [
-            {"broker": "west", "upstream": "east", "exchange": "orders", "state": "running"},
-            {"broker": "west", "upstream": "east", "queue": "work", "state": "missing"},
-            {"broker": "west", "upstream": "old", "state": "running", "expected": False},
-        ]
-    }
+    """Expected ones only; of a broker that does not answer nobody knows, and that is no zero."""
+    about = {"broker": "west", "upstream": "east", "vhost": "/", "kind": "exchange"}
+    states = {"a": "running", "b": "missing", "c": "starting", "d": "stray", "e": "unknown"}
+    found = houses.of_links({"links": [{**about, "name": name, "state": state} for name, state in states.items()]})
 
-    assert [1.0, 0.0] == list(houses.of_links(page).values())
+    assert {"a": 1.0, "b": 0.0, "c": 0.0} == {dict(one.labels)["name"]: value for one, value in found.items()}
 
 
 def member(task: str, *ports: Port, host: str = "10.0.0.1", **labels: str) -> Member:

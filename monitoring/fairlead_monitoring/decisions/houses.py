@@ -163,13 +163,19 @@ def of_snapshot_page(page: Mapping[str, Any]) -> Values:
     }
 
 
+LINK_LABELS = ("broker", "upstream", "vhost", "kind", "name")
+UNEXPECTED = frozenset({"stray"})
+UNKNOWN = frozenset({"unknown"})
+
+
 def of_links(page: Mapping[str, Any]) -> Values:
-    """From the broker topology's `/status`: every expected link, and whether it runs."""
+    """From the broker topology's `/status`: every expected link, and whether it runs. What nobody knows is absent."""
     found: Values = {}
-    for link in page.get("links", ()):
-        about = {key: str(link[key]) for key in ("broker", "upstream", "vhost", "exchange", "queue") if link.get(key)}
-        if link.get("expected", True):
-            found[series(LINK_RUNNING, **about)] = float(str(link.get("state", link.get("status"))) == "running")
+    for link in page["links"]:
+        state = str(link["state"])
+        if state not in UNEXPECTED | UNKNOWN:
+            about = {key: str(link.get(key, "")) for key in LINK_LABELS}
+            found[series(LINK_RUNNING, **about)] = float(state == "running")
     return found
 
 

@@ -104,7 +104,7 @@ def _rule(text: RuleText, where: str) -> Rule:
         hold_s=span_s(text.hold, f"{where}: hold"),
         no_data_s=span_s(text.no_data, f"{where}: no_data"),
         severity=text.severity,
-        summary=text.summary or text.when,
+        summary=text.summary,
         place=where,
     )
 
@@ -128,6 +128,10 @@ def span_s(value: str | float, where: str) -> float:
 
 
 def summary_of(rule: Rule, labels: Mapping[str, str], value: float) -> str:
-    """`{service} lacks {value}` -> `/shop/web lacks 2`. What is no label stays as it is written."""
+    """`{service} lacks {value}` -> `/shop/web lacks 2`. What is no label stays as it is written. Without a
+    summary the condition and the labels are told.
+    """
+    if not rule.summary:
+        return " ".join([rule.when_text, *(f"{name}={text}" for name, text in sorted(labels.items()))])
     known = {**labels, "value": f"{value:g}", "rule": rule.name}
     return re.sub(r"\{(\w+)\}", lambda found: known.get(found[1], found[0]), rule.summary)
