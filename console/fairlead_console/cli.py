@@ -1,11 +1,13 @@
 """The verbs of `fairlead`: each module of `verbs/` is loaded only when one of its verbs is asked for."""
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 import click
 
+from fairlead_console.decisions.visible import visible
 from fairlead_console.main import DAEMONS
 from fairlead_daemon.errors import BadSettings, FairleadError, Unavailable
 
@@ -83,6 +85,8 @@ def cli() -> None:
 
 def run_verb(arguments: Sequence[str]) -> int:
     """Exit code; errors are one line on stderr."""
+    logging.getLogger("kazoo").addHandler(logging.NullHandler())  # each of its retries would be a line
+    logging.getLogger("kazoo").propagate = False
     try:
         result = cli.main(list(arguments) or ["--help"], prog_name="fairlead", standalone_mode=False)
         sys.stdout.flush()
@@ -103,5 +107,5 @@ def run_verb(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print("fairlead: " + " ".join(message.split()), file=sys.stderr)  # noqa: T201  # a command's error
+    print(visible("fairlead: " + " ".join(message.split())), file=sys.stderr)  # noqa: T201  # a command's error
     return code

@@ -1,6 +1,8 @@
 """The HTTP client side: one aiohttp session that carries the token, and errors in fairlead's five classes."""
 
 import asyncio
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,24 @@ async def call(
             raw = await response.read()
             status = response.status
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise Unavailable(f"{method} {url}: {error or type(error).__name__}") from error
+        raise Unavailable(f"{method} {url}: {_reason(error, wait_s)}") from error
     if status < 400:
         return msgspec.json.decode(raw) if raw else None
     raise _error(status, f"{method} {url}: {status} {_message(raw)}")
+
+
+def worded(error: Exception) -> str:
+    """`connection refused`: without the address, which the caller names, and the library's own words."""
+    if isinstance(error, socket.gaierror | aiohttp.ClientConnectorDNSError):
+        return "no such host"
+    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
+    return os.strerror(number).lower() if number and number > 0 else str(error) or type(error).__name__
+
+
+def _reason(error: Exception, wait_s: float) -> str:
+    if isinstance(error, TimeoutError) and not getattr(error, "errno", None):
+        return f"no answer within {wait_s:g} s"
+    return worded(error)
 
 
 def _error(status: int, message: str) -> Exception:

@@ -1,6 +1,8 @@
 """The `fairlead` command against real servers: what it asks, what it prints, how it ends."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from console.conftest import Daemons
 from fairlead_console.main import daemon_asked_for, main
+from harness.waiting import wait_until
 
 APP = {"id": "/shop/web", "cmd": "run", "instances": 2, "tasksRunning": 2, "tasksStaged": 0, "version": "v1"}
 AGENTS = {"slaves": [
@@ -127,7 +130,9 @@ def test_explain_is_sentences_and_a_table_of_agents(fairlead, daemons: Daemons):
     assert ["c-S0", "agent-1", "InsufficientCpus", "needs", "64", "cpus,", "offered", "4"] == lines[4].split()
 
 
-@pytest.mark.parametrize(("text", "named"), [("{", "app.json: "), ('{"cmd": "x"}', "id: an app is"), ("7", "id: ")])
+@pytest.mark.parametrize(
+    ("text", "named"), [("{", "app.json: "), ('{"cmd": "x"}', "id: an app is"), ("7", "id: "), ("[]", "no app in it")]
+)
 def test_a_file_that_is_no_app_is_exit_2(fairlead, tmp_path: Path, text: str, named: str):
     """Nothing is asked of any server; the file is named."""
     file = tmp_path / "app.json"
@@ -172,6 +177,24 @@ def test_apps_are_listed_plainly_when_piped(fairlead, daemons: Daemons):
     assert ["app", "running", "state", "command"] == result.out.splitlines()[0].split()
     assert ["/shop/web", "2/2", "running", "run"] == result.out.splitlines()[1].split()
     assert "\x1b" not in result.out
+
+
+def test_a_long_command_is_cut_and_whole_in_json(fairlead, daemons: Daemons):
+    """A table is for the eye."""
+    daemons.answers[("GET", "/v2/apps")] = {"apps": [{**APP, "cmd": "x" * 200_000}]}
+
+    assert "x" * 59 + "…" == fairlead("app", "list").out.splitlines()[1].split()[-1]
+    assert "x" * 200_000 == fairlead("app", "list", "--json").json[0]["cmd"]
+
+
+def test_no_name_breaks_a_table(fairlead, daemons: Daemons):
+    """Line ends, colours and cursor movements are shown, not done."""
+    daemons.answers[("GET", "/slaves")] = {"slaves": [{**AGENTS["slaves"][0], "hostname": "a\n\x1b[2J\u202eb"}]}
+    daemons.answers[("GET", "/state")] = {"frameworks": []}
+    out = fairlead("node", "list").out
+
+    assert 2 == len(out.splitlines())
+    assert "a\\n\\x1b[2J\\u202eb" in out
 
 
 def test_json_is_what_the_server_said(fairlead, daemons: Daemons):
@@ -241,6 +264,13 @@ def test_a_name_that_is_not_there_is_said_in_words(fairlead, daemons: Daemons):
     assert (1, f"fairlead: {expected}\n") == (result.code, result.err)
 
 
+def test_an_app_can_be_asked_for_its_srv_records(fairlead):
+    """The example of the verb's own help: the SRV name is made of the app's."""
+    rows = fairlead("lookup", "/shop/web", "SRV", "--json").json
+
+    assert [("SRV", "0 1 31005 web-shop-x.marathon.mesos.")] == [(r["type"], r["value"]) for r in rows]
+
+
 def test_a_type_that_does_not_exist_is_usage(fairlead):
     """Exit 2."""
     assert 2 == fairlead("lookup", "/shop/web", "NONSENSE").code
@@ -265,8 +295,35 @@ def test_nobody_there_is_exit_3(fairlead, daemons: Daemons, monkeypatch: pytest.
     monkeypatch.setenv("FAIRLEAD_SERVICES", "127.0.0.1:1")
     result = fairlead("app", "list")
 
-    assert (3, 1) == (result.code, len(result.err.splitlines()))
-    assert "http://127.0.0.1:1/v2/apps" in result.err
+    assert (3, "fairlead: GET http://127.0.0.1:1/v2/apps: connection refused\n") == (result.code, result.err)
+
+
+def test_a_zookeeper_that_is_away_is_one_line(data_dir: Path):
+    """Not one for each try of its client."""
+    words = [sys.executable, "-m", "fairlead_console", "registry", "get", "/x", "--data-dir", str(data_dir)]
+    environment = {**os.environ, "FAIRLEAD_REGISTRY": "zk://127.0.0.1:1"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (3, 1) == (done.returncode, len(done.stderr.splitlines())), done.stderr
+
+
+def test_a_registry_that_is_stopped_is_not_ready(fairlead, data_dir: Path, short_dir: Path, monkeypatch):
+    """Its socket takes connections all the same: the kernel does."""
+    place = short_dir / "r.sock"
+    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry=local:{place}"]
+    process = subprocess.Popen([*words, "--set", f"data_dir={short_dir}"])
+    monkeypatch.setenv("FAIRLEAD_REGISTRY", f"local:{place}")
+
+    def state() -> str:
+        return {d["name"]: d["state"] for d in fairlead("status", "--json").json["daemons"]}["registry"]
+
+    try:
+        wait_until("the registry answers", lambda: state() == "ready", within_s=10)
+        process.send_signal(signal.SIGSTOP)
+        assert "unreachable" == state()
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_data_directory_without_addresses_is_exit_2(fairlead, tmp_path: Path):

@@ -1,7 +1,6 @@
-"""Waiting for a daemon's `/ready`, or for the registry's socket to take connections."""
+"""Waiting for a daemon's `/ready`, or for the registry to answer."""
 
 import asyncio
-import os
 from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,7 +8,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from fairlead_daemon.errors import Unavailable
+from fairlead_daemon.client import worded
+from fairlead_daemon.errors import FairleadError, Unavailable
 
 POLL_S = 0.05
 ANSWER_S = 2.0
@@ -29,28 +29,40 @@ async def wait_ready(session: aiohttp.ClientSession, url: str, *, within_s: floa
 
 
 async def why_not(session: aiohttp.ClientSession, url: str, *, within_s: float = ANSWER_S) -> str:
-    """Empty when ready. `unix:<path>` and `tcp://host:port` are ready when they take a connection."""
+    """Empty when ready. A registry (`unix:<path>`) is when it answers, `tcp://host:port` when it takes a connection."""
     kind = url.partition(":")[0]
     try:
         async with asyncio.timeout(within_s):
             if kind == "unix":
-                return await _connect(asyncio.open_unix_connection(url.removeprefix("unix:")))
+                return await _ask_registry(url.removeprefix("unix:"))
             if kind == "tcp":
                 return await _connect(asyncio.open_connection(urlsplit(url).hostname, urlsplit(url).port))
             async with session.get(url) as response:
                 return _reason(response.status, await response.read())
-    except (OSError, aiohttp.ClientError, TimeoutError) as error:
-        return f"{NO_ANSWER}: {_worded(error)}"
+    except (OSError, aiohttp.ClientError, TimeoutError, FairleadError) as error:
+        return f"{NO_ANSWER}: {_worded(error, within_s)}"
 
 
 def no_answer(why: str) -> bool:
     return why.startswith(NO_ANSWER)
 
 
-def _worded(error: Exception) -> str:
-    """`connection refused`, without the address, which is known."""
-    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
-    return os.strerror(number).lower() if number else str(error) or type(error).__name__
+def _worded(error: Exception, within_s: float) -> str:
+    return f"silent for {within_s:g} s" if isinstance(error, TimeoutError) else worded(error)
+
+
+async def _ask_registry(path: str) -> str:
+    """A question about its tree: a connection alone is the kernel's doing, also for a stopped process."""
+    from fairlead_discovery import paths  # noqa: PLC0415  # verbs that ask no registry start faster
+    from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # see above
+
+    await _connect(asyncio.open_unix_connection(path))  # says why not, when there is none
+    registry = await open_registry(f"local:{path}")
+    try:
+        await registry.tree.get(paths.CLUSTER)
+    finally:
+        await registry.close()
+    return ""
 
 
 async def _connect(opening: Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> str:

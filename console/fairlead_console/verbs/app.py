@@ -52,7 +52,8 @@ def list_(use: Use) -> None:
         show_json(apps)
         return
     rows = [(a["id"], _instances(a), health(a), a.get("cmd") or " ".join(a.get("args") or ())) for a in apps]
-    show_table(("app", "running", "state", "command"), rows, empty="no apps; fairlead app deploy FILE makes one")
+    empty = "no apps; fairlead app deploy FILE makes one"
+    show_table(("app", "running", "state", "command"), rows, empty=empty, long_last=True)
 
 
 @app.command(epilog="Example: fairlead app show /demo/web")
@@ -174,6 +175,8 @@ def read_definitions(file: str) -> list[Mapping[str, Any]]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadSettings(f"{file}: {error}") from error
     definitions = value if isinstance(value, list) else [value]
+    if not definitions:
+        raise BadSettings(f"{file}: an empty list: there is no app in it")
     for definition in definitions:
         if not isinstance(definition, dict) or not isinstance(definition.get("id"), str):
             raise BadSettings(f"{file}: id: an app is a JSON object with an id like /shop/web")

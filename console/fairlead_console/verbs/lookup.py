@@ -45,7 +45,7 @@ def lookup(use: Use, name: str, kind: str) -> None:
 
 def _questions(name: str, kind: str) -> list[tuple[str, str]]:
     if kind:
-        return [(name, kind)]
+        return [(srv_name(name) if kind == "SRV" else name, kind)]
     return [(name, "SRV")] if name.startswith("_") else [(name, "A"), (name, "AAAA"), (srv_name(name), "SRV")]
 
 

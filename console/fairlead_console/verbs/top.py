@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from fairlead_console.decisions.visible import visible
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, verb
 from fairlead_daemon.errors import Unavailable
@@ -76,7 +77,7 @@ def _drawn(page: Page) -> Any:
         for number, column in enumerate(columns):
             drawing.add_column(column, justify="left" if number == 0 else "right")
         for row in rows:
-            drawing.add_row(*(Text(cell, style="bold red" if cell.endswith("!") else "") for cell in row))
+            drawing.add_row(*(Text(visible(cell), style="bold red" if cell.endswith("!") else "") for cell in row))
         parts += [Text(""), drawing]
     return Group(*parts)
 
