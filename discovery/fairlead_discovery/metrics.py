@@ -27,3 +27,4 @@ snapshot_age_seconds = Gauge(
 )
 snapshot_trust = Gauge("fairlead_discovery_snapshot_trust", "1 for the trust the snapshot has", ["trust"])
 snapshot_bad_nodes = Gauge("fairlead_discovery_snapshot_bad_nodes", "Nodes that could not be read")
+foreign_skipped = Gauge("fairlead_discovery_foreign_skipped", "Foreign nodes that could not be read", ["format"])

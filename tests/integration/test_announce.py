@@ -1,5 +1,6 @@
 """What fairlead does not schedule: announced, resolved, balanced, withdrawn, drained. The whole house, real processes."""
 
+import json
 import signal
 import sys
 import threading
@@ -178,15 +179,14 @@ def test_announced_members_outlive_the_masters_death(whole: House, pair: tuple[O
 
 
 def test_nerves_json_is_read_as_it_is(whole: House, tmp_path: Path):
-    """Two services of one file, with Nerve's checks."""
+    """With Nerve's own keys and checks."""
     app = Outside(whole)
     app.app.start()
     file = tmp_path / "nerve.conf.json"
-    file.write_text(
-        '{"instance_id": "i-1", "services": {"shop": {"host": "127.0.0.1", "port": %d, "zk_hosts": ["x:2181"],'
-        ' "zk_path": "/nerve/services/shop", "check_interval": 0.2, "weight": 2, "labels": {"HAPROXY_0_VHOST": "%s"},'
-        ' "checks": [{"type": "http", "uri": "/health", "timeout": 0.5, "rise": 1, "fall": 2}]}}}' % (app.port, VHOST)
-    )
+    checks = [{"type": "http", "uri": "/health", "timeout": 0.5, "rise": 1, "fall": 2}]
+    place = {"host": "127.0.0.1", "port": app.port, "zk_hosts": ["x:2181"], "zk_path": "/nerve/services/shop"}
+    shop = {**place, "check_interval": 0.2, "weight": 2, "labels": {"HAPROXY_0_VHOST": VHOST}, "checks": checks}
+    file.write_text(json.dumps({"instance_id": "i-1", "services": {"shop": shop}}))
     app.announcer.command = [str(FAIRLEAD), "announce", "--config", str(file), "--data-dir", str(whole.folder / "data")]
     app.announcer.start()
     try:
