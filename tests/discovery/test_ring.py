@@ -113,7 +113,7 @@ def test_shares_follow_weights(places: list[Place]):
 
 
 @settings(max_examples=20, deadline=None)
-@given(several(members, least=4), st.integers(2, 3))
+@given(several(members, least=10, most=14), st.integers(2, 3))
 def test_shares_of_copies_follow_weights_where_they_can(places: list[Place], replicas: int):
     """Within 5 %, as long as nobody is to hold more than four in ten of all slots."""
     total = sum(place.weight_milli for place in places)

@@ -1,0 +1,207 @@
+"""Finding a service from a program, without DNS: its endpoints as they are now, and which to use next.
+
+async with Resolver(registry) as resolver:
+    endpoint = resolver.pick("web-shop.marathon.mesos", client_zone="eu-1")
+    async for endpoints in resolver.watch("marathon:/shop/web"):
+        ...
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from fairlead_daemon.errors import Unavailable
+from fairlead_discovery.announcing import first
+from fairlead_discovery.decisions import dns_labels
+from fairlead_discovery.decisions.picking import Endpoint, Pool, Strategy, endpoints
+from fairlead_discovery.decisions.service_names import NameIndex, Wanted, parse
+from fairlead_discovery.reading import snapshots
+from fairlead_discovery.registry import Registry
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_discovery.store import Cell
+
+FIRST_S = 5.0
+"""How long entering waits for a first snapshot; after it a Resolver without one says that nothing is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """How DNS names are made: as the name servers' settings `domain` and `rfc952` say."""
+
+    domain: str = "mesos"
+    rfc952: bool = False
+
+
+class Resolver:
+    """Reads the registry while it is entered; `pick` never waits. Names may be service keys, app ids or DNS names.
+
+    Out of sight of the registry the last good state is used; with `keep`, a file, also after a restart.
+    """
+
+    def __init__(self, registry: Registry, *, naming: Naming = Naming(), keep: Path | None = None) -> None:  # frozen
+        self._registry = registry
+        self._domain = naming.domain
+        self._keep = keep
+        self._index = NameIndex(dns_labels.rfc952 if naming.rfc952 else dns_labels.rfc1123)
+        self._snapshot = Cell(Snapshot(revision=-1, trust=Trust.STALE, why="nothing was read yet"))
+        self._known = asyncio.Event()
+        self._pools: dict[str, Pool] = {}
+        self._services: dict[str, frozenset[str]] = {}
+        """Of each pool's name."""
+        self._turns: dict[str, int] = {}
+        self._loads: dict[str, int] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._reading = asyncio.get_running_loop().create_task(self._read())
+        self._reading.add_done_callback(self._end)
+        try:
+            async with asyncio.timeout(FIRST_S):
+                await first(self._known, self._ended)
+        except TimeoutError:
+            pass
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What picks go by, with how far it is to be believed."""
+        return self._snapshot.value
+
+    def endpoints(self, name: str) -> tuple[Endpoint, ...]:
+        """By address; () when there are none. Raises Refused for what names no service."""
+        return self._pool(name).endpoints
+
+    async def watch(self, name: str) -> AsyncIterator[tuple[Endpoint, ...]]:
+        """The endpoints at once and at every change of them. Raises Refused as `endpoints`."""
+        last: tuple[Endpoint, ...] | None = None
+        while not self._ended.is_set():
+            changed = self._snapshot.changed
+            now = self.endpoints(name)
+            if now != last:
+                last = now
+                yield now
+            await first(changed, self._ended)
+        self._raise_ended()
+
+    def pick(self, name: str, *, key: str = "", client_zone: str = "", strategy: Strategy | None = None) -> Endpoint:
+        """Without a strategy: RING with a key, LOCAL with a zone, else LEAST_OF_TWO. A strategy looks at nothing else:
+        RENDEZVOUS and RING at the key, LOCAL at the zone.
+
+        Raises Unavailable when there is no endpoint, Refused for what names no service.
+        """
+        pool = self._pools.get(name) or self._pool(name)
+        if not pool.endpoints:
+            raise Unavailable(f"{name}: no endpoint ({self.snapshot.why or 'none is published'})")
+        if strategy is None:
+            strategy = Strategy.RING if key else Strategy.LOCAL if client_zone else Strategy.LEAST_OF_TWO
+        return STRATEGIES[strategy](self, pool, _Asked(name, key, client_zone))
+
+    def pick_other(self, name: str, tried: Collection[Endpoint], *, client_zone: str = "") -> Endpoint:
+        """One that was not tried yet. Raises Unavailable when all were."""
+        left = Pool(endpoint for endpoint in self.endpoints(name) if endpoint not in tried)
+        if not left.endpoints:
+            raise Unavailable(f"{name}: none of {len(tried)} endpoints answers")
+        return left.local(client_zone, random.random())  # noqa: S311  # balance, no secret
+
+    @contextmanager
+    def using(self, endpoint: Endpoint) -> Iterator[Endpoint]:
+        """Counts a request in flight, which LEAST_OF_TWO goes by."""
+        self.begin(endpoint)
+        try:
+            yield endpoint
+        finally:
+            self.end(endpoint)
+
+    def begin(self, endpoint: Endpoint) -> None:
+        self._loads[endpoint.name] = self._loads.get(endpoint.name, 0) + 1
+
+    def end(self, endpoint: Endpoint) -> None:
+        left = self._loads.get(endpoint.name, 0) - 1
+        if left > 0:
+            self._loads[endpoint.name] = left
+        else:
+            self._loads.pop(endpoint.name, None)
+
+    # --- how
+
+    def _raise_ended(self) -> None:
+        """Raises what reading ended with, or Unavailable when it was closed; nothing while it goes on."""
+        if not self._ended.is_set():
+            return
+        assert self._reading is not None, "only it sets the event"
+        error = None if self._reading.cancelled() else self._reading.exception()
+        raise error or Unavailable("the resolver is closed")
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._pools = {}  # the next pick says why nothing is read any more
+        self._ended.set()
+
+    async def _read(self) -> None:
+        async with aclosing(snapshots(self._registry, keep=self._keep)) as found:  # type: ignore[type-var]  # a generator
+            async for snapshot in found:
+                self._take(snapshot)
+
+    def _take(self, snapshot: Snapshot) -> None:
+        before = self._snapshot.value.members
+        self._index.take(snapshot.members)
+        after = snapshot.members
+        changed = {service for service in before.keys() | after.keys() if before.get(service) is not after.get(service)}
+        self._snapshot.set(snapshot)
+        for name in [*self._pools] if changed else ():
+            if self._services[name] & changed or self._services[name] != self._meant(self._parsed(name)):
+                del self._pools[name], self._services[name]
+        if snapshot.revision >= 0:
+            self._known.set()
+
+    def _parsed(self, name: str) -> Wanted:
+        return parse(name, domain=self._domain)
+
+    def _meant(self, wanted: Wanted) -> frozenset[str]:
+        return frozenset({wanted.service}) if wanted.service else self._index.services(wanted.dns)
+
+    def _pool(self, name: str) -> Pool:
+        pool = self._pools.get(name)
+        if pool is None:
+            self._raise_ended()
+            wanted = self._parsed(name)
+            meant, members = self._meant(wanted), self._snapshot.value.members
+            pool = Pool(e for s in sorted(meant) for e in endpoints(s, members.get(s, {}).values(), wanted.port))
+            if pool.endpoints:  # names that mean nothing are not kept: there are endlessly many
+                self._pools[name], self._services[name] = pool, meant
+        return pool
+
+    def _turn(self, pool: Pool, asked: "_Asked") -> Endpoint:
+        number = self._turns[asked.name] = self._turns.get(asked.name, 0) + 1
+        return pool.turn(number)
+
+    def _least(self, pool: Pool, _: "_Asked") -> Endpoint:
+        return pool.least_of_two((random.random(), random.random()), self._loads)  # noqa: S311  # balance, no secret
+
+
+class _Asked(NamedTuple):
+    name: str
+    key: str
+    zone: str
+
+
+STRATEGIES: Mapping[Strategy, Callable[[Resolver, Pool, _Asked], Endpoint]] = {
+    Strategy.RANDOM: lambda _, pool, __: pool.random(random.random()),  # noqa: S311  # balance, no secret
+    Strategy.ROUND_ROBIN: Resolver._turn,  # noqa: SLF001  # the table of its own methods
+    Strategy.LEAST_OF_TWO: Resolver._least,  # noqa: SLF001  # see above
+    Strategy.LOCAL: lambda _, pool, asked: pool.local(asked.zone, random.random()),  # noqa: S311  # see above
+    Strategy.RENDEZVOUS: lambda _, pool, asked: pool.rendezvous(asked.key),
+    Strategy.RING: lambda _, pool, asked: pool.ring(asked.key),
+}
