@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -204,3 +205,21 @@ async def test_services_that_come_and_go_are_not_lost(backend: Backend, monkeypa
         there = {f"{folder}/{name}" for folder, nodes in sight.folders.items() for name in nodes}
         settled = {path: present for path, (revision, present) in final.items() if revision <= sight.revision}
         assert settled == {path: path in there for path in settled}
+
+
+async def test_a_service_replaced_again_and_again_is_never_empty(backend: Backend):
+    """A member that is listed may be gone when it is read: its successor is there, and must be seen."""
+    writer, readers = await backend.open(), [await backend.open() for _ in range(3)]
+    names = [f"member_t{n}_00000000" for n in range(300)]
+    await writer.commit([Create(paths.member("s:a", names[0]), b"{}")])
+    async with AsyncExitStack() as stack:
+        sights = [await stack.enter_async_context(collecting(reader.watch())) for reader in readers]
+        for seen in sights:
+            await seen.until(lambda s: s.in_sight)
+        for old, new in pairwise(names):
+            await writer.commit([Create(paths.member("s:a", new), b"{}"), Delete(paths.member("s:a", old))])
+        revision = await writer.commit([])
+        for seen in sights:
+            await seen.until(lambda s: s.revision == revision)
+
+            assert {1} == {len(s.folders.get(paths.endpoint_folder("s:a"), ())) for s in seen.all if s.in_sight}

@@ -11,7 +11,7 @@ import fairlead_discovery
 from fairlead_daemon.errors import BadSettings, Conflict
 from fairlead_discovery import paths
 from fairlead_discovery.adapters import zookeeper_store
-from fairlead_discovery.adapters.zookeeper import parse_place
+from fairlead_discovery.adapters.zookeeper_place import parse_place
 from fairlead_discovery.backends import check_url
 from fairlead_discovery.reading import snapshots
 from fairlead_discovery.records import Cluster, decode, encode
@@ -83,7 +83,23 @@ async def test_a_foreign_schema_is_not_touched(backend: OnZooKeeper):
     assert not second.store.connection.value.in_sight
 
 
-@pytest.mark.parametrize("place", ["", "host", "host:port", "host:70000", "h:1,,h:2", "h:1/a//b", "h:1/../b"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "",
+        "host",
+        "host:port",
+        "host:70000",
+        "h:1,,h:2",
+        "h:1/a//b",
+        "h:1/../b",
+        "u:p@h:1",
+        "h:1?colour=red",
+        "h:1?auth=",
+        "h:1?readers=none",
+        "h:1?cert=/c",
+    ],
+)
 def test_bad_places_are_named(place: str):
     """At the start, naming the key."""
     with pytest.raises(BadSettings, match="registry"):

@@ -12,6 +12,8 @@ JAR = Path("/usr/share/java/zookeeper.jar")
 class ZooKeeper:
     """`hosts` is "127.0.0.1:<port>", `url` what open_registry takes. Memory is kept small: 128 MB."""
 
+    host = "127.0.0.1"
+
     def __init__(self, folder: Path, port: int | None = None) -> None:
         if not JAR.exists():
             missing("zookeeper is not installed")
@@ -44,7 +46,7 @@ class ZooKeeper:
 
     @property
     def hosts(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -57,7 +59,7 @@ class ZooKeeper:
 
     def command(self, word: str) -> str:
         """A four-letter word's answer, "" when it does not answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=2) as link:
+        with socket.create_connection((self.host, self.port), timeout=2) as link:
             link.sendall(word.encode())
             parts = []
             while part := link.recv(65536):

@@ -6,6 +6,8 @@ in 55 of 842 tries; with one queue in none.
 """
 
 import asyncio
+import logging
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +18,10 @@ from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
+from kazoo.security import CREATOR_ALL_ACL, make_acl
 
 from fairlead_daemon.errors import BadSettings, Conflict, Refused, Unavailable
+from fairlead_discovery.adapters.zookeeper_place import Place, credentials, secret
 from fairlead_discovery.decisions.ops import Check, Drop, Make
 from fairlead_discovery.registry import ANY, SESSION_S
 
@@ -25,6 +29,7 @@ ASK_S = 6.0
 PATIENCE = 4
 Watch = Callable[[], None]
 """Called on the event loop, once, after the next change (or when the connection is lost: then all are dropped)."""
+_HINT = ", are the credentials (zk://…?auth=FILE) those it was made with?"
 _UNKNOWN = (
     kz.ConnectionLoss,
     kz.SessionExpiredError,
@@ -95,17 +100,22 @@ class Client:
     Raises Unavailable when there is no answer (a write's outcome is then unknown).
     """
 
-    def __init__(self, hosts: str, on_link: Callable[[Link], None]) -> None:
+    def __init__(self, place: Place, on_link: Callable[[Link], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._handler = OneQueueHandler()
         self._on_link = on_link
         retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_jitter=0.3, max_delay=1.0)
         try:
             self._kazoo = KazooClient(
-                hosts=_repeated(hosts), timeout=SESSION_S, handler=self._handler, connection_retry=retry
+                hosts=_repeated(place.hosts),
+                timeout=SESSION_S,
+                handler=self._handler,
+                connection_retry=retry,
+                logger=_quiet_log(),
+                **_access(place),
             )
         except ValueError as error:
-            raise BadSettings(f"registry: zk://{hosts}: {error}") from error
+            raise BadSettings(f"registry: {place.name}: {error}") from error
         self._kazoo.add_listener(self._listen)
         self._kazoo.start_async()
 
@@ -180,7 +190,7 @@ class Client:
         except (*_UNKNOWN, TimeoutError) as error:
             raise Unavailable(f"zookeeper {name}: {type(error).__name__}, the outcome is unknown") from error
         except (kz.NoAuthError, kz.AuthFailedError, kz.InvalidACLError, kz.NoChildrenForEphemeralsError) as error:
-            raise Refused(f"zookeeper {name}: {type(error).__name__}") from error
+            raise Refused(f"zookeeper {name}: {type(error).__name__}{_HINT}") from error
 
     # --- from kazoo's threads
 
@@ -198,6 +208,43 @@ class Client:
         identity = self._kazoo.client_id if state == KazooState.CONNECTED else None
         link = Link(up=identity is not None, session=_session(identity[0]) if identity is not None else "")
         self._handler.completion_queue.put(lambda: self._cross(self._on_link, link))
+
+
+def _access(place: Place) -> dict[str, Any]:
+    """Who we are, whom we let read what we make, and how the connection is kept from others' eyes.
+
+    The ACL scheme "auth" is turned into our identity by the server: no digest is computed or shown here.
+    """
+    options: dict[str, Any] = {}
+    if place.auth:
+        options["auth_data"] = [("digest", credentials(place.auth))]
+        world = [make_acl("world", "anyone", read=True)] if place.readers == "world" else []
+        options["default_acl"] = [*CREATOR_ALL_ACL, *world]
+    if place.tls:
+        _check_tls(place)
+        options |= {"use_ssl": True, "ca": place.tls, "verify_certs": True, "check_hostname": True}
+    if place.cert:
+        options |= {"certfile": place.cert, "keyfile": place.key}
+    return options
+
+
+def _check_tls(place: Place) -> None:
+    """Kazoo would find out in its thread, again and again. Raises BadSettings."""
+    names = " ".join(filter(None, (place.tls, place.cert, place.key)))
+    try:
+        context = ssl.create_default_context(cafile=place.tls)
+        if place.cert:
+            secret(place.key)
+            context.load_cert_chain(place.cert, place.key)
+    except OSError as error:  # also what is no certificate
+        raise BadSettings(f"registry: {place.name}: {names}: {error}") from error
+
+
+def _quiet_log() -> logging.Logger:
+    """At DEBUG kazoo writes down every request, the password among them."""
+    log = logging.getLogger("kazoo.client")
+    log.setLevel(max(log.level, logging.INFO))
+    return log
 
 
 def _repeated(hosts: str) -> str:
@@ -251,20 +298,7 @@ _WORDS: Mapping[type[Exception], str] = {
 
 def _refused(step: Step, index: int, error: Exception) -> Exception:
     if isinstance(error, (kz.NoAuthError, kz.NoChildrenForEphemeralsError, kz.InvalidACLError)):
-        return Refused(f"zookeeper {step.path}: {type(error).__name__}")
+        return Refused(f"zookeeper {step.path}: {type(error).__name__}{_HINT}")
     words = _WORDS.get(type(error), type(error).__name__)
     missing, exists = isinstance(error, kz.NoNodeError), isinstance(error, kz.NodeExistsError)
     return StepRefused(f"{step.path}: {words}", index=index, missing=missing, exists=exists)
-
-
-def parse_place(place: str) -> tuple[str, str]:
-    """`h1:2181,h2:2181/chroot` -> ("h1:2181,h2:2181", "/chroot"). Raises BadSettings."""
-    hosts, slash, rest = place.partition("/")
-    root = f"/{rest.strip('/')}" if slash and rest.strip("/") else ""
-    for host in hosts.split(","):
-        name, _, port = host.rpartition(":")
-        if not name or not port.isdigit() or int(port) > 65535:
-            raise BadSettings(f"registry: zk://{place}: {host!r} is not host:port")
-    if any(segment in {"", ".", ".."} for segment in root.split("/")[1:]):
-        raise BadSettings(f"registry: zk://{place}: {root!r} is no path")
-    return hosts, root

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from fairlead_daemon.backoff import Backoff
-from fairlead_daemon.errors import FairleadError, Refused
+from fairlead_daemon.errors import FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.zookeeper import Client, Watch, Znode
@@ -27,6 +27,8 @@ BURST = 5
 """So many may follow one another at once: a single change is never kept waiting."""
 JITTER_S = 0.3
 """After a reconnect all readers of a ZooKeeper come back at once; they spread over so much."""
+TRIES = 20
+"""So often a folder is read again whose nodes were gone before they could be read."""
 AT_ONCE = 64
 """Reads under way at a time."""
 BACKOFF = Backoff(first_s=0.1, most_s=2.0)
@@ -182,20 +184,25 @@ class Documents:
         self._names = names or ()
         return names is not None
 
-    async def read_nodes(self) -> None:
-        """What `read_names` found, as far as it is not known yet."""
+    async def read_nodes(self) -> bool:
+        """What `read_names` found, as far as it is not known yet. False when some of it is gone: what came in its
+        place is not known then, before the names have been read again.
+        """
         names = self._names
         gone = self.nodes.keys() - set(names)
         self._stale -= gone
         wanted = [n for n in names if n not in self.nodes or n in self._stale]
         fresh: dict[str, Node] = {}
         missing: set[str] = set()
+        vanished = False
 
         async def one(name: str) -> None:
+            nonlocal vanished
             watch = None if self._immutable else self._watch(name)
             node = await self._feed.node(f"{self._folder}/{name}", watch)
+            vanished = vanished or node is None
             if node is None or (not node.data and node.children):
-                missing.add(name)  # gone meanwhile (the folder's watch will say so), or a mere folder
+                missing.add(name)  # gone meanwhile, or a mere folder
             else:
                 fresh[name] = Node(node.data, node.version)
 
@@ -204,6 +211,7 @@ class Documents:
         after = {name: node for name, node in self.nodes.items() if name not in gone and name not in missing} | fresh
         if after != self.nodes:
             self.nodes = after
+        return not vanished
 
     def _watch(self, name: str) -> Watch:
         def watched() -> None:
@@ -320,8 +328,19 @@ class ClockFeed(Feed):
 
     async def _read_nodes(self, taken: set[str]) -> None:
         folders = [folder for folder in _folders_of(taken) - {paths.LEAVING} if folder in self._folders]
-        leaving = [self._read_leaving()] if taken else []
-        await all_of(*(self._folders[folder].read_nodes() for folder in folders), *leaving)
+        if not taken:
+            return
+        *again, _ = await all_of(*map(self._read_folder_nodes, folders), self._read_leaving())
+        if any(again):
+            await self._read_leaving()
+
+    async def _read_folder_nodes(self, folder: str) -> bool:
+        """Whether names had to be read again: a service whose only member was replaced meanwhile is not empty."""
+        for tries in range(TRIES):
+            if folder not in self._folders or await self._folders[folder].read_nodes():
+                return tries > 0
+            await self._read_folder_names(folder)
+        raise Unavailable(f"{folder} changes faster than it can be read")
 
     async def _read_leaving(self) -> None:
         """After all other names: whoever is missed there is in it by now, for a record comes in the commit that takes
@@ -329,7 +348,7 @@ class ClockFeed(Feed):
         """
         self._dirty.discard(paths.LEAVING)
         await self._read_folder_names(paths.LEAVING)
-        await self._folders[paths.LEAVING].read_nodes()
+        await self._folders[paths.LEAVING].read_nodes()  # a record that is gone has no successor
 
     async def _read_root(self, root: str) -> None:
         names = await self._children(root)

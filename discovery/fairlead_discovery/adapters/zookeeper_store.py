@@ -22,9 +22,9 @@ from fairlead_discovery.adapters.zookeeper import (
     StepRefused,
     Watch,
     Znode,
-    parse_place,
 )
 from fairlead_discovery.adapters.zookeeper_feeds import ClockFeed, FolderFeed
+from fairlead_discovery.adapters.zookeeper_place import Place, parse_place
 from fairlead_discovery.decisions.ops import AnyOp, Check, Drop, Make, Set
 from fairlead_discovery.records import Cluster, decode, encode
 from fairlead_discovery.registry import ANY, Node, Sight
@@ -43,20 +43,19 @@ TIDY_S = 2.0
 
 
 def open_store(place: str) -> "ZooKeeperStore":
-    hosts, root = parse_place(place)
-    return ZooKeeperStore(hosts, root)
+    return ZooKeeperStore(parse_place(place))
 
 
 class ZooKeeperStore:
     """See store.Store."""
 
-    def __init__(self, hosts: str, root: str) -> None:
+    def __init__(self, place: Place) -> None:
         self.connection = Cell(Connection(in_sight=False))
         self.cluster = Cluster(uuid="")
         self.admin = False
-        self.client = Client(hosts, self._link_changed)
-        self._root = root
-        self._place = f"zk://{hosts}{root}"
+        self.client = Client(place, self._link_changed)
+        self._root = place.root
+        self._place = place.name
         self._cluster_version = -1
         self._folders_known: set[str] = set()
         self._clock: ClockFeed | None = None
@@ -259,7 +258,8 @@ class ZooKeeperStore:
             with suppress(Conflict):  # another client makes it at this moment
                 await self.client.transact((Insert(path, encode(cluster)), Insert(self._mark(cluster.uuid), b"")))
                 log.info("new registry", cluster=cluster.uuid, place=self._place)
-        await self.client.create(self.full(paths.REVISION))
+        if await self.client.stat(self.full(paths.REVISION)) is None:  # who may only read must not try
+            await self.client.create(self.full(paths.REVISION))
         cluster = decode(Cluster, node.data, place=path)
         if not node.children:  # written by hand, or by a copy
             await self.client.create(self._mark(cluster.uuid))
