@@ -19,14 +19,19 @@ DAEMONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Module by command; each has a `DAEMON`. Imported only when it is the one to run."""
-REGISTRY_VERBS = frozenset({"tree", "get", "watch", "export", "import", "check", "copy", "confirm", "-h", "--help"})
-"""What makes `fairlead registry …` a verb about the registry instead of its process."""
+SHARED: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "registry": frozenset({"tree", "get", "watch", "export", "import", "check", "copy", "confirm", "-h", "--help"}),
+        "lb": frozenset({"list", "forget", "-h", "--help"}),
+    }
+)
+"""By name that is a daemon's and a verb's: what makes `fairlead registry …` a verb instead of its process."""
 
 
 def daemon_asked_for(arguments: Sequence[str]) -> str:
     """The daemon that `arguments` start, "" when they are a verb."""
     first = arguments[0] if arguments else ""
-    if first == "registry" and len(arguments) > 1 and arguments[1] in REGISTRY_VERBS:
+    if len(arguments) > 1 and arguments[1] in SHARED.get(first, ()):
         return ""
     return first if first in DAEMONS else ""
 

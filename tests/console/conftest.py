@@ -115,6 +115,7 @@ def data_dir(tmp_path: Path, daemons: Daemons, names: str) -> Path:
             "dns": [names],
             "dns_http": [daemons.url],
             "console": daemons.url,
+            "messaging": daemons.url,
             "monitor": daemons.url,
             "lb": daemons.url,
             "lb_http": "",

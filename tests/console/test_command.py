@@ -1,10 +1,14 @@
 """The `fairlead` command against real servers: what it asks, what it prints, how it ends."""
 
+import asyncio
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,9 @@ import pytest
 
 from console.conftest import Daemons
 from fairlead_console.main import daemon_asked_for, main
+from fairlead_console.verbs.registry import with_registry
+from fairlead_discovery import paths
+from fairlead_discovery.records import Balancer, Progress, encode
 from harness.waiting import wait_until
 
 APP = {"id": "/shop/web", "cmd": "run", "instances": 2, "tasksRunning": 2, "tasksStaged": 0, "version": "v1"}
@@ -358,6 +365,8 @@ def test_an_unknown_option_is_one_line(fairlead):
         (["registry", "--config", "x"], "registry"),
         (["registry", "tree"], ""),
         (["registry", "--help"], ""),
+        (["lb", "--set", "x=1"], "lb"),
+        (["lb", "list"], ""),
         (["app", "list"], ""),
         ([], ""),
     ],
@@ -385,3 +394,101 @@ def test_output_into_a_closed_pipe_is_no_error(data_dir: Path, daemons: Daemons)
     done = subprocess.run(["bash", "-o", "pipefail", "-c", words], capture_output=True, text=True, check=False)
 
     assert (0, "") == (done.returncode, done.stderr)
+
+
+# --- balancers -------------------------------------------------------------------------------------------------------
+
+TOLD = "service port 5052 is reserved for others (reserved_ports)"
+LB_STATUS = {
+    "problems": {"marathon:/shop/web": [TOLD], "/fairlead/routes/x": ["no JSON"]},
+    "unreadable": {"/fairlead/routes/x": "no JSON"},
+    "services": [{"service": "marathon:/shop/web", "wanted": True}, {"service": "marathon:/gone", "wanted": False}],
+}
+
+
+def test_a_deployed_app_is_told_what_the_balancer_refuses(fairlead, daemons: Daemons, app_file: str):
+    """It is healthy, and nobody reaches it: a warning at the end, exit 0 all the same."""
+    deployed(daemons)
+    daemons.answers[("GET", "/status")] = LB_STATUS
+    result = fairlead("app", "deploy", app_file)
+
+    assert (0, f"fairlead: warning: /shop/web: {TOLD}\n") == (result.code, result.err)
+
+
+def test_the_warning_waits_for_the_reload_that_shows_it(fairlead, daemons: Daemons, app_file: str):
+    """Whether a port is free is seen when HAProxy is to bind it."""
+    deployed(daemons)
+    looks = iter([{"reload_due": ["backend is new"]}])
+    daemons.answers[("GET", "/status")] = lambda _body: next(looks, LB_STATUS)
+
+    assert TOLD in fairlead("app", "deploy", app_file).err
+
+
+def test_explain_names_what_the_balancer_refuses(fairlead, daemons: Daemons):
+    """Beside the scheduler's own reasons."""
+    daemons.answers[("GET", "/v2/apps/shop/web")] = {"app": APP}
+    daemons.answers[("GET", "/fairlead/explain")] = {"reasons": ["as asked"]}
+    daemons.answers[("GET", "/status")] = LB_STATUS
+
+    assert ["  as asked", f"  {TOLD}"] == fairlead("explain", "shop/web").out.splitlines()[1:]
+
+
+def test_status_names_problems_and_counts_wanted_services(fairlead, daemons: Daemons):
+    """Refused ports, unreadable records; what a removed app leaves behind is none of today's services."""
+    daemons.answers[("GET", "/status")] = LB_STATUS
+    shown = fairlead("status", "--json").json
+
+    assert [
+        {"what": "/shop/web", "problem": TOLD},
+        {"what": "registry", "problem": "1 unreadable records: /fairlead/routes/x"},
+    ] == shown["problems"]
+    assert "; 1 services;" in shown["summary"]["balancer"]
+    assert TOLD in fairlead("status").out
+
+
+@pytest.fixture
+def registered(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, float | None], None]]:
+    """A real local registry; `registered("lb-1", 3.0)` is a balancer that wrote its progress so many seconds ago."""
+    url = f"local:{short_dir}/r.sock"
+    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={url}"]
+    process = subprocess.Popen([*words, "--set", f"data_dir={short_dir}"])
+    monkeypatch.setenv("FAIRLEAD_REGISTRY", url)
+
+    async def write(name: str, age_s: float | None) -> None:
+        async def body(opened: Any) -> None:
+            await opened.write(paths.below(paths.BALANCERS, name), encode(Balancer(id=name, admin="http://x")))
+            if age_s is not None:
+                said = Progress(applied_revision=7, written_s=time.time() - age_s)
+                await opened.write(paths.below(paths.PROGRESS, name), encode(said))
+
+        await with_registry(url, body)
+
+    yield lambda name, age_s: asyncio.run(write(name, age_s))
+    process.kill()
+    process.wait()
+
+
+def test_a_silent_balancer_is_named_and_can_be_forgotten(fairlead, registered):
+    """Kills wait for every registered one, also for one whose machine is gone."""
+    for name, age_s in (("alive", 2.0), ("dead", 500.0), ("new", None)):
+        registered(name, age_s)
+
+    states = {r["id"]: (r["state"], r["applied_revision"]) for r in fairlead("lb", "list", "--json").json}
+    assert {"alive": ("ok", 7), "dead": ("silent", 7), "new": ("unknown", None)} == states
+    problems = fairlead("status", "--json").json["problems"]
+    assert ["balancer dead"] == [p["what"] for p in problems]
+    assert "`fairlead lb forget dead` ends that" in problems[0]["problem"]
+
+    assert 0 == fairlead("lb", "forget", "dead", "--yes").code
+    assert {"alive", "new"} == {r["id"] for r in fairlead("lb", "list", "--json").json}
+    refused = fairlead("lb", "forget", "dead", "--yes")
+    assert (1, "fairlead: no such balancer: dead; registered are alive, new\n") == (refused.code, refused.err)
+
+
+def test_a_balancer_is_forgotten_only_after_a_yes(fairlead, registered, monkeypatch: pytest.MonkeyPatch):
+    """Anything else leaves it."""
+    registered("lb-1", 500.0)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+
+    assert 130 == fairlead("lb", "forget", "lb-1").code
+    assert ["lb-1"] == [r["id"] for r in fairlead("lb", "list", "--json").json]

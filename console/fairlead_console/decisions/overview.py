@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fairlead_console.decisions.balancers import Registration
 from fairlead_console.decisions.nodes import condition
 
 
@@ -22,6 +23,8 @@ class Facts:
     registry: str = ""
     revision: int | None = None
     """The registry's own, read from it."""
+    balancers: Sequence[Registration] = ()
+    """As registered there."""
 
 
 def summary(facts: Facts) -> list[tuple[str, str]]:
@@ -100,7 +103,7 @@ def _balancer(status: Mapping[str, Any]) -> str:
     parts = [
         f"applied revision {applied} of {revision}",
         f"trust {status.get('trust', '?')}",
-        f"{len(status.get('services', ()))} services",
+        f"{sum(1 for s in status.get('services', ()) if s.get('wanted', True))} services",
         f"haproxy pid {haproxy.get('master_pid', '?')}",
     ]
     return "; ".join(parts)

@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 import click
 
+from fairlead_console.balancer import app_problems
+from fairlead_console.decisions.visible import visible
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, verb
 from fairlead_console.watching import follow
@@ -117,12 +119,20 @@ def _deploy(
         deployment = _deployment_id(answer)
         if not how["no_wait"] and deployment:
             await follow(calls, app_id, deployment, timeout_s=how["timeout_s"], quiet=use.as_json)
+            if method == "PUT":
+                await _warn(calls, app_id)
         if use.as_json:
             show_json(answer)
         elif how["no_wait"]:
             say(f"{app_id}: deployment {deployment} has begun")
 
     use.run(run)
+
+
+async def _warn(calls: Calls, app_id: str) -> None:
+    """It runs, and yet not all that was asked for can be had."""
+    for problem in await app_problems(calls, app_id):
+        click.echo(visible(f"fairlead: warning: {app_id}: {problem}"), err=True)
 
 
 async def _change(calls: Calls, method: str, app_id: str, suffix: str, body: object) -> Mapping[str, Any]:

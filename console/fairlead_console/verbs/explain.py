@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 import click
 
+from fairlead_console.balancer import app_problems
 from fairlead_console.decisions.explanation import refusals, sentences
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Use, verb
@@ -21,7 +22,7 @@ def explain(use: Use, app_id: str) -> None:
         show_json(told)
         return
     say(f"{found['id']}: {found.get('tasksRunning', 0)} of {found.get('instances', 0)} running, {health(found)}")
-    for sentence in sentences(told):
+    for sentence in [*sentences(told), *use.run(lambda calls: app_problems(calls, absolute(app_id)))]:
         say(f"  {sentence}")
     if refused := refusals(told):
         say("")

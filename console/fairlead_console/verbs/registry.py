@@ -24,7 +24,7 @@ def registry() -> None:
     """
 
 
-def _with_registry(use: Use, body: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+def in_registry(use: Use, body: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
     """Raises Unavailable when it is out of sight."""
     if not use.addresses.registry:
         raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
@@ -64,7 +64,7 @@ def tree(use: Use, path: str) -> None:
             stack += [f"{here.rstrip('/')}/{name}" for name in reversed(names)]
         return found
 
-    found = _with_registry(use, walk)
+    found = in_registry(use, walk)
     if use.as_json:
         show_json([{"path": where, "bytes": size} for where, size in found])
         return
@@ -83,7 +83,7 @@ def get(use: Use, path: str) -> None:
     async def read(opened: Any) -> Any:
         return await opened.tree.get(path)
 
-    node = _with_registry(use, read)
+    node = in_registry(use, read)
     if node is None:
         raise Refused(f"no such path: {path}")
     text = node.data.decode("utf-8", "replace")
@@ -134,7 +134,7 @@ def confirm(use: Use) -> None:
 
         return await reading.confirm(opened)
 
-    word = _with_registry(use, run)
+    word = in_registry(use, run)
     if use.as_json:
         show_json({"cluster": word.cluster, "revision": word.revision})
     else:

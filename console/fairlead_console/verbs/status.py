@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 from fairlead_console.addresses import Addresses
+from fairlead_console.balancer import registrations
+from fairlead_console.balancer import status as balancer_status
+from fairlead_console.decisions.balancers import Registration, problems
 from fairlead_console.decisions.overview import Facts, summary
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, verb
@@ -31,16 +34,20 @@ class Daemon:
 def status(use: Use) -> None:
     """Every daemon, agent and app on one screen."""
     daemons, facts = use.run(_gather)
-    lines = summary(facts)
+    lines, wrong = summary(facts), problems(facts.balancer, facts.balancers)
     if use.as_json:
         show_json({
             "daemons": [{"name": d.name, "url": d.url, "state": d.state, "why": d.why} for d in daemons],
             "summary": dict(lines),
+            "problems": [{"what": what, "problem": text} for what, text in wrong],
         })  # fmt: skip
     else:
         show_table(("daemon", "address", "state", "why"), [(d.name, d.url, d.state, d.why) for d in daemons], empty="")
         say("")
         show_table(("what", "now"), lines, empty="")
+        if wrong:
+            say("")
+            show_table(("problem of", "problem"), wrong, empty="")
     if all(d.state == "unreachable" for d in daemons):
         raise Unavailable("no daemon answers; `fairlead up` starts them here")
 
@@ -52,12 +59,13 @@ async def _gather(calls: Calls) -> tuple[Sequence[Daemon], Facts]:
         _get(calls, f"{where.master}/state"),
         _get(calls, f"{where.master}/slaves"),
         _get(calls, f"{where.services}/v2/apps"),
-        _get(calls, f"{where.lb}/status" if where.lb else ""),
+        balancer_status(calls),
         _get(calls, f"{where.dns_http[0]}/v1/axfr" if where.dns_http else ""),
     )
     metrics = asyncio.create_task(_text(calls, f"{where.dns_http[0]}/metrics" if where.dns_http else ""))
-    revision = asyncio.create_task(_revision(where.registry))
+    in_registry = asyncio.create_task(_in_registry(where.registry))
     master, agents, apps, balancer, names = await answers
+    revision, registered = await in_registry
     facts = Facts(
         master=master,
         agents=agents,
@@ -66,28 +74,33 @@ async def _gather(calls: Calls) -> tuple[Sequence[Daemon], Facts]:
         names=names,
         name_metrics=await metrics,
         registry=where.registry,
-        revision=await revision,
+        revision=revision,
+        balancers=registered,
     )
     return await daemons, facts
 
 
-async def _revision(url: str) -> int | None:
-    """The registry's clock, read from itself; None when it is out of sight, or not ours to open."""
+async def _in_registry(url: str) -> tuple[int | None, Sequence[Registration]]:
+    """The registry's clock and the balancers in it; None and none when it is out of sight, or not ours to open."""
     if not url:
-        return None
+        return None, ()
     from fairlead_console.verbs.registry import with_registry  # noqa: PLC0415  # loads the backends
     from fairlead_discovery import paths  # noqa: PLC0415  # see above
     from fairlead_discovery.records import Cluster, decode  # noqa: PLC0415  # see above
 
-    async def read(opened: Any) -> int:
+    async def read(opened: Any) -> tuple[int | None, Sequence[Registration]]:
+        registered = await registrations(opened)
         cluster, clock = await opened.tree.get(paths.CLUSTER), await opened.tree.get(paths.REVISION)
-        return int(decode(Cluster, cluster.data, place=paths.CLUSTER).base + clock.version)
+        if cluster is None or clock is None:
+            return None, registered
+        return int(decode(Cluster, cluster.data, place=paths.CLUSTER).base + clock.version), registered
 
     try:
         async with asyncio.timeout(WAIT_S):
-            return int(await with_registry(url, read))
+            found: tuple[int | None, Sequence[Registration]] = await with_registry(url, read)
+            return found
     except (FairleadError, TimeoutError, AttributeError):
-        return None
+        return None, ()
 
 
 async def _text(calls: Calls, url: str) -> str:
@@ -112,7 +125,7 @@ def _named(where: Addresses) -> list[tuple[str, str]]:
         [("registry", f"unix:{where.registry.removeprefix('local:')}")] if where.registry.startswith("local:") else []
     )
     named += [("lb", where.lb)] if where.lb else []
-    return [*local, *named, ("monitor", where.monitor), ("console", where.console)]
+    return [*local, *named, ("messaging", where.messaging), ("monitor", where.monitor), ("console", where.console)]
 
 
 async def _daemon(calls: Calls, name: str, url: str) -> Daemon:

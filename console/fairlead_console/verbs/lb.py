@@ -1,0 +1,67 @@
+"""`fairlead lb list|forget`: registrations of balancers, for which every kill waits."""
+
+from collections.abc import Sequence
+
+import click
+
+from fairlead_console.balancer import registrations
+from fairlead_console.decisions.balancers import Registration
+from fairlead_console.output import say, show_json, show_table
+from fairlead_console.use import Use, verb
+from fairlead_console.verbs.registry import in_registry
+from fairlead_daemon.errors import Refused
+
+
+@click.group(epilog="Example: fairlead lb list")
+def lb() -> None:
+    """List registered balancers; forget one that is gone for good.
+
+    `fairlead lb --config FILE` runs the balancer itself.
+    """
+
+
+@lb.command(name="list", epilog="Example: fairlead lb list")
+@verb
+def list_(use: Use) -> None:
+    """All registrations, with the revision each has applied and how long ago it said so."""
+    found: Sequence[Registration] = in_registry(use, registrations)
+    if use.as_json:
+        show_json([
+            {"id": r.id, "admin": r.admin, "applied_revision": r.applied, "age_s": r.age_s, "state": r.state}
+            for r in found
+        ])  # fmt: skip
+        return
+    rows = [(r.id, r.admin, "-" if r.applied is None else r.applied, _age(r), r.state) for r in found]
+    show_table(("balancer", "admin", "applied", "said", "state"), rows, empty="no balancer is registered")
+
+
+@lb.command(epilog="Example: fairlead lb forget web-1-9090")
+@click.argument("balancer")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@verb
+def forget(use: Use, balancer: str, *, yes: bool) -> None:
+    """Remove the registration of BALANCER: kills wait for it no more. One that still runs registers again."""
+    found: Sequence[Registration] = in_registry(use, registrations)
+    one = next((r for r in found if r.id == balancer), None)
+    if one is None:
+        raise Refused(f"no such balancer: {balancer}; registered are {', '.join(r.id for r in found) or 'none'}")
+    if not yes:
+        running = "; it runs, and will register again" if one.state == "ok" else ""
+        click.confirm(f"forget balancer {balancer}, heard of {_age(one)}{running}?", abort=True, err=True)
+    in_registry(use, lambda registry: _remove(registry, balancer))
+    if use.as_json:
+        show_json({"forgotten": balancer})
+    else:
+        say(f"{balancer}: forgotten; kills wait for it no more")
+
+
+async def _remove(registry: object, name: str) -> None:
+    """The registration first: from then on its progress counts for nobody."""
+    from fairlead_discovery import paths  # noqa: PLC0415  # `--help` is fast without it
+
+    for folder in (paths.BALANCERS, paths.PROGRESS):
+        await registry.remove(paths.below(folder, name))  # type: ignore[attr-defined]  # a Registry
+
+
+def _age(one: Registration) -> str:
+    return "never" if one.age_s is None else f"{one.age_s:.0f} s ago"
