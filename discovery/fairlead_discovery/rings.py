@@ -1,14 +1,16 @@
 """Rings in the registry: read, followed, and changed by one writer at a time."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from fairlead_daemon.errors import Conflict, Refused
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
-from fairlead_discovery.decisions.membership import Membership, Rings, rings
+from fairlead_discovery.decisions.membership import Membership, RingMember, Rings, rings
+from fairlead_discovery.decisions.picking import Endpoint, endpoint_ring
 from fairlead_discovery.decisions.ring import check
 from fairlead_discovery.records import decode, encode
 from fairlead_discovery.registry import NEW, Registry
+from fairlead_discovery.resolver import Resolver
 
 log = Log("discovery")
 TRIES = 10
@@ -18,6 +20,30 @@ TRIES = 10
 async def read_ring(registry: Registry, service: str) -> Membership:
     """Raises Refused when there is none, or when it cannot be read; Unavailable."""
     return (await _read(registry, service))[0]
+
+
+async def ring_or_endpoints(registry: Registry, service: str) -> Membership:
+    """The service's ring or, where none was made, that of its published endpoints (members `host:port`, version 0),
+    as Resolver.pick with a key sees it. Raises Refused when there is neither, Unavailable.
+    """
+    node = await registry.read(paths.below(paths.RINGS, service))
+    if node is not None:
+        return (await _read(registry, service))[0]
+    async with Resolver(registry) as resolver:
+        ring = endpoint_ring(_published(resolver, service))
+    if not ring.places:
+        raise Refused(f"no ring is called {service}, and no endpoint; `fairlead ring create` makes a ring")
+    members = (RingMember(name=place.name, weight=place.weight_milli / 1000) for place in ring.places)
+    return Membership(
+        service=service, version=0, slots=ring.shape.slots, points=ring.shape.points, members=tuple(members)
+    )
+
+
+def _published(resolver: Resolver, service: str) -> Sequence[Endpoint]:
+    try:
+        return resolver.endpoints(service)
+    except Refused:  # a ring's name need not be a service's
+        return ()
 
 
 async def _read(registry: Registry, service: str) -> tuple[Membership, int]:
