@@ -127,7 +127,8 @@ class World:
 
 
 def start(name: str, folder: Path, **settings: object) -> "subprocess.Popen[bytes]":
-    words = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
+    words = [f"--set={key}={json.dumps(value)}" for key, value in settings.items() if key != "scrape"]
+    words += [f'--set=scrape={{world = "{settings["scrape"]}"}}'] if "scrape" in settings else []
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             [Path(sys.executable).with_name("fairlead"), name, *words], stdout=log, stderr=log, cwd=folder
@@ -144,7 +145,7 @@ def measure_alert(changes: int) -> None:
     monitor = {"port": free_port(), **rules, **shared}
     pace = {"interval_s": 1.0}  # that of the sources alerts wait for; a further page is read at the slower one
     try:
-        processes.append(start("monitor", folder, **monitor, **pace, scrape={"world": f"{page}/metrics"}))
+        processes.append(start("monitor", folder, **monitor, **pace, scrape=f"{page}/metrics"))
         world.value = 5.0
         world.wait_call(1)  # it is up
         waits_s = []
