@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from fairlead_messaging.decisions.wanted import Place
 from fairlead_messaging.surveying import View
 
 log = Log("messaging")
+SOON_S = 1.0
+"""After steps were taken: the next look shows what came of them."""
 Places = Callable[[], dict[str, Place]]
 
 
@@ -49,22 +52,23 @@ class Reconciler:
         try:
             while True:
                 changed.clear()
-                await self.cycle(session)
-                try:
-                    async with asyncio.timeout(every_s):
+                acted = await self.cycle(session)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(every_s, SOON_S) if acted else every_s):
                         await changed.wait()
-                except TimeoutError:
-                    pass
         finally:
             self._forget_metrics()
 
-    async def cycle(self, session: aiohttp.ClientSession) -> None:
+    async def cycle(self, session: aiohttp.ClientSession) -> bool:
+        """Whether something was done: links need a moment then."""
         views = await surveying.survey(session, self.settings, self._places())
         plans = surveying.plans(views, prune=False)
-        failed = await self._do(session, views, plans) if self._repair else ""
+        acting = self._repair and any(plan.harmless() for plan in plans)
+        failed = await self._do(session, views, plans) if acting else ""
         self.report = Report(views=views, plans=plans, links=surveying.links(views), failed=failed)
         self._measure()
         self._tell()
+        return acting and not failed
 
     async def _do(self, session: aiohttp.ClientSession, views: Sequence[View], plans: Sequence[Plan]) -> str:
         """Takes the steps nobody needs to look at; returns why one failed. Each broker's failure is its own."""

@@ -61,7 +61,19 @@ def test_the_defaults_are_every_daemon_once():
     """Two agents, two name servers, one of the rest, in the order in which they are started."""
     names = [wanted.name for wanted in plan(UpSettings(), PLACE).daemons]
 
-    assert ["registry", "master", "agent-1", "agent-2", "services", "dns-1", "dns-2", "lb", "monitor", "console"] == names
+    assert [
+        "registry",
+        "master",
+        "agent-1",
+        "agent-2",
+        "services",
+        "dns-1",
+        "dns-2",
+        "lb",
+        "messaging",
+        "monitor",
+        "console",
+    ] == names
 
 
 def test_on_zookeeper_there_is_no_registry_process():

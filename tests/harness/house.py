@@ -45,6 +45,7 @@ class House:
             "lb_https_port": free_port(),
             "console_port": free_port(),
             "monitor_port": free_port(),
+            "messaging_port": free_port(),
         }
         self.service_ports = free_range(20)
         tasks = free_range(200)
@@ -56,6 +57,7 @@ class House:
             "agent_resources": "cpus:8;mem:8192;disk:10000",
             "dns_address": own_loopback_address() if os.getuid() == 0 else "",
             "ttl_s": 1,
+            "demo_brokers": "off",  # two RabbitMQ nodes take 5 s and 300 MB: only the test that is about them
             "token": "off",
             **settings,
         }

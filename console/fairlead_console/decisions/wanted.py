@@ -11,7 +11,7 @@ from fairlead_daemon.errors import BadSettings
 
 LOOPBACK = "127.0.0.1"
 DNS_PROCESSES = 2  # with none answering, libc would ask upstream and believe its NXDOMAIN
-KINDS = ("registry", "master", "agent", "services", "dns", "lb", "monitor", "console")
+KINDS = ("registry", "master", "agent", "services", "dns", "lb", "messaging", "monitor", "console")
 LONGEST_DATA_DIR = 60  # HAProxy takes socket paths of 97 characters, and `/lb-sockets/…` comes on top
 
 
@@ -61,6 +61,7 @@ def plan(settings: UpSettings, place: Place) -> Plan:
         _services(settings),
         *_name_servers(settings, place),
         *([_balancer(settings)] if place.haproxy else []),
+        _messaging(settings),
         _monitor(settings, place),
         _console(settings, place),
     ]
@@ -196,10 +197,15 @@ def _balancer(settings: UpSettings) -> Wanted:
     )
 
 
+def _messaging(settings: UpSettings) -> Wanted:
+    """Topologies are handed to it through the registry."""
+    return _with(_http("messaging", settings.messaging_port), _need("messaging_port", settings.messaging_port))
+
+
 def _monitor(settings: UpSettings, place: Place) -> Wanted:
     """Balancers and agents it finds in the registry."""
     where = _addresses(settings, place, "")
-    told = {name: where[name] for name in ("master", "services")}
+    told = {name: where[name] for name in ("master", "services", "messaging")}
     return _with(
         _http("monitor", settings.monitor_port, dns=where["dns_http"], **told),
         _need("monitor_port", settings.monitor_port),
@@ -230,6 +236,7 @@ def _addresses(settings: UpSettings, place: Place, registry: str) -> dict[str, A
         "services": url(settings.services_port),
         "dns": [f"{address}:{port}" for address, port, _ in listen_addresses(settings, place)],
         "dns_http": [url(settings.dns_http_port + number) for number in range(DNS_PROCESSES)],
+        "messaging": url(settings.messaging_port),
         "monitor": url(settings.monitor_port),
         "console": url(settings.console_port),
         "lb": url(settings.lb_admin_port) if place.haproxy else "",

@@ -9,6 +9,8 @@ from typing import Any
 import aiohttp
 
 from fairlead_console import demo
+from fairlead_console.demo import brokers
+from fairlead_console.up import demonstrate_messages
 from fairlead_console.up.screen import Screen
 from fairlead_daemon.client import call, make_session
 from fairlead_daemon.errors import FairleadError, Refused, Unavailable
@@ -21,14 +23,17 @@ TOLD = ("cmd", "env", "labels")
 """What makes a demo app another one."""
 
 
-async def deploy(addresses: Mapping[str, Any], screen: Screen) -> bool:
-    """True when both apps run and answer; says why not otherwise. Never ends `up`."""
+async def deploy(addresses: Mapping[str, Any], screen: Screen, *, with_brokers: str = "off") -> bool:
+    """True when both apps run and answer; says why not otherwise. Never ends `up`. `with_brokers` is the setting."""
     scripts = _copy_scripts(Path(addresses["data_dir"]) / "demo")
+    no_messages = demonstrate_messages.why_not(with_brokers)
     async with make_session(Path(addresses["token_file"])) as session:
         try:
             web = await _ensure(session, addresses["services"], demo.web(scripts))
             port = int(web["portDefinitions"][0]["port"])
             await _ensure(session, addresses["services"], demo.shop(scripts, web_port=port, dns=addresses["dns"][0]))
+            if not no_messages:
+                await _send_messages(session, addresses, scripts)
             for app_id in (demo.WEB, demo.SHOP):
                 await _running(session, addresses["services"], app_id)
             screen.step("demo", f"{demo.WEB} and {demo.SHOP} run and are healthy")
@@ -38,14 +43,24 @@ async def deploy(addresses: Mapping[str, Any], screen: Screen) -> bool:
             return False
     if addresses["lb_http"]:
         screen.step("demo", f"{demo.WEB_HOST} and {demo.SHOP_HOST} answer through HAProxy")
+    if no_messages:
+        screen.step("messages", no_messages, style="note")
     return True
+
+
+async def _send_messages(session: aiohttp.ClientSession, addresses: Mapping[str, Any], scripts: Path) -> None:
+    """Brokers and their apps start while the rest of the demo is waited for."""
+    demonstrate_messages.copy_library(scripts / "lib")
+    for app in brokers.apps(scripts, addresses["dns_http"]):
+        await _ensure(session, addresses["services"], app)
+    await demonstrate_messages.hand_over(addresses)
 
 
 def _copy_scripts(target: Path) -> Path:
     """The package may lie in someone's home, where tasks cannot read."""
     target.mkdir(mode=0o755, parents=True, exist_ok=True)
     target.chmod(0o755)
-    for name in demo.SCRIPTS:
+    for name in (*demo.SCRIPTS, *brokers.SCRIPTS):
         shutil.copyfile(demo.FOLDER / name, target / name)
         (target / name).chmod(0o644)
     return target

@@ -17,7 +17,7 @@ from fairlead_daemon.client import call, make_session
 from fairlead_daemon.errors import FairleadError
 from fairlead_daemon.processes import Identity, environment, identify, neighbours, send_signal
 
-ORDER: Sequence[str] = ("console", "monitor", "services", "agent", "lb", "dns", "master", "registry")
+ORDER: Sequence[str] = ("console", "monitor", "messaging", "services", "agent", "lb", "dns", "master", "registry")
 """Kinds. Services before agents, or it would replace the tasks that end; the registry last, all others write to it."""
 KEEPER = "fairlead_core.agent.keeper"
 TASK_GRACE_S = 10.0

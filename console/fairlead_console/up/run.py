@@ -18,7 +18,7 @@ from fairlead_console import demo
 from fairlead_console.addresses import Addresses
 from fairlead_console.decisions.wanted import Place, Plan, plan
 from fairlead_console.main import DAEMONS
-from fairlead_console.up import demonstrate
+from fairlead_console.up import demonstrate, demonstrate_messages
 from fairlead_console.up.ending import end_everything
 from fairlead_console.up.lock import Lock
 from fairlead_console.up.preflight import absolute, check_ports, check_reachable
@@ -55,7 +55,7 @@ def run(*, config: Path | None, overrides: Sequence[str], with_demo: bool) -> in
     try:
         check_ports(wanted.needs(), data_dir=data_dir)
         prepare(settings, wanted, data_dir)
-        asyncio.run(_stand(wanted, data_dir, with_demo=with_demo))
+        asyncio.run(_stand(wanted, data_dir, with_demo=with_demo, with_brokers=settings.demo_brokers))
     finally:
         lock.release()
     return 0
@@ -75,7 +75,7 @@ def prepare(settings: UpSettings, wanted: Plan, data_dir: Path) -> None:
     ensure_token(DaemonSettings(data_dir=str(data_dir), token=settings.token))
 
 
-async def _stand(wanted: Plan, data_dir: Path, *, with_demo: bool) -> None:
+async def _stand(wanted: Plan, data_dir: Path, *, with_demo: bool, with_brokers: str) -> None:
     """Until Ctrl-C or SIGTERM; then the clean end."""
     screen = Screen()
     context = Context(name="up", log=Log("up"))
@@ -85,9 +85,12 @@ async def _stand(wanted: Plan, data_dir: Path, *, with_demo: bool) -> None:
     _greet(wanted, data_dir, screen, taking_over=len(left))
 
     async def then() -> None:
+        stands = False
         if with_demo:
-            await demonstrate.deploy(wanted.addresses, screen)
+            stands = await demonstrate.deploy(wanted.addresses, screen, with_brokers=with_brokers)
         _show(wanted, screen, with_demo=with_demo)
+        if with_demo and stands and not demonstrate_messages.why_not(with_brokers):
+            await demonstrate_messages.arrived(wanted.addresses, screen)  # brokers take 10 s: nobody waits for the rest
 
     await _say_zookeeper(wanted, screen)
     await until_stopped(context, supervisor.bring_up(left, then))  # a bug here ends only us: the next `up` takes over
@@ -135,6 +138,7 @@ def _show(wanted: Plan, screen: Screen, *, with_demo: bool) -> None:
 def address_rows(addresses: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("monitor", f"{addresses['monitor']}/status"),
+        ("messaging", f"{addresses['messaging']}/status"),
         ("console", f"{addresses['console']}/"),
         ("master", f"{addresses['master']}/state"),
         ("apps (Marathon)", f"{addresses['services']}/v2/apps"),

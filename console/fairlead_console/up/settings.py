@@ -41,6 +41,10 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Ports HAProxy holds for services; services without a port of their own get one from here."""
     monitor_port: int = 9900
     """Measures, alerts, Prometheus' service discovery."""
+    messaging_port: int = 8300
+    """Broker topologies, federation links."""
+    demo_brokers: Literal["auto", "off"] = "auto"
+    """Whether the demo has a pair of RabbitMQ brokers. `auto`: when RabbitMQ is installed."""
     console_port: int = 8000
     """The web console's page."""
     ttl_s: int = 5

@@ -36,7 +36,7 @@ def _broker(function: Any) -> Any:
 
 
 @bus.command(
-    epilog="Example: seq 10000 | fairlead bus publish --queue numbers -; or: fairlead bus publish --exchange orders --key order.new '{\"id\":1}'"
+    epilog="Example: fairlead bus publish --url amqp://rabbit-1 --queue jobs hello; or: seq 1000 | fairlead bus publish --service /demo/broker-east --exchange orders --key order.new -"
 )
 @click.argument("bodies", nargs=-1, metavar="BODY...")
 @click.option("--exchange", default="", help="Default: the default exchange, which puts into --queue.")
