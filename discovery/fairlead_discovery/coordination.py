@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from fairlead_daemon.errors import Conflict, FairleadError, Unavailable
+from fairlead_daemon.errors import Conflict, FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.guardian import boottime_s
@@ -74,7 +74,7 @@ class Held:
 
 @asynccontextmanager
 async def lock(registry: Registry, name: str, *, wait_s: float | None = None) -> AsyncIterator[Held]:
-    """Waits for it, for ever or `wait_s`. Raises Conflict naming the holder when it is not got by then."""
+    """Waits for it, for ever or `wait_s`. When it is not got by then raises Conflict naming the holder, or Unavailable."""
     async with semaphore(registry, name, 1, wait_s=wait_s) as held:
         yield held
 
@@ -90,7 +90,7 @@ async def semaphore(
             await stack.enter_async_context(seat)
         held = await _first(seats, wait_s)
         if held is None:
-            raise Conflict(f"{name} is held by {await _holders(registry, seats)}")
+            raise await _refusal(registry, name, seats)
         for seat in seats:
             if seat.slot != held.slot:
                 await seat.leave()
@@ -114,15 +114,20 @@ async def _first(seats: "Sequence[Seat]", wait_s: float | None) -> Held | None:
     return next((wait.result() for wait in waits if wait in done), None)
 
 
-async def _holders(registry: Registry, seats: "Sequence[Seat]") -> str:
+async def _refusal(registry: Registry, name: str, seats: "Sequence[Seat]") -> FairleadError:
+    """Why it was not got."""
     words = []
-    for seat in seats:
-        with suppress(FairleadError, TimeoutError):
-            async with asyncio.timeout(ANSWER_S):
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            for seat in seats:
                 node = await registry.read(seat.holder_path)
-            if node is not None:
-                words.append(decode(Holder, node.data, place=seat.holder_path).who)
-    return ", ".join(words) or "somebody else"
+                if node is not None:
+                    words.append(decode(Holder, node.data, place=seat.holder_path).who)
+    except (Unavailable, TimeoutError):
+        return Unavailable(f"{name} was not got: the registry is out of sight")
+    except Refused as error:
+        return error
+    return Conflict(f"{name} is held by {', '.join(words) or 'somebody else'}")
 
 
 class Seat:
