@@ -15,6 +15,9 @@ Key = tuple[str, str]
 Range = tuple[int, int]
 """First and last number, both included."""
 UNRESERVED = "*"
+NUMBER_MOST = 2**53
+"""Of a range. A port's is 65535."""
+SCALAR_MOST = 1e15
 _ITEM = re.compile(r"^\s*([A-Za-z0-9_.-]+)\s*(?:\(\s*([^()]+?)\s*\))?\s*:\s*(.+?)\s*$")
 
 
@@ -105,10 +108,10 @@ def from_mesos(items: Sequence[Mapping[str, Any]], *, place: str = "resources") 
             key = (str(item["name"]), _role(item))
             if item.get("type") == "RANGES":
                 pairs = [(int(r["begin"]), int(r["end"])) for r in item["ranges"]["range"]]
-                ranges[key] = merge((*ranges.get(key, ()), *_checked(pairs, where)))
+                ranges[key] = merge((*ranges.get(key, ()), *_checked(pairs, where, ports=key[0] == "ports")))
             elif item.get("type") == "SCALAR":
                 scalars[key] = scalars.get(key, 0) + _thousandths(item["scalar"]["value"], where)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise Refused(f"{where}: not a Mesos resource ({error!r})") from error
     return Resources({k: v for k, v in scalars.items() if v}, {k: v for k, v in ranges.items() if v})
 
@@ -119,15 +122,20 @@ def _role(item: Mapping[str, Any]) -> str:
 
 
 def _thousandths(value: Any, where: str) -> int:
-    number = round(float(value) * 1000)
+    number = float(value)
     if number < 0:
         raise Refused(f"{where}: {value} is negative")
-    return number
+    if number > SCALAR_MOST:
+        raise Refused(f"{where}: {number:g} is more than {SCALAR_MOST:g}")
+    return round(number * 1000)
 
 
-def _checked(pairs: Iterable[Range], where: str) -> tuple[Range, ...]:
+def _checked(pairs: Iterable[Range], where: str, *, ports: bool) -> tuple[Range, ...]:
     out = tuple(pairs)
+    most = 65535 if ports else NUMBER_MOST
     for begin, end in out:
+        if end > most:
+            raise Refused(f"{where}: range {begin}-{end} is beyond {most}")
         if begin > end or begin < 0:
             raise Refused(f"{where}: range {begin}-{end} is upside down or negative")
     return out

@@ -6,10 +6,12 @@ Drivers know no token, so where one is on, the kernel says who calls: the execut
 import asyncio
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from fairlead_core import bodies
 from fairlead_core.agent.adapters.callers import owner_of
 from fairlead_core.agent.decisions import executor_api, tasks
 from fairlead_core.agent.executors import ExecutorRun
@@ -25,6 +27,7 @@ from fairlead_daemon.web import error_response
 PATHS = ("/api/v1/executor", "/slave(1)/api/v1/executor")
 HEARTBEAT_S = 15.0
 log = Log("agent.executor")
+_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,7 @@ class ExecutorPages:
 
     async def call(self, request: web.Request) -> web.StreamResponse:
         try:
-            call = tasks.read(executor_api.Call, msgspec.json.decode(await request.read()), place="call")
+            call = tasks.read(executor_api.Call, bodies.decode(_decoder, await request.read()), place="call")
         except (msgspec.DecodeError, Refused, AttributeError) as error:
             return error_response(400, f"Failed to parse body into Call: {error}")
         if why := executor_api.refusal(call):

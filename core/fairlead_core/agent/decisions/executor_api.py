@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from fairlead_core import shapes
 from fairlead_core.agent.decisions.tasks import Value
 
 Mesos = Mapping[str, Any]
@@ -47,7 +48,9 @@ def refusal(call: Call) -> str:
         return "expecting 'update.status.task_id' to be present"
     if not isinstance(status.get("state"), str) or not status["state"].startswith("TASK_"):
         return "expecting 'update.status.state' to be a task's state"
-    return "" if isinstance(status.get("uuid"), str) else "expecting 'update.status.uuid' to be present"
+    if not isinstance(status.get("uuid"), str):
+        return "expecting 'update.status.uuid' to be present"
+    return shapes.problem(shapes.Status, status, place="update.status")
 
 
 def pending_statuses(subscribe: Subscribe) -> list[Mesos]:
@@ -55,7 +58,8 @@ def pending_statuses(subscribe: Subscribe) -> list[Mesos]:
     out = []
     for update in subscribe.unacknowledged_updates:
         status = update.get("status", update)
-        if isinstance(status, Mapping) and {"task_id", "state", "uuid"} <= status.keys():
+        whole = isinstance(status, Mapping) and {"task_id", "state", "uuid"} <= status.keys()
+        if whole and not shapes.problem(shapes.Status, status, place="status"):
             out.append(status)
     return out
 

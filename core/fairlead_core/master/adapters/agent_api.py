@@ -7,8 +7,9 @@ import msgspec
 from aiohttp import web
 
 from fairlead_core import agent_protocol as protocol
+from fairlead_core import bodies
 from fairlead_core.master.adapters.streams import Stream, serve_stream
-from fairlead_core.master.decisions import agents
+from fairlead_core.master.decisions import agents, registering
 from fairlead_core.master.decisions.model import Agent, Cluster, Moment
 from fairlead_core.master.leadership import Leadership, clock
 from fairlead_core.master.seat import Elsewhere, Seat
@@ -17,12 +18,15 @@ from fairlead_daemon.logs import Log
 from fairlead_daemon.web import error_response
 
 log = Log("master.agents")
-_register = msgspec.json.Decoder(protocol.Register)
-_reports = msgspec.json.Decoder(protocol.Reports)
 
 
 class _Version(msgspec.Struct):
     version: int = protocol.VERSION
+
+
+_register = msgspec.json.Decoder(protocol.Register)
+_reports = msgspec.json.Decoder(protocol.Reports)
+_version = msgspec.json.Decoder(_Version)
 
 
 def add_routes(app: web.Application, seat: Seat) -> None:
@@ -46,10 +50,13 @@ async def _stream(request: web.Request, seat: Seat) -> web.StreamResponse:
     seat.leading()
     body = await request.read()
     leadership = seat.leading()
-    given = msgspec.json.decode(body, type=_Version).version
+    given = bodies.decode(_version, body).version
     if given != protocol.VERSION:
         return error_response(409, f"agent protocol {given}, this master speaks {protocol.VERSION}")
     message = _register.decode(body)
+    if why := registering.problem(message):
+        return error_response(400, f"body: {why}")
+    message = _readable(message)
     stream = Stream()
     leadership.streams[stream.id] = stream
     try:
@@ -74,13 +81,24 @@ async def _stream(request: web.Request, seat: Seat) -> web.StreamResponse:
 
 async def _take_reports(request: web.Request, seat: Seat) -> web.Response:
     seat.leading()
-    message = _reports.decode(await request.read())
+    message = bodies.decode(_reports, await request.read())
     leadership = seat.leading()
     agent = leadership.cluster.agents.get(message.agent_id)
     if agent is None or not agent.stream_id or agent.stream_id != message.stream_id:
         return error_response(409, f"stream {message.stream_id!r} is not the current one of agent {message.agent_id!r}")
     take(leadership, agent, message.reports)
     return web.Response(status=202)
+
+
+def _readable(message: protocol.Register) -> protocol.Register:
+    """Without tasks that are none, so that they do not cost the agent the others. They run on, unknown to us."""
+    kept = []
+    for state in message.tasks:
+        if why := registering.task_problem(state):
+            log.warning("task of an agent is none, left out", agent=message.agent_id, why=why)
+        else:
+            kept.append(state)
+    return msgspec.structs.replace(message, tasks=tuple(kept))
 
 
 def take(leadership: Leadership, agent: Agent, reports: tuple[protocol.Report, ...]) -> None:
@@ -101,6 +119,9 @@ def _goodbye(cluster: Cluster, agent: Agent, _report: Any, _now: Moment) -> None
 
 
 def _update(cluster: Cluster, agent: Agent, report: Any, now: Moment) -> None:
+    if why := registering.status_problem(report.status):
+        log.warning("update of an agent is none, left out", agent=agent.id, why=why)
+        return
     agents.updated(cluster, agent, report, now=now)
 
 

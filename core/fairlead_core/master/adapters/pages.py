@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from fairlead_core import bodies
 from fairlead_core.master.decisions import agents, draining, frameworks, operator, views
 from fairlead_core.master.decisions.model import Agent, Cluster
 from fairlead_core.master.leadership import Leadership, clock
@@ -37,6 +38,9 @@ class Teardown(msgspec.Struct, frozen=True):
     framework_id: Value
 
 
+DRAIN_MOST_NS = 365 * 86_400 * 1_000_000_000
+
+
 class BadCall(Exception):  # noqa: N818  # named for what it is
     """400 with these words."""
 
@@ -48,6 +52,9 @@ class OperatorCall(msgspec.Struct, frozen=True):
     reactivate_agent: AgentChange | None = None
     mark_agent_gone: AgentChange | None = None
     teardown: Teardown | None = None
+
+
+_decoder = msgspec.json.Decoder(OperatorCall)
 
 
 def add_routes(app: web.Application, seat: Seat) -> None:
@@ -130,7 +137,7 @@ def _operator(seat: Seat) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         try:
             seat.leading()
-            call = msgspec.json.decode(await request.read(), type=OperatorCall)
+            call = bodies.decode(_decoder, await request.read())
             return _answer(seat.leading(), call)
         except BadCall as error:
             return error_response(400, str(error))
@@ -183,8 +190,8 @@ def _tear_down(lead: Leadership, call: OperatorCall) -> web.Response:
 
 def _drain(cluster: Cluster, agent: Agent, change: AgentChange) -> None:
     grace = change.max_grace_period
-    if grace is not None and grace.nanoseconds < 0:
-        raise BadCall("max_grace_period must not be negative")
+    if grace is not None and not 0 <= grace.nanoseconds <= DRAIN_MOST_NS:
+        raise BadCall(f"max_grace_period must be from 0 to {DRAIN_MOST_NS} nanoseconds")
     grace_ns = grace.nanoseconds if grace else None
     draining.drain(cluster, agent, grace_ns=grace_ns, mark_gone=change.mark_gone, now=clock())
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from fairlead_core import bodies, shapes
+from fairlead_core.shapes import DURATION_MOST_S
 from fairlead_daemon.errors import Refused
 
 Info = dict[str, Any]
@@ -152,7 +154,7 @@ _decoder = msgspec.json.Decoder(Call, strict=False)
 def parse(body: bytes) -> Call:
     """Raises Refused with Mesos' message and the place in the JSON."""
     try:
-        return _decoder.decode(body)
+        return bodies.decode(_decoder, body)
     except msgspec.ValidationError as error:
         raise Refused(f"Failed to convert JSON into Call protobuf: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -186,6 +188,8 @@ def _subscribe_problem(call: Call) -> str:
     subscribe = call.subscribe or call.update_framework
     assert subscribe is not None
     info = subscribe.framework_info
+    if wrong := shapes.problem(shapes.Framework, info, place="framework_info"):
+        return wrong
     inner = info.get("id")
     inner_id = inner.get("value", "") if isinstance(inner, Mapping) else ""
     if (call.framework_id.value if call.framework_id else "") != (inner_id or ""):
@@ -217,7 +221,7 @@ def _shape_problem(info: Info) -> str:
         if not isinstance(info.get(key) or [], list):
             return f"'framework_info.{key}' must be an array"
     timeout = info.get("failover_timeout", 0.0)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= DURATION_MOST_S:
         return f"The framework failover_timeout ({timeout}) is invalid"
     return ""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from fairlead_core import shapes
 from fairlead_core.master.decisions.calls import id_problem
 from fairlead_core.master.decisions.model import Agent, Framework
 from fairlead_core.master.decisions.statuses import Json, labels_of, text_of
@@ -14,6 +15,7 @@ from fairlead_daemon.errors import Refused
 
 DRAIN_LABEL = "FAIRLEAD_DRAIN_SECONDS"
 DEFAULT_DRAIN_S = 30.0
+DRAIN_MOST_S = 86_400.0
 PUBLISHED_LIMIT_BYTES = 128 * 1024
 """What is published of a task must stay below the registry's 512 KiB a node, in every encoding of it."""
 
@@ -66,8 +68,8 @@ def drain_s(labels: Mapping[str, str]) -> float:
         value = float(text)
     except ValueError:
         raise Refused(f"label {DRAIN_LABEL}: {text!r} is not a number of seconds") from None
-    if not 0 <= value < float("inf"):
-        raise Refused(f"label {DRAIN_LABEL}: {text!r} is not a number of seconds")
+    if not 0 <= value <= DRAIN_MOST_S:
+        raise Refused(f"label {DRAIN_LABEL}: {text!r} is not a number of seconds, at most {DRAIN_MOST_S:g}")
     return value
 
 
@@ -103,6 +105,10 @@ def _words(resources: Resources) -> str:
         f"{name}:[{','.join(f'{b}-{e}' for b, e in ranges)}]" for (name, _), ranges in sorted(resources.ranges.items())
     ]
     return "; ".join(parts) or "{}"
+
+
+def _shape_rule(info: Json, _ground: Ground) -> str:
+    return shapes.problem(shapes.Task, info, place="task")
 
 
 def _id_rule(info: Json, _ground: Ground) -> str:
@@ -194,6 +200,7 @@ def _drain_rule(info: Json, ground: Ground) -> str:
 
 
 RULES: tuple[Callable[[Json, Ground], str], ...] = (
+    _shape_rule,
     _id_rule,
     _name_rule,
     _unique_rule,

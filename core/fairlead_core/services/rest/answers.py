@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from fairlead_core import bodies
 from fairlead_core.services.changes import Changes, Locked, Missing
 from fairlead_core.services.decisions import naming, views
 from fairlead_core.services.decisions.app import definition_json
@@ -79,8 +80,9 @@ async def body(request: web.Request) -> Any:
     """Decoded JSON. Raises HTTPBadRequest in Marathon's form."""
     raw = await request.read()
     try:
+        bodies.check(raw, integers=False)  # their fields are named in the answer, by the app's rules
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text = msgspec.json.encode({"message": "Invalid JSON", "details": str(error)}).decode()
         raise web.HTTPBadRequest(text=text, content_type="application/json") from error
 
