@@ -1,4 +1,4 @@
-"""The ring once more, from its specification in discovery/README.md, as another language would write it: plainly.
+"""The ring once more, from its specification in docs/ring.md, as another language would write it: plainly.
 
 Shares no code with the real one. `python ring_reference.py` prints the golden vectors (ring_vectors.json).
 """

@@ -60,7 +60,7 @@ def test_every_reader_computes_the_same_owners(places: list[Place], chance: rand
 @settings(max_examples=25, deadline=None)
 @given(several(placed, most=6), st.integers(1, 3), st.sampled_from([100, 110, 150]))
 def test_the_owners_are_those_of_the_specification(places: list[Place], replicas: int, bound_percent: int):
-    """A plain second implementation, written from the README, agrees."""
+    """A plain second implementation, written from docs/ring.md, agrees."""
     shape = Shape(slots=32, points=8, replicas=replicas, bound_percent=bound_percent)
     plain = [
         {"name": p.name, "weight": p.weight_milli / 1000, "machine": p.machine, "rack": p.rack, "zone": p.zone}

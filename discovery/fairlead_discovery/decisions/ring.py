@@ -1,5 +1,5 @@
 """Who owns a key: slots, virtual nodes, exact quotas, replicas apart. Pure integers, so every reader and every language
-computes the same owners (discovery/README.md specifies it, tests/discovery/ring_vectors.json holds golden vectors).
+computes the same owners (docs/ring.md specifies it, tests/discovery/ring_vectors.json holds golden vectors).
 
 key --SHA-256, first 64 bits--> slot (one of 2^k equal parts) --clockwise over the members' points--> owners
 """
