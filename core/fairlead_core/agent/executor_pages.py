@@ -5,6 +5,7 @@ Drivers know no token, so where one is on, the kernel says who calls: the execut
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from fairlead_daemon.web import error_response
 PATHS = ("/api/v1/executor", "/slave(1)/api/v1/executor")
 HEARTBEAT_S = 15.0
 log = Log("agent.executor")
-_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_decoder: msgspec.json.Decoder[Mapping[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from fairlead_core.services.decisions.parsing import House, parse
 from fairlead_core.services.decisions.problems import Invalid, Problem, raise_if_any
 from fairlead_core.services.decisions.routing import route_of, taken_ports, with_service_ports
 from fairlead_core.services.fleet import AppState
-from fairlead_core.services.settings import port_range
+from fairlead_core.services.settings import port_rules
 from fairlead_core.services.term import Term
 from fairlead_daemon.errors import Conflict, Refused, Unavailable
 from fairlead_daemon.logs import Log
@@ -247,13 +247,14 @@ class Changes:
         for other in self._fleet.defined():
             if other.id not in ids and other.app is not None:
                 taken |= taken_ports(other.app)
-        ports = port_range(self._settings)
+        ports = port_rules(self._settings)
         apps: dict[str, App] = {}
         for target in targets:
             if target.app is None:
                 continue
             state = self._fleet.get(target.id)
-            app = with_service_ports(target.app, taken=taken, first=ports.first, last=ports.last)
+            held = taken_ports(state.app) if state is not None and state.app is not None else {}
+            app = with_service_ports(target.app, ports, taken=taken, held=held)
             taken |= taken_ports(app)
             apps[target.id] = _stamped(app, state.app if state else None, version, target.config_version)
         raise_if_any(_dependency_problems({**{s.id: s.app for s in self._fleet.defined() if s.app}, **apps}, apps))

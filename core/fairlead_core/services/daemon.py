@@ -16,7 +16,7 @@ from fairlead_core.services.events import Events
 from fairlead_core.services.rest import apps, cluster
 from fairlead_core.services.rest.answers import DESK, Desk, marathon_errors
 from fairlead_core.services.rest.proxy import proxy
-from fairlead_core.services.settings import ServicesSettings, port_range
+from fairlead_core.services.settings import ServicesSettings, port_rules
 from fairlead_core.services.term import Term
 from fairlead_daemon.client import make_session
 from fairlead_daemon.errors import Conflict, FairleadError, Unavailable
@@ -201,7 +201,7 @@ def _address(data: bytes | None) -> str:
 
 async def run(settings: ServicesSettings, context: Context) -> None:
     """Tasks run on when it ends."""
-    port_range(settings)
+    port_rules(settings)
     registry = await open_registry(settings.registry)
     session = make_session(token_path(settings))
     try:

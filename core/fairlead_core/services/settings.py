@@ -1,9 +1,9 @@
 """What `fairlead services` can be told."""
 
-from dataclasses import dataclass
-
+from fairlead_core.services.decisions.routing import PortRules
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
+from fairlead_discovery.decisions.ports import parse_ranges
 
 
 class ServicesSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,6 +21,11 @@ class ServicesSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown
     """`host:port[,host:port]` of a foreign Mesos master; empty: the leading master of the registry."""
     service_ports: str = "10100-10999"
     """Service ports given to apps that name none; the balancer binds this range, so it must be the same there."""
+    reserved_ports: str = ""
+    """Ports that no app may have as service port, as `5050,5051-5060,31000-32000`: where daemons and tasks of the
+    balancers' machines listen. `fairlead up` passes all of its own."""
+    low_service_ports: bool = False
+    """Whether apps may have service ports below 1024, which are the machine's own services' by custom."""
     failover_timeout_s: float = 604800.0
     """How long the master keeps our tasks while no scheduler is subscribed. Marathon's: one week."""
     decline_s: float = 120.0
@@ -39,15 +44,11 @@ class ServicesSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown
     """Versions of an app that can be rolled back to. Marathon's."""
 
 
-@dataclass(frozen=True, slots=True)
-class PortRange:
-    first: int
-    last: int
-
-
-def port_range(settings: ServicesSettings) -> PortRange:
+def port_rules(settings: ServicesSettings) -> PortRules:
     """Raises BadSettings naming the key."""
     first, sign, last = settings.service_ports.partition("-")
-    if not sign or not first.isdigit() or not last.isdigit() or not 1 <= int(first) <= int(last) <= 65535:
+    digits = all(text.isascii() and text.isdigit() and len(text) <= 5 for text in (first, last))
+    if not sign or not digits or not 1 <= int(first) <= int(last) <= 65535:
         raise BadSettings(f"service_ports: {settings.service_ports}: expected low-high, as 10100-10999")
-    return PortRange(int(first), int(last))
+    reserved = parse_ranges(settings.reserved_ports, place="reserved_ports")
+    return PortRules(first=int(first), last=int(last), reserved=reserved, low=settings.low_service_ports)

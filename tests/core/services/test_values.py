@@ -20,7 +20,7 @@ from fairlead_core.services.decisions.matching import Launch
 from fairlead_core.services.decisions.offers import Offer
 from fairlead_core.services.decisions.parsing import parse
 from fairlead_core.services.decisions.problems import Invalid
-from fairlead_core.services.decisions.routing import route_of, taken_ports, with_service_ports
+from fairlead_core.services.decisions.routing import PortRules, route_of, taken_ports, with_service_ports
 from fairlead_core.services.decisions.task_info import task_info
 from fairlead_daemon.errors import Refused
 
@@ -222,21 +222,23 @@ def test_service_ports_are_chosen_kept_and_refused():
     """Free ones in order, named ones as they are; the range may be used up."""
     app = parse({"id": "/a", "cmd": "x", "ports": [0, 10101, 0]})
 
-    assert (10102, 10101, 10103) == with_service_ports(app, taken={10100: "/b"}, first=10100, last=10103).service_ports
+    assert (10102, 10101, 10103) == with_service_ports(
+        app, PortRules(first=10100, last=10103), taken={10100: "/b"}
+    ).service_ports
     with pytest.raises(Refused, match="already in use"):
-        with_service_ports(app, taken={10100: "/b"}, first=10100, last=10102)
+        with_service_ports(app, PortRules(first=10100, last=10102), taken={10100: "/b"})
     with pytest.raises(Invalid, match="taken by /b"):
-        with_service_ports(app, taken={10101: "/b"}, first=10100, last=10103)
+        with_service_ports(app, PortRules(first=10100, last=10103), taken={10101: "/b"})
 
 
 def test_a_labels_port_is_a_service_port_too():
     """HAPROXY_0_PORT gives it, and others keep off."""
     app = parse({"id": "/a", "cmd": "x", "labels": {"HAPROXY_0_PORT": "10105"}})
-    given_ = with_service_ports(app, taken={}, first=10100, last=10109)
+    given_ = with_service_ports(app, PortRules(first=10100, last=10109), taken={})
 
     assert {10105: "/a"} == taken_ports(given_)
     with pytest.raises(Invalid, match="HAPROXY_0_PORT"):
-        with_service_ports(app, taken={10105: "/b"}, first=10100, last=10109)
+        with_service_ports(app, PortRules(first=10100, last=10109), taken={10105: "/b"})
 
 
 @pytest.mark.parametrize(
@@ -429,3 +431,49 @@ def test_keys_of_a_newer_version_are_ignored_when_stored():
 def test_redirections_of_masters(location: str):
     """Scheme-relative, bare, whole."""
     assert "http://h:5050/api/v1/scheduler" == redirected(location)
+
+
+RULES = PortRules(first=10100, last=10109, reserved=((5050, 5051), (10100, 10101), (31000, 32000)))
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "words"),
+    [
+        ({"portDefinitions": [{"port": 80}]}, "/portDefinitions(0)/port", "below 1024"),
+        ({"portDefinitions": [{"port": 0}, {"port": 5051}]}, "/portDefinitions(1)/port", "reserved_ports"),
+        ({"portDefinitions": [{"port": 31500}]}, "/portDefinitions(0)/port", "reserved_ports"),
+        ({"labels": {"HAPROXY_0_PORT": "443"}}, "/labels/HAPROXY_0_PORT", "below 1024"),
+        ({"labels": {"HAPROXY_0_PORT": "32000"}}, "/labels/HAPROXY_0_PORT", "reserved_ports"),
+        ({"requirePorts": True, "labels": {"HAPROXY_0_PORT": "32000"}}, "/labels/HAPROXY_0_PORT", "reserved_ports"),
+    ],
+)
+def test_a_reserved_service_port_is_refused_by_its_field(change: dict[str, Any], path: str, words: str):
+    """A balancer that bound it would take it from a daemon or a task."""
+    app = parse({"id": "/a", "cmd": "x", **change})
+    with pytest.raises(Invalid) as error:
+        with_service_ports(app, RULES, taken={})
+
+    assert [path] == [p.path for p in error.value.problems]
+    assert words in error.value.problems[0].error
+
+
+def test_reserved_ports_are_not_given_out_and_held_ones_are_kept():
+    """The range may overlap what is reserved; an app that has such a port already can still be scaled."""
+    app = parse({"id": "/a", "cmd": "x", "portDefinitions": [{"port": 0}, {"port": 5050}]})
+
+    assert (10102, 5050) == with_service_ports(app, RULES, taken={}, held={5050: "/a"}).service_ports
+    low = parse({"id": "/a", "cmd": "x", "portDefinitions": [{"port": 80}]})
+    assert (80,) == with_service_ports(low, PortRules(first=1, last=9, low=True), taken={}).service_ports
+
+
+def test_required_ports_are_host_ports_and_no_service_ports():
+    """The balancer of the same machine must not bind what the task is to bind; a label gives a service port."""
+    app = parse({"id": "/a", "cmd": "x", "requirePorts": True, "portDefinitions": [{"port": 31005}, {"port": 31006}],
+                 "labels": {"HAPROXY_1_PORT": "10105"}})  # fmt: skip
+    finished = with_service_ports(app, RULES, taken={31005: "/b"})
+    route = route_of(finished, "marathon:/a")
+
+    assert (31005, 31006) == finished.service_ports
+    assert route is not None
+    assert [0, 10105] == [p.service_port for p in route.ports]
+    assert {10105: "/a"} == taken_ports(finished)

@@ -175,7 +175,7 @@ def _with_default_port(values: dict[str, Any]) -> dict[str, Any]:
 
 def _keep_service_ports(app: App, base: App | None) -> App:
     """A definition without a port keeps the service port that the same position had."""
-    if base is None or app.port_definitions == base.port_definitions:
+    if base is None or base.require_ports or app.port_definitions == base.port_definitions:
         return app
     old = base.port_definitions
     taken = {d.port for d in app.port_definitions if d.port}

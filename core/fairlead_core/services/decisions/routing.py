@@ -1,6 +1,11 @@
-"""Service ports: one an app's port, unique among all apps, from the setting's range unless the app names it."""
+"""Service ports: one an app's port, unique among all apps, from the setting's range unless the app names it.
 
-from collections.abc import Iterator, Mapping
+With `requirePorts` the number in a definition is a host port, which the task binds: a balancer that bound it too, on
+the same machine, would keep the task from starting. Such a port has a service port only by the label HAPROXY_{n}_PORT.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -8,45 +13,69 @@ from fairlead_core.services.decisions.app import App, HealthCheck, PortDefinitio
 from fairlead_core.services.decisions.problems import Problem, raise_if_any
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions import labels
+from fairlead_discovery.decisions.ports import Range, holds
 from fairlead_discovery.records import Check, Route, RoutePort
 
+LOWEST = 1024
 
-def with_service_ports(app: App, *, taken: Mapping[int, str], first: int, last: int) -> App:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortRules:
+    """Ports from `first` to `last` are given out; `reserved` ones are nobody's, below 1024 only with `low`."""
+
+    first: int
+    last: int
+    reserved: tuple[Range, ...] = ()
+    low: bool = False
+
+    def refusal(self, number: int) -> str:
+        """Why it can be no app's service port, "" when it can."""
+        if number < LOWEST and not self.low:
+            return f"service port {number} is below {LOWEST} (setting low_service_ports)"
+        if holds(self.reserved, number):
+            return f"service port {number} is reserved: a daemon or tasks listen there (setting reserved_ports)"
+        return ""
+
+
+def with_service_ports(app: App, rules: PortRules, *, taken: Mapping[int, str], held: Collection[int] = ()) -> App:
     """The app with each port 0 replaced by a free one. `taken` maps ports of other apps to their ids.
 
-    Raises Invalid naming the app that has a port already, Refused when the range is used up.
+    Ports it has `held` before it may keep, whatever the rules say by now. Raises Invalid naming the field of a port
+    that is another app's or reserved, Refused when the range is used up.
     """
-    raise_if_any(_conflicts(app, taken))
-    own = {d.port for d in app.port_definitions if d.port}
-    free = (n for n in range(first, last + 1) if n not in taken and n not in own)
+    raise_if_any(_conflicts(app, rules, taken, held))
     labelled = dict(_labelled(app))
+    own = {*service_ports(app).values(), *labelled.values()}
+    free = (n for n in range(rules.first, rules.last + 1) if not (n in taken or n in own or rules.refusal(n)))
     definitions = tuple(
-        d
-        if d.port or app.require_ports
-        else msgspec.structs.replace(d, port=labelled.get(index) or _next(free, first, last))
+        d if d.port or app.require_ports else msgspec.structs.replace(d, port=labelled.get(index) or _next(free, rules))
         for index, d in enumerate(app.port_definitions)
     )
     return msgspec.structs.replace(app, port_definitions=definitions)
 
 
-def _next(free: Iterator[int], first: int, last: int) -> int:
+def service_ports(app: App) -> Mapping[int, int]:
+    """By the port's index; those of labels are not among them. None with `requirePorts`: its numbers are host ports."""
+    if app.require_ports:
+        return {}
+    return {index: d.port for index, d in enumerate(app.port_definitions) if d.port}
+
+
+def _next(free: Iterator[int], rules: PortRules) -> int:
     try:
         return next(free)
     except StopIteration:
-        raise Refused(f"All ports in the range [{first}-{last}] are already in use") from None
+        raise Refused(f"All ports in the range [{rules.first}-{rules.last}] are already in use") from None
 
 
-def _conflicts(app: App, taken: Mapping[int, str]) -> Iterator[Problem]:
-    for index, definition in enumerate(app.port_definitions):
-        if definition.port in taken:
-            yield Problem(path=f"/portDefinitions({index})/port", error=_taken(definition.port, taken))
-    for index, number in _labelled(app):
+def _conflicts(app: App, rules: PortRules, taken: Mapping[int, str], held: Collection[int]) -> Iterator[Problem]:
+    asked = [(f"/portDefinitions({index})/port", number) for index, number in service_ports(app).items()]
+    asked += [(f"/labels/HAPROXY_{index}_PORT", number) for index, number in _labelled(app)]
+    for path, number in asked:
         if number in taken:
-            yield Problem(path=f"/labels/HAPROXY_{index}_PORT", error=_taken(number, taken))
-
-
-def _taken(number: int, taken: Mapping[int, str]) -> str:
-    return f"service port {number} is taken by {taken[number]}"
+            yield Problem(path=path, error=f"service port {number} is taken by {taken[number]}")
+        elif number not in held and (why := rules.refusal(number)):
+            yield Problem(path=path, error=why)
 
 
 def _labelled(app: App) -> Iterator[tuple[int, int]]:
@@ -58,7 +87,7 @@ def _labelled(app: App) -> Iterator[tuple[int, int]]:
 
 def taken_ports(app: App) -> Mapping[int, str]:
     """Every service port of the app, for others to keep off."""
-    numbers = {d.port for d in app.port_definitions if d.port} | {number for _, number in _labelled(app)}
+    numbers = {*service_ports(app).values(), *(number for _, number in _labelled(app))}
     return dict.fromkeys(numbers, app.id)
 
 
@@ -68,7 +97,7 @@ def route_of(app: App, service: str) -> Route | None:
         RoutePort(
             index=index,
             name=definition.name or "",
-            service_port=definition.port,
+            service_port=service_ports(app).get(index, 0),
             mode=_mode(app, index, definition),
             check=_check(app, index),
         )

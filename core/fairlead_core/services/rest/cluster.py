@@ -16,7 +16,7 @@ from fairlead_core.services.decisions.matching import Refusal
 from fairlead_core.services.decisions.problems import Problem, raise_if_any
 from fairlead_core.services.fleet import AppState
 from fairlead_core.services.rest.answers import app_json, body, deployment_answer, desk, embeds, flag
-from fairlead_core.services.settings import port_range
+from fairlead_core.services.settings import port_rules
 from fairlead_core.services.term import Term
 from fairlead_daemon.web import error_response, json_response
 
@@ -48,7 +48,7 @@ async def ping(_request: web.Request) -> web.Response:
 
 async def info(request: web.Request) -> web.Response:
     here = desk(request)
-    settings, ports = here.settings, port_range(here.settings)
+    settings, ports = here.settings, port_rules(here.settings)
     return json_response(
         {
             "name": settings.framework,
