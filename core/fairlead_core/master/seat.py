@@ -29,10 +29,21 @@ class Seat:
 
     async def elsewhere(self, request: web.Request) -> web.Response:
         """307 to the leader, in Mesos' scheme-relative form; 503 after a while when none is known."""
-        if self.leader is None or self.leader.id == self.info.id:
+        leader = self.elsewhere_leads()
+        if leader is None:
             await asyncio.sleep(NO_LEADER_HOLD_S)
             return error_response(503, "no leading master is known yet; try again")
-        return moved(self.leader, request.path_qs)
+        return moved(leader, request.path_qs)
+
+    def elsewhere_leads(self) -> MasterInfo | None:
+        """The leader, if it is another and can be asked. What leads at our own address is our predecessor, killed a
+        moment ago, whose session still lasts: whoever were sent there would come back here.
+        """
+        leader = self.leader
+        if leader is None or leader.id == self.info.id:
+            return None
+        ours = (self.info.address.ip, self.info.port)
+        return None if (leader.address.ip, leader.port) == ours else leader
 
 
 def moved(leader: MasterInfo, path: str) -> web.Response:

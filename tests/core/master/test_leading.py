@@ -3,13 +3,16 @@
 import asyncio
 import time
 
+from fairlead_core.master.daemon import master_info
 from fairlead_core.master.decisions import liveness
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.memory import cluster
+from fairlead_discovery.backends import open_registry
 from fairlead_discovery.records import Balancer, Leaving, NameServer, Progress, encode
 from fairlead_discovery.registry import Create
 from harness.sim_agent import SimAgent
 from harness.sim_framework import SimFramework, command_task, until
+from harness.waiting import eventually
 
 FOLDER = paths.endpoint_folder("etl:worker")
 
@@ -241,3 +244,33 @@ async def test_the_record_of_a_death_is_deleted_by_the_next_leader(make_master, 
     await make_master().start()
 
     await until(lambda: not tree.folder(paths.LEAVING), 6, "the record is gone")
+
+
+async def test_a_predecessor_that_still_stands_at_the_same_address_is_nobody_to_be_sent_to(
+    make_master, session, registry_url
+):
+    """Killed a moment ago, its session lasts: 503, held back, until the successor is elected. Never "ask me again"."""
+    master = make_master()
+    port = int(master.url.rpartition(":")[2])
+    old = await open_registry(registry_url)
+    before = master_info(master.settings, "the one before", port)
+    standings = old.campaign("master", encode(before), candidacy=master.settings.candidacy)
+    while not (await anext(standings)).leading:
+        pass
+    await master.start(wait=False)
+    body = b'{"type": "SUBSCRIBE", "subscribe": {"framework_info": {"user": "u", "name": "n"}}}'
+    headers = {"Content-Type": "application/json"}
+
+    async def answer(path):
+        given = {"data": body, "headers": headers} if path.startswith("/api") else {}
+        method = "POST" if given else "GET"
+        async with session.request(method, master.url + path, allow_redirects=False, **given) as response:
+            return response.status
+
+    await eventually("it listens", lambda: answer("/health"))
+    seen = [await answer(path) for path in ("/api/v1/scheduler", "/state", "/redirect")]
+    await standings.aclose()
+    await old.close()
+    await eventually("it leads", master.is_ready)
+
+    assert [503, 503, 503] == seen

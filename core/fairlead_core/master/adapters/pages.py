@@ -82,7 +82,8 @@ def _redirect(seat: Seat) -> Handler:
     async def redirect(request: web.Request) -> web.Response:
         if seat.leadership is not None:
             return moved(seat.info, "")
-        return await seat.elsewhere(request) if seat.leader is None else moved(seat.leader, "")
+        leader = seat.elsewhere_leads()
+        return await seat.elsewhere(request) if leader is None else moved(leader, "")
 
     return redirect
 
