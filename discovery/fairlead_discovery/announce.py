@@ -19,6 +19,7 @@ from fairlead_discovery import paths
 from fairlead_discovery.adapters.probes import probe
 from fairlead_discovery.audience import Audience
 from fairlead_discovery.decisions.announcements import (
+    Bridge,
     Departing,
     Service,
     changes_to,
@@ -27,8 +28,9 @@ from fairlead_discovery.decisions.announcements import (
     member_of,
 )
 from fairlead_discovery.decisions.checks import Check, Tally, count
-from fairlead_discovery.decisions.foreign_nodes import node_of_service
+from fairlead_discovery.decisions.foreign_nodes import node_of_service, services_of
 from fairlead_discovery.decisions.leaving import DEAD_RECORD_S, Departure, is_due
+from fairlead_discovery.foreign import follow
 from fairlead_discovery.records import Member, Reason, encode
 from fairlead_discovery.registry import Announcement, Delete, Registry
 
@@ -44,27 +46,66 @@ log = Log("announce")
 
 
 class Announcer:
-    """All services of one process. `run` until cancelled, then `leave`."""
+    """All that one process announces. `run` until cancelled, then `leave`."""
 
-    def __init__(self, registry: Registry, services: Sequence[Service]) -> None:
+    def __init__(self, registry: Registry, services: Sequence[Service], bridges: Sequence[Bridge] = ()) -> None:
         self._changed = asyncio.Event()
         self._audience = Audience(registry, self._changed.set)
-        self.charges = tuple(Charge(registry, service) for service in services)
+        self._own = tuple(Charge(registry, service) for service in services)
+        self._ferries = tuple(Ferry(registry, bridge) for bridge in bridges)
+
+    def charges(self) -> "tuple[Charge, ...]":
+        return (*self._own, *(charge for ferry in self._ferries for charge in ferry.charges()))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._audience.follow_names())  # a server that goes is remembered for its TTL
-            for charge in self.charges:
-                group.create_task(charge.run())
+            for body in (*(charge.run() for charge in self._own), *(ferry.run() for ferry in self._ferries)):
+                group.create_task(body)
 
     async def leave(self) -> None:
         """Withdraws everything and returns when nobody sends work any more, at the latest after each `drain_s`."""
         async with asyncio.TaskGroup() as group:
             followers = [group.create_task(body) for body in self._audience.bodies()]
-            leaving = [group.create_task(charge.leave(self._audience, self._changed)) for charge in self.charges]
-            await asyncio.wait(leaving)
+            leaving = [group.create_task(charge.leave(self._audience, self._changed)) for charge in self.charges()]
+            if leaving:
+                await asyncio.wait(leaving)
             for follower in followers:
                 follower.cancel()
+
+
+class Ferry:
+    """What stands in a foreign folder, announced here: whoever wrote a node answers for it, so that none is checked.
+
+    A folder that is empty all at once is taken for its owner's fault: its last endpoints stay until it fills again.
+    """
+
+    def __init__(self, registry: Registry, bridge: Bridge) -> None:
+        self._registry = registry
+        self._bridge = bridge
+        self._runs: dict[str, tuple[Charge, asyncio.Task[None]]] = {}
+        self._going: dict[str, asyncio.Task[None]] = {}
+
+    def charges(self) -> "tuple[Charge, ...]":
+        return tuple(charge for charge, _ in self._runs.values())
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            async for reading in follow(self._registry, self._bridge.format, self._bridge.path):
+                wanted = services_of(self._bridge, reading)
+                if self._runs and not wanted:
+                    log.error("bridge empty, its last endpoints stay", path=self._bridge.path, count=len(self._runs))
+                    continue
+                for task in [t for t, (charge, _) in self._runs.items() if wanted.get(t) != charge.service]:
+                    charge, running = self._runs.pop(task)
+                    running.cancel()
+                    if task not in wanted:
+                        self._going[task] = group.create_task(charge.drop())
+                for task in wanted.keys() - self._runs.keys():
+                    if (going := self._going.pop(task, None)) is not None:
+                        going.cancel()
+                    charge = Charge(self._registry, wanted[task])
+                    self._runs[task] = (charge, group.create_task(charge.run()))
 
 
 class Charge:
@@ -222,6 +263,24 @@ class Charge:
         if self._lease is not None:
             await self._lease.end()
         log.info("left", service=self.service.key)
+
+    async def drop(self) -> None:
+        """Gone at its owner: withdrawn at once; the record goes as a dead task's does."""
+        departing = Departing(reason=Reason.DEAD, deadline_s=time.time())
+        steps = (lambda: self._commit(None, departing), self._end_record)
+        for index, step in enumerate(steps):
+            await asyncio.sleep(DEAD_RECORD_S if index else 0)
+            while True:
+                try:
+                    async with asyncio.timeout(ANSWER_S):
+                        await step()
+                    break
+                except (FairleadError, TimeoutError) as error:
+                    self._name = None
+                    log.warning("not withdrawn yet", service=self.service.key, why=str(error) or "no answer")
+                    await asyncio.sleep(jittered(1.0))
+        if self._lease is not None:
+            await self._lease.end()
 
     async def _depart(self, end_s: float) -> Departure | None:
         """None when nothing stood. Tries until its time is over."""

@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import tomllib
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.logs import Log
 from fairlead_discovery.announce import Announcer
 from fairlead_discovery.backends import open_registry
-from fairlead_discovery.decisions.announce_files import from_nerve, from_toml
-from fairlead_discovery.decisions.announcements import FRAMEWORK, Service, check_all
+from fairlead_discovery.decisions.announce_files import Wanted, from_nerve, from_toml
+from fairlead_discovery.decisions.announcements import FRAMEWORK, check_all
 
 log = Log("announce")
 
@@ -31,7 +30,7 @@ class FileOptions:
     write_nerve: bool = False
 
 
-def services_of(file: Path, options: FileOptions) -> tuple[Service, ...]:
+def wanted_of(file: Path, options: FileOptions) -> Wanted:
     """`*.json` is Nerve's, everything else TOML. Raises BadSettings naming the file and key."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -45,10 +44,10 @@ def services_of(file: Path, options: FileOptions) -> tuple[Service, ...]:
     if not isinstance(values, dict):
         raise BadSettings(f"{file}: expected an object")
     whole = {**values, "services": {**_conf_dir(values, file), **(values.get("services") or {})}}
-    services, notes = from_nerve(whole, where=str(file), framework=options.framework, write_nerve=options.write_nerve)
-    for note in notes:
+    wanted = from_nerve(whole, where=str(file), framework=options.framework, write_nerve=options.write_nerve)
+    for note in wanted.notes:
         log.warning("not followed", what=note)
-    return services
+    return wanted
 
 
 def _conf_dir(values: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -77,14 +76,17 @@ def own_address(registry_url: str) -> str:
     return "127.0.0.1"
 
 
-def with_hosts(services: Sequence[Service], address: str) -> tuple[Service, ...]:
-    return tuple(service if service.host else msgspec.structs.replace(service, host=address) for service in services)
+def with_hosts(wanted: Wanted, address: str) -> Wanted:
+    """Services without a host are on this machine."""
+    replace = msgspec.structs.replace
+    services = tuple(each if each.host else replace(each, host=address) for each in wanted.services)
+    return Wanted(services=services, bridges=wanted.bridges)
 
 
-async def announce(url: str, services: Sequence[Service], *, where: str) -> None:
+async def announce(url: str, wanted: Wanted, *, where: str) -> None:
     """Until SIGTERM or SIGINT, and then until all is drained; a second signal ends it at once. Raises BadSettings."""
-    services = with_hosts(services, own_address(url))
-    check_all(services, where=where)
+    wanted = with_hosts(wanted, own_address(url))
+    check_all(wanted.services, wanted.bridges, where=where)
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def asked() -> None:
@@ -94,9 +96,9 @@ async def announce(url: str, services: Sequence[Service], *, where: str) -> None
         asyncio.get_running_loop().add_signal_handler(number, asked)
     registry = await open_registry(url)
     try:
-        announcer = Announcer(registry, services)
+        announcer = Announcer(registry, wanted.services, wanted.bridges)
         await until(stop, announcer.run())
-        log.info("leaving", services=len(services))
+        log.info("leaving", instances=len(announcer.charges()))
         await until(hurry, announcer.leave())
     finally:
         await registry.close()

@@ -15,14 +15,14 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import announce, janitor, paths
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.announce import Announcer
-from fairlead_discovery.announcer import FileOptions, own_address, services_of, until
+from fairlead_discovery.announcer import FileOptions, own_address, until, wanted_of
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.composed import ComposedRegistry
-from fairlead_discovery.decisions.announcements import Departing, Service, changes_to, check_all, member_of
+from fairlead_discovery.decisions.announcements import Bridge, Departing, Service, changes_to, check_all, member_of
 from fairlead_discovery.decisions.checks import Check
 from fairlead_discovery.decisions.nodes import Nodes
 from fairlead_discovery.decisions.ops import of_change
-from fairlead_discovery.records import Balancer, Leaving, NameServer, Progress, Reason, decode, encode
+from fairlead_discovery.records import Balancer, Leaving, Member, NameServer, Progress, Reason, decode, encode
 from fairlead_discovery.registry import Create, Delete
 from harness.waiting import eventually
 
@@ -96,7 +96,7 @@ def test_a_toml_file_holds_static_and_external_services(tmp_path: Path):
         '[[services]]\nname = "db"\nendpoints = ["10.0.0.5:5432", "[fd00::1]:5432"]\ncheck = "postgres"\n'
         '[[services]]\nname = "mail"\nhost = "mail.example.org"\nport = 25\ncheck = "none"\nframework = "external"\n'
     )
-    services = services_of(file, FileOptions())
+    services = wanted_of(file, FileOptions()).services
 
     assert [("db", "10.0.0.5"), ("db", "fd00::1"), ("mail", "mail.example.org")] == [(s.name, s.host) for s in services]
     assert ["postgres", "postgres"] == [s.checks[0].type for s in services if s.checks]
@@ -113,7 +113,7 @@ def test_nerves_file_and_its_folder_are_read(tmp_path: Path):
     file.write_text(
         json.dumps({"instance_id": "i-1", "listen_port": 1025, "service_conf_dir": "conf.d", "services": {"web": web}})
     )
-    bus, shop = services_of(file, FileOptions(framework="nerve", write_nerve=True))
+    bus, shop = wanted_of(file, FileOptions(framework="nerve", write_nerve=True)).services
 
     assert ("bus", "nerve", 5672, "i-1-5672") == (bus.name, bus.framework, bus.port, bus.id)
     assert Check(type="rabbitmq", interval_s=0.5, timeout_s=0.2, rise=3, fall=2) == bus.checks[0]
@@ -141,7 +141,7 @@ def test_a_bad_file_is_refused_by_name_and_place(tmp_path: Path, text: str, word
     file.write_text(text)
 
     with pytest.raises(BadSettings) as refused:
-        check_all(services_of(file, FileOptions()), where=str(file))
+        check_all((wanted := wanted_of(file, FileOptions())).services, wanted.bridges, where=str(file))
     assert words in str(refused.value)
     assert "static.toml" in str(refused.value) or "check" in str(refused.value)
 
@@ -348,3 +348,51 @@ async def test_the_janitor_leaves_those_alone_who_come_back(stage: Stage):
 
         assert before == await stage.members()
     task.cancel()
+
+
+# --- bridges
+
+
+async def test_a_foreign_folder_becomes_members_here(stage: Stage):
+    """They come, change and go with its nodes; junk and leaders are left out."""
+    bridge = Bridge(name="web", framework="aurora", format="serverset", path="/aurora/www/prod/web", vhost="w.example")
+    announcer = Announcer(stage.theirs, (), [bridge])
+    task = asyncio.create_task(announcer.run())
+    folder = paths.endpoint_folder("aurora:web")
+
+    async def ports() -> list[int]:
+        nodes = [await stage.registry.read(f"{folder}/{name}") for name in await stage.registry.tree.names(folder)]
+        return sorted(decode(Member, node.data, place="m").serviceEndpoint.port for node in nodes if node)
+
+    async def until_ports(*expected: int) -> None:
+        async def so() -> bool:
+            return await ports() == list(expected)
+
+        await eventually(f"members at {expected}", so)
+
+    async def write(number: int, port: int, name: str = "member") -> None:
+        data = {"serviceEndpoint": {"host": "10.0.0.1", "port": port}, "additionalEndpoints": {}, "status": "ALIVE"}
+        await stage.registry.write(f"{bridge.path}/{name}_{number:010d}", json.dumps(data).encode())
+
+    try:
+        await write(1, 80)
+        await write(2, 81)
+        await write(3, 80, "singleton_candidate")
+        await stage.registry.write(f"{bridge.path}/member_0000000009", b"junk")
+        await until_ports(80, 81)
+        await write(2, 82)
+        await until_ports(80, 82)
+        await stage.registry.remove(f"{bridge.path}/member_0000000001")
+        await until_ports(82)
+        await stage.registry.remove(f"{bridge.path}/member_0000000002")
+        await asyncio.sleep(0.3)
+        assert [82] == await ports(), "an empty folder is a fault of its owner"
+        await write(4, 84)
+        await until_ports(84)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    async with asyncio.timeout(3):
+        await announcer.leave()
+
+    assert [] == await ports()

@@ -17,7 +17,9 @@ from fairlead_daemon.errors import BadSettings
 @click.option("--service", default="", metavar="NAME", help="What to announce; its name is NAME.static.<domain>.")
 @click.option("--port", default=0, help="Where it listens.")
 @click.option("--host", default="", help="Its address, or a name. Default: this machine's, as the registry is reached.")
-@click.option("--config", default="", metavar="FILE", help="TOML with [[services]], or Nerve's JSON (*.json).")
+@click.option(
+    "--config", default="", metavar="FILE", help="TOML with [[services]] and [[bridges]], or Nerve's JSON (*.json)."
+)
 @click.option("--check", "checks", multiple=True, metavar="CHECK", help="http:/path, tcp, redis, rabbitmq, postgres, command:…, none. All must be good. Default: tcp.")  # fmt: skip
 @click.option("--interval", default=1.0, metavar="SECONDS", help="Between two checks.  [default: 1]")
 @click.option("--timeout", default=1.0, metavar="SECONDS", help="How long a check may take.  [default: 1]")
@@ -43,6 +45,7 @@ def announce(**given: Any) -> None:
     """
     from fairlead_daemon import logs  # noqa: PLC0415  # `--help` is fast without it
     from fairlead_discovery import announcer  # noqa: PLC0415  # see above
+    from fairlead_discovery.decisions.announce_files import Wanted  # noqa: PLC0415  # see above
 
     url = given["url"] or find(given["data_dir"]).registry
     if not url:
@@ -50,13 +53,13 @@ def announce(**given: Any) -> None:
     logs.set_up("info")
     options = announcer.FileOptions(framework=given["framework"], write_nerve=given["write_nerve"])
     if given["config"]:
-        services, where = announcer.services_of(Path(given["config"]), options), given["config"]
+        wanted, where = announcer.wanted_of(Path(given["config"]), options), given["config"]
     else:
-        services, where = (_of_options(given),), "announce"
+        wanted, where = Wanted(services=(_of_options(given),)), "announce"
     if given["check_config"]:
-        _show(announcer.with_hosts(services, announcer.own_address(url)), where)
+        _show(announcer.with_hosts(wanted, announcer.own_address(url)), where)
         return
-    asyncio.run(announcer.announce(url, services, where=where))
+    asyncio.run(announcer.announce(url, wanted, where=where))
 
 
 def _of_options(given: dict[str, Any]) -> Any:
@@ -96,10 +99,10 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _show(services: Any, where: str) -> None:
+def _show(wanted: Any, where: str) -> None:
     import msgspec  # noqa: PLC0415  # see above
 
     from fairlead_discovery.decisions.announcements import check_all  # noqa: PLC0415  # see above
 
-    check_all(services, where=where)
-    say(msgspec.json.format(msgspec.json.encode(services), indent=2).decode())
+    check_all(wanted.services, wanted.bridges, where=where)
+    say(msgspec.json.format(msgspec.json.encode(wanted), indent=2).decode())

@@ -1,12 +1,13 @@
 """What files say is to be announced: our TOML, and Nerve's JSON as it is."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from fairlead_daemon.errors import BadSettings
-from fairlead_discovery.decisions.announcements import Also, Service
+from fairlead_discovery.decisions.announcements import Also, Bridge, Service
 from fairlead_discovery.decisions.checks import Check, parse
 
 NERVE_CHECKS = {"tcp": "tcp", "http": "http", "redis": "redis", "rabbitmq": "rabbitmq", "noop": "none"}
@@ -15,12 +16,22 @@ NERVE_INTERVAL_S, NERVE_TIMEOUT_S = 0.5, 0.1
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[services]]` of a TOML file."""
+    """`[[services]]` and `[[bridges]]` of a TOML file."""
 
     services: tuple[dict[str, Any], ...] = ()
+    bridges: tuple[Bridge, ...] = ()
 
 
-def from_toml(values: Mapping[str, Any], *, where: str) -> tuple[Service, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be announced. `notes`: what of a file is not followed."""
+
+    services: tuple[Service, ...]
+    bridges: tuple[Bridge, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def from_toml(values: Mapping[str, Any], *, where: str) -> Wanted:
     """Each service's `check = "http:/health"` is short for `checks`; `endpoints = ["10.0.0.5:5432", …]` makes one
     instance of each. Raises BadSettings naming the place.
     """
@@ -28,7 +39,8 @@ def from_toml(values: Mapping[str, Any], *, where: str) -> tuple[Service, ...]:
         file = msgspec.convert(dict(values), File)
     except msgspec.ValidationError as error:
         raise BadSettings(f"{where}: {error}") from error
-    return tuple(service for table in file.services for service in _of_table(table, where=where))
+    services = tuple(service for table in file.services for service in _of_table(table, where=where))
+    return Wanted(services=services, bridges=file.bridges)
 
 
 def _of_table(table: Mapping[str, Any], *, where: str) -> tuple[Service, ...]:
@@ -58,10 +70,8 @@ def _split(text: str, place: str) -> dict[str, Any]:
 # --- Nerve -------------------------------------------------------------------------------------------------------------
 
 
-def from_nerve(
-    values: Mapping[str, Any], *, where: str, framework: str, write_nerve: bool
-) -> tuple[tuple[Service, ...], tuple[str, ...]]:
-    """The services, and what of the file is not followed. `write_nerve`: Nerve's own nodes are written too.
+def from_nerve(values: Mapping[str, Any], *, where: str, framework: str, write_nerve: bool) -> Wanted:
+    """`write_nerve`: Nerve's own nodes are written too.
 
     Raises BadSettings naming the service and key.
     """
@@ -80,7 +90,7 @@ def from_nerve(
         out.append(_nerve_service(str(name), given, place=place, identity=identity, framework=framework))
         if write_nerve and isinstance(given.get("zk_path"), str):
             out[-1] = msgspec.structs.replace(out[-1], also=(Also(format="nerve", path=given["zk_path"]),))
-    return tuple(out), tuple(notes)
+    return Wanted(services=tuple(out), notes=tuple(notes))
 
 
 def _nerve_service(name: str, given: Mapping[str, Any], *, place: str, identity: str, framework: str) -> Service:

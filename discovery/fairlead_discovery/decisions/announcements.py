@@ -78,6 +78,23 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return {**self.labels, "HAPROXY_0_VHOST": self.vhost} if self.vhost else self.labels
 
 
+class Bridge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A foreign folder of the same registry, each of whose endpoints is announced as an instance of one service."""
+
+    name: str
+    format: Format
+    path: str
+    framework: str = FRAMEWORK
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Added to the endpoints' own."""
+    vhost: str = ""
+    drain_s: float = 30.0
+
+    @property
+    def key(self) -> str:
+        return paths.service_key(self.framework, self.name)
+
+
 def problem(service: Service) -> str:
     """What is wrong with it, "" if nothing."""
     for number in (service.port, *service.additional_ports.values()):
@@ -100,9 +117,12 @@ def problem(service: Service) -> str:
     return ""
 
 
-def check_all(services: Sequence[Service], *, where: str) -> None:
+def check_all(services: Sequence[Service], bridges: Sequence[Bridge] = (), *, where: str) -> None:
     """Raises BadSettings naming the service."""
-    if not services:
+    for bridge in bridges:
+        if not bridge.path.startswith("/") or bridge.path.endswith("/"):
+            raise BadSettings(f"{where}: {bridge.name}: path: {bridge.path!r} is no folder's path")
+    if not services and not bridges:
         raise BadSettings(f"{where}: no service to announce")
     seen: set[str] = set()
     for service in services:

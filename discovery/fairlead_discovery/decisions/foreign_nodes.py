@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from fairlead_discovery.decisions.announcements import Also, Service
+from fairlead_discovery.decisions.announcements import Also, Bridge, Service
 from fairlead_discovery.records import Address
 
 ALIVE = "ALIVE"
@@ -300,6 +300,29 @@ def endpoint_of(service: Service, address: str) -> Endpoint:
         weight=round(service.weight),
         labels=service.all_labels,
     )
+
+
+def services_of(bridge: Bridge, reading: Reading) -> dict[str, Service]:
+    """What a bridge announces, by task id: living endpoints, no leader nodes (each leader is a member as well)."""
+    out: dict[str, Service] = {}
+    for name, endpoint in reading.endpoints.items():
+        if endpoint.alive and not endpoint.leader:
+            service = Service(
+                name=bridge.name,
+                framework=bridge.framework,
+                host=endpoint.host,
+                port=endpoint.port,
+                id=name,
+                additional_ports={k: a.port for k, a in endpoint.ports.items() if a.port != endpoint.port},
+                labels={**endpoint.labels, **bridge.labels},
+                vhost=bridge.vhost,
+                weight=float(min(endpoint.weight, 256)) if endpoint.weight else 1.0,
+                shard=endpoint.shard,
+                checks=(),
+                drain_s=bridge.drain_s,
+            )
+            out[service.task] = service
+    return out
 
 
 def node_of_service(service: Service, address: str, also: Also) -> ForeignNode:
