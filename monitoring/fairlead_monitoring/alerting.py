@@ -22,7 +22,7 @@ from fairlead_discovery.registry import Node, Registry
 from fairlead_monitoring import metrics
 from fairlead_monitoring.adapters.journal import Journal, decode_alerts
 from fairlead_monitoring.adapters.webhook import post
-from fairlead_monitoring.decisions.alerts import Alert, Change, Scene, body, forget_receivers, taken
+from fairlead_monitoring.decisions.alerts import Alert, Change, Scene, body, forget_receivers, merge, taken
 from fairlead_monitoring.decisions.evaluation import Moment
 from fairlead_monitoring.decisions.judgement import Judgement, adopt, judge_all
 from fairlead_monitoring.decisions.judging import State
@@ -51,6 +51,8 @@ class Alerting:
         self._journal = journal
         self._leading = leading
         self._in_term = False
+        self._epoch = 0
+        """Of the term whose journal was read last; 0: out of sight."""
         self._dirty: dict[str, None] = {}
         """Alerts whose document in the registry is not as it should be."""
         self._to_tell = asyncio.Event()
@@ -74,18 +76,22 @@ class Alerting:
         if not self._leading.acting:
             self._leave_office()
             return True
-        if self._in_term:
+        guard = self._leading.guard
+        if self._in_term and (guard is None or guard.epoch == self._epoch):
             return True
         try:
-            others = await read_alerts(registry) if self._leading.guard is not None else {}
+            others = await read_alerts(registry) if guard is not None else {}
             self._journal.lead(leading=True)
         except (FairleadError, TimeoutError, OSError) as error:
-            log.warning("journal not read, nothing is told yet", why=str(error) or "no answer")
-            return False
-        written = adopt(self._journal.alerts, others, now_s=time.time())
-        self.alerts = {**self.alerts, **{k: forget_receivers(a, self.receivers) for k, a in written.items()}}
-        self._dirty = dict.fromkeys(written)
-        self._in_term = True
+            log.warning("journal not read, nothing new is told yet", why=str(error) or "no answer")
+            return self._in_term
+        if self._in_term:  # elected again, and perhaps another was in between
+            found = {key: merge(self.alerts.get(key), other) for key, other in others.items()}
+        else:
+            found = adopt(self._journal.alerts, others, now_s=time.time())
+        self.alerts = {**self.alerts, **{k: forget_receivers(a, self.receivers) for k, a in found.items()}}
+        self._dirty.update(dict.fromkeys(found))
+        self._in_term, self._epoch = True, guard.epoch if guard is not None else 0
         self._to_write.set()
         return True
 
@@ -228,6 +234,11 @@ class Alerting:
         self._to_write.set()
 
     # --- what people ask for
+
+    @property
+    def unwritten(self) -> int:
+        """Alerts of which the registry does not know the newest."""
+        return len(self._dirty)
 
     def change_rules(self, rules: Mapping[str, Rule]) -> None:
         self.rules = rules

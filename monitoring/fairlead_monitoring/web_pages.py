@@ -134,6 +134,8 @@ class Pages:
         parts = self._parts
         return json_response({
             "acting": parts.leading.acting,
+            "leading": parts.leading.guard is not None,
+            "unwritten": parts.alerting.unwritten,
             "trust": parts.sight.snapshot.trust.value,
             "age_s": round(parts.sight.age_s(), 1) if parts.sight.snapshot.trust is not Trust.LIVE else 0,
             "revision": parts.sight.snapshot.revision,
