@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from fairlead_daemon.connections import Connections, Limits, Site
 from fairlead_daemon.decisions import access
 from fairlead_daemon.errors import BadSettings, Conflict, FairleadError, Refused, Unavailable, Unsafe
 from fairlead_daemon.logs import Log
@@ -124,6 +125,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_response(error.status, error.reason)
     except msgspec.DecodeError as error:
         return error_response(400, f"body: {error}")
+    except web.RequestPayloadError as error:
+        return error_response(400, f"body: {error}")
     except FairleadError as error:
         status = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
         return error_response(status, str(error))
@@ -132,14 +135,19 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_response(500, "internal error; the daemon's log has the details")
 
 
-async def serve(app: web.Application, settings: DaemonSettings, *, option: str = "port") -> tuple[web.AppRunner, int]:
+async def serve(
+    app: web.Application, settings: DaemonSettings, *, option: str = "port", limits: Limits | None = None
+) -> tuple[web.AppRunner, int]:
     """Starts listening; returns the runner (await its cleanup()) and the bound port.
 
     Raises BadSettings naming port and option when another process holds it.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+    connections = Connections(limits or Limits())
+    app.middlewares.insert(0, connections.middleware)
+    app.cleanup_ctx.append(connections.sweeping)
+    runner = web.AppRunner(app, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port, reuse_address=True, backlog=1024)
+    site = Site(runner, connections, (settings.host, settings.port))
     try:
         await site.start()
     except OSError as error:
