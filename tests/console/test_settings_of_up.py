@@ -13,6 +13,7 @@ from fairlead_console.decisions.wanted import Place, plan
 from fairlead_console.up.settings import UpSettings
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import convert, load
+from fairlead_discovery.decisions.ports import holds, parse_ranges
 
 PLACE = Place(data_dir=PurePath("/srv/fl"), hostname="box", root=True, haproxy=True)
 USER = Place(data_dir=PurePath("/srv/fl"), hostname="box", root=False, haproxy=False)
@@ -183,3 +184,16 @@ values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_s
 def test_toml_that_we_write_reads_back_the_same(settings: dict[str, object]):
     """Whatever stands in a path or a label: quotes, controls, line ends."""
     assert settings == tomllib.loads(toml.dump(settings))
+
+
+def test_services_and_balancer_know_the_ports_of_all_others():
+    """An agent that died finds its port free when it comes back; so does a task. A person's own come on top."""
+    made = plan(UpSettings(settings={"lb": {"reserved_ports": "7000"}}), PLACE)
+    told = {w.name: w.settings["reserved_ports"] for w in made.daemons if "reserved_ports" in w.settings}
+    ranges = parse_ranges(told["services"], place="reserved_ports")
+
+    assert {"services", "lb"} == set(told)
+    assert f"{told['services']},7000" == told["lb"]
+    assert all(holds(ranges, need.port) for need in made.needs())
+    assert all(holds(ranges, port) for port in (31000, 31999, 5052, 53))
+    assert not any(holds(ranges, port) for port in (10100, 10999, 5060, 22))

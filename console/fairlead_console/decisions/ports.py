@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_discovery.decisions.ports import parse_ranges
 
 LAST_PORT = 65535
 Range = tuple[int, int]
@@ -33,6 +34,13 @@ def parse_range(text: str, *, option: str) -> Range:
     if not 0 < begin <= end <= LAST_PORT:
         raise BadSettings(f"{option}: {text} is no range of ports between 1 and {LAST_PORT}")
     return begin, end
+
+
+def joined(ports: Iterable[int], *ranges: Range) -> str:
+    """`5050-5053,31000-31999`: what daemons take as `reserved_ports`."""
+    whole = ",".join([*map(str, ports), *(f"{low}-{high}" for low, high in ranges)])
+    merged = parse_ranges(whole, place="reserved_ports")
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in merged)
 
 
 def split_range(whole: Range, parts: int, *, option: str) -> tuple[Range, ...]:

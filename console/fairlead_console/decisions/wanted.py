@@ -1,11 +1,11 @@
 """Which daemons `up` wants, each with its whole settings: the one place that knows every daemon's keys."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
-from fairlead_console.decisions.ports import Need, check_ranges, parse_range, split_range
+from fairlead_console.decisions.ports import LAST_PORT, Need, check_ranges, joined, parse_range, split_range
 from fairlead_console.up.settings import UpSettings
 from fairlead_daemon.errors import BadSettings
 
@@ -65,7 +65,8 @@ def plan(settings: UpSettings, place: Place) -> Plan:
         _monitor(settings, place),
         _console(settings, place),
     ]
-    finished = tuple(_finish(wanted, settings, place, registry) for wanted in daemons)
+    reserved = _reserved(settings, daemons)
+    finished = tuple(_reserving(_finish(wanted, settings, place, registry), reserved) for wanted in daemons)
     result = Plan(
         daemons=finished, registry=registry, addresses=_addresses(settings, place, registry), off=_off(settings, place)
     )
@@ -87,6 +88,24 @@ def _check(settings: UpSettings, place: Place) -> None:
     names = {*KINDS, *(f"agent-{n + 1}" for n in range(settings.agents)), "dns-1", "dns-2"}
     for unknown in settings.settings.keys() - names:
         raise BadSettings(f"settings.{unknown}: no such daemon, only {', '.join(sorted(names))}")
+
+
+RESERVING = frozenset({"lb", "services"})
+"""Kinds that keep services off the ports of others: a daemon or a task may be away from its own for a moment."""
+
+
+def _reserved(settings: UpSettings, daemons: Sequence[Wanted]) -> str:
+    """Ports of every daemon, and the tasks'."""
+    ports = {need.port for wanted in daemons for need in wanted.needs if 0 < need.port <= LAST_PORT}
+    return joined(ports, parse_range(settings.agent_ports, option="agent_ports"))
+
+
+def _reserving(wanted: Wanted, reserved: str) -> Wanted:
+    """Beside what a person reserves."""
+    if wanted.kind not in RESERVING:
+        return wanted
+    told = ",".join(filter(None, (reserved, str(wanted.settings.get("reserved_ports", "")))))
+    return replace(wanted, settings={**wanted.settings, "reserved_ports": told})
 
 
 def _finish(wanted: Wanted, settings: UpSettings, place: Place, registry: str) -> Wanted:
