@@ -47,7 +47,7 @@ class DnsSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     tcp_connections: int = 256
     """Most TCP connections at once; the longest idle one is closed for a new one."""
     tcp_per_client: int = 32
-    """Most TCP connections of one address."""
+    """Most TCP connections of one address; its longest idle one is closed for a new one."""
     tcp_idle_s: float = 10.0
     """A TCP connection on which no query has been answered for so long is closed, whatever the reason."""
 

@@ -223,16 +223,29 @@ async def test_a_query_over_4096_bytes_is_refused() -> None:
 
 
 async def test_one_client_has_its_share_of_connections() -> None:
-    """The third connection of a client that may have two is refused; the first two work on."""
+    """The third connection of a client that may have two is served; the one of them that is idle longest is closed."""
     async with serving(per_client=2) as served:
         links = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(3)]
-        refused = await is_closed(links[2][0])
-        for _, writer in links[:2]:
+        closed = await is_closed(links[0][0])
+        for _, writer in links[1:]:
             writer.write(framed(query(WEB)))
 
-        assert ([["10.0.0.1"]] * 2, True) == ([data(await read_reply(r)) for r, _ in links[:2]], refused)
+        assert ([["10.0.0.1"]] * 2, True) == ([data(await read_reply(r)) for r, _ in links[1:]], closed)
         for _, writer in links:
             writer.close()
+
+
+async def test_a_client_with_many_idle_connections_is_still_answered() -> None:
+    """A crowd of them, in one go: each new one is served at once, and the books stay right."""
+    async with serving(connections=20, per_client=8) as served:
+        links = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(60)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(framed(query(WEB)))
+
+        assert ["10.0.0.1"] == data(await read_reply(reader))
+        assert ({"127.0.0.1": 8}, 8) == (served.tcp.clients, len(served.tcp.open))
+        for _, one in (*links, (reader, writer)):
+            one.close()
 
 
 async def test_the_longest_idle_connection_makes_room() -> None:

@@ -52,16 +52,18 @@ class TcpServer:
         for connection in tuple(self.open):
             connection.finish()
 
-    def admit(self, connection: "Connection") -> bool:
+    def admit(self, connection: "Connection") -> None:
+        """Nobody is turned away: the connection that is idle longest makes room, one of the client's own if it has many."""
         if self.clients.get(connection.client, 0) >= self.limits.per_client:
-            self.counts.tcp_refused += 1
-            return False
-        if len(self.open) >= self.limits.connections:
-            self.counts.tcp_refused += 1
-            next(iter(self.open)).abort()
+            self._evict(next(other for other in self.open if other.client == connection.client))
+        elif len(self.open) >= self.limits.connections:
+            self._evict(next(iter(self.open)))
         self.clients[connection.client] = self.clients.get(connection.client, 0) + 1
         self.used(connection)
-        return True
+
+    def _evict(self, connection: "Connection") -> None:
+        self.counts.tcp_refused += 1
+        connection.abort()
 
     def used(self, connection: "Connection") -> None:
         self.open.pop(connection, None)
@@ -96,8 +98,7 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=REPLIES_BYTES)
         peer = transport.get_extra_info("peername")
         self.client = peer[0] if peer else ""
-        if not self._server.admit(self):
-            transport.abort()
+        self._server.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature; the reason is the peer's affair
         self._server.forget(self)
