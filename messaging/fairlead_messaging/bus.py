@@ -227,7 +227,7 @@ class Bus:
             attempt += 1
 
     async def _open(self) -> Connection:
-        found = await self._addresses() if callable(self._addresses) else self._addresses
+        found = await _found(self._addresses) if callable(self._addresses) else self._addresses
         if not found:
             raise Unavailable("no address of a broker is known")
         url = found[self._turn % len(found)]
@@ -268,6 +268,15 @@ class Bus:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+
+async def _found(find: Callable[[], Awaitable[Sequence[str]]]) -> Sequence[str]:
+    try:
+        return await find()
+    except FairleadError:
+        raise
+    except Exception as error:  # somebody else's function: its failure is a try that failed
+        raise Unavailable(f"addresses could not be found: {error!r}") from error
 
 
 async def _handled(delivery: Delivery, handler: Callable[[Delivery], Awaitable[None]]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 from fairlead_daemon.errors import FairleadError, Refused, Unavailable
@@ -81,7 +82,7 @@ class Publisher:
         while not connection.closed.done():
             channel = await connection.channel()
             try:
-                await channel.confirm(self._settled, self._returned)
+                await channel.confirm(partial(self._settled, channel), self._returned)
                 self._attach(channel)
                 await asyncio.wait((channel.closed, connection.closed), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -117,7 +118,9 @@ class Publisher:
             except Refused as error:  # it has no form in AMQP: nothing was sent
                 self._finish(self._window.withdraw(), Refused(f"{_shown(parcel)}: {error}"))
 
-    def _settled(self, tag: int, multiple: bool, accepted: bool) -> None:
+    def _settled(self, channel: Channel, tag: int, multiple: bool, accepted: bool) -> None:
+        if channel is not self._channel:
+            return  # a word of a session that has ended for us: its messages are sent again
         for parcel in self._window.settle(tag, multiple=multiple):
             if parcel.returned:
                 self._finish(parcel, Refused(f"{_shown(parcel)}: {parcel.returned}"))

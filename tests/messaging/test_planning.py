@@ -225,6 +225,18 @@ def test_what_stands_in_the_way_is_told(before: Actual, said: str, forcible: boo
     assert [forcible] == list({o.forcible for o in planned.obstacles if said in str(o)})
 
 
+def test_two_topologies_do_not_outbid_each_other():
+    """Both federate one queue: whoever comes second is told, and its daemon leaves the first one's policy alone."""
+    mine = wanted(**FEDERATED)
+    theirs = topology(declared(name="other", **FEDERATED), PLACES)["west"]
+    stands = done(actual(), plan(mine, actual()))
+    second = plan(theirs, Actual(things=stands.things))
+    policies = [step for step in second.harmless() if step.thing.kind is Kind.POLICY]
+
+    assert ([], 2) == (policies, len(second.unsafe))
+    assert () == plan(mine, done(stands, plan(mine, stands))).steps
+
+
 def test_a_daemon_does_only_what_nobody_needs_to_look_at():
     """No deletion, nothing that changes what others made."""
     before = actual(queue("old"), policy("limit", "x"), made=frozenset({(Kind.QUEUE, "/", "old")}))

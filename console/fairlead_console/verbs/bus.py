@@ -127,7 +127,7 @@ def _progressing(messages: Iterator[Any], *, quiet: bool) -> Iterator[Any]:
 @click.option("--count", default=0, metavar="N", help="End after N messages. Default: go on until Ctrl-C.")
 @click.option("--idle", "idle_s", default=0.0, metavar="SECONDS", help="End when nothing came for so long.")
 @click.option("--prefetch", default=100, show_default=True, type=click.IntRange(min=1))
-@click.option("--peek", is_flag=True, help="Put every message back.")
+@click.option("--peek", is_flag=True, help="Put every message back; shows at most --prefetch.")
 @click.option("--declare", is_flag=True, help="Make QUEUE (durable) when it is not there.")
 @click.option(
     "--wait", "wait_s", default=10.0, show_default=True, metavar="SECONDS", help="For a broker to answer at first."

@@ -1,7 +1,7 @@
 """RabbitMQ's management API: the only file that knows its paths. Errors come in words, and without passwords."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -60,30 +60,13 @@ class Management:
             self._get(f"/api/global-parameters/{_ledger(topology)}", absent={}),
             self._get("/api/federation-links", absent=None),
         )
-        vhosts, exchanges, queues, bindings, policies, upstreams, sets, cluster, ledger, links = parts
-        found = [
-            *(Thing(kind=Kind.VHOST, vhost="", name=row["name"]) for row in vhosts),
-            *map(_exchange, exchanges),
-            *map(_queue, queues),
-            *(_binding(row) for row in bindings if row["source"]),
-            *map(_policy, policies),
-            *(_parameter(Kind.UPSTREAM, row) for row in upstreams),
-            *(_parameter(Kind.UPSTREAM_SET, row) for row in sets),
-            Thing(kind=Kind.CLUSTER_NAME, vhost="", name="cluster", body={"name": cluster["name"]}),
-        ]
-        version = str(overview.get("rabbitmq_version", ""))
-        return Actual(
-            version=parse_version(version),
-            version_text=version,
-            things={thing.key: thing for thing in found},
-            made=_read_ledger(ledger.get("value", {})),
-            messages=_counts(queues, "messages"),
-            consumers=_counts(queues, "consumers"),
-            federation=links is not None,
-            links=len(links or ()),
-        )
+        try:
+            return _actual(overview, parts)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:  # not RabbitMQ, or one nobody has seen yet
+            raise Unavailable(f"{self.broker}: {self._base}: an answer cannot be read: {error!r}") from error
 
     async def links(self) -> tuple[Listed, ...]:
+        """Every federation link it lists."""
         return read_listed(await self._get("/api/federation-links", absent=[]))
 
     # --- writing
@@ -240,6 +223,31 @@ def _path(thing: Thing) -> str:
 
 
 # --- rows as things
+
+
+def _actual(overview: Mapping[str, Any], parts: Sequence[Any]) -> Actual:
+    vhosts, exchanges, queues, bindings, policies, upstreams, sets, cluster, ledger, links = parts
+    found = [
+        *(Thing(kind=Kind.VHOST, vhost="", name=row["name"]) for row in vhosts),
+        *map(_exchange, exchanges),
+        *map(_queue, queues),
+        *(_binding(row) for row in bindings if row["source"]),
+        *map(_policy, policies),
+        *(_parameter(Kind.UPSTREAM, row) for row in upstreams),
+        *(_parameter(Kind.UPSTREAM_SET, row) for row in sets),
+        Thing(kind=Kind.CLUSTER_NAME, vhost="", name="cluster", body={"name": cluster["name"]}),
+    ]
+    version = str(overview["rabbitmq_version"])
+    return Actual(
+        version=parse_version(version),
+        version_text=version,
+        things={thing.key: thing for thing in found},
+        made=_read_ledger(ledger.get("value", {})),
+        messages=_counts(queues, "messages"),
+        consumers=_counts(queues, "consumers"),
+        federation=links is not None,
+        links=len(links or ()),
+    )
 
 
 def _exchange(row: Mapping[str, Any]) -> Thing:

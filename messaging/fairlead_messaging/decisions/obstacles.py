@@ -59,15 +59,18 @@ def unsafe_change(put: Put, actual: Actual) -> Iterator[Obstacle]:
         yield Obstacle(thing=thing, why=f"stands there otherwise, not made by this topology ({put.why})", forcible=True)
 
 
-def contested(wanted: Wanted, ours: Things, actual: Actual) -> Iterator[Obstacle]:
-    """Objects that somebody else's policy federates already: ours would end that federation."""
+def contested(wanted: Wanted, puts: Sequence[Put], actual: Actual) -> Iterator[Obstacle]:
+    """Objects that somebody else's policy federates: ours would end that federation, and theirs ours, for ever."""
     own = prefix(wanted.topology)
-    foreign = [t for key, t in actual.things.items() if key[0] is Kind.POLICY and key not in ours and federates(t)]
+    changed = {put.thing.key: put.thing for put in puts}
+    foreign = [
+        t for key, t in actual.things.items() if key[0] is Kind.POLICY and federates(t) and not t.name.startswith(own)
+    ]
     for federation in wanted.federations:
-        policy = ours[Kind.POLICY, federation.vhost, federation.policy]
+        policy = changed.get((Kind.POLICY, federation.vhost, federation.policy))
         target = target_of(wanted.things[federation.kind, federation.vhost, federation.name])
-        rivals = sorted(p.name for p in foreign if matches(p, target) and not p.name.startswith(own))
-        if rivals and policy.key not in actual.made:
+        rivals = sorted(theirs.name for theirs in foreign if matches(theirs, target))
+        if policy is not None and rivals:
             why = f"{target.kind} {target.name} is federated by policy {', '.join(rivals)} already, which ours would replace"
             yield Obstacle(thing=policy, why=why, forcible=True)
 

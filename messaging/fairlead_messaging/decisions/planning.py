@@ -30,7 +30,7 @@ def plan(wanted: Wanted, actual: Actual, *, prune: bool = False) -> Plan:
     return Plan(
         broker=wanted.broker,
         steps=(*doable, *deletes),
-        obstacles=(*stuck, *doubts, *contested(wanted, ours, actual), *unsafe_deletes(deletes, actual)),
+        obstacles=(*stuck, *doubts, *contested(wanted, doable, actual), *unsafe_deletes(deletes, actual)),
         notes=tuple(_notes(wanted, ours, actual, forgotten=0 if prune else len(leftover))),
         made=frozenset((actual.made & actual.things.keys() | done) - gone),
     )
