@@ -207,11 +207,11 @@ class Seat:
 
     async def _begin(self, fence: int) -> tuple[Held, int]:
         """The lease and the version of the epoch's node while it is ours."""
-        self._elected = fence
         async with asyncio.timeout(ANSWER_S):
             released = await self._registry.read(self._released_path)
         if released is None or released.data != str(fence - 1).encode():
             await asyncio.sleep(HANDOVER_S)
+        self._elected = fence  # from here on we may say that all before us have ended
         begin_s = boottime_s()
         async with asyncio.timeout(ANSWER_S):
             epoch = await self._registry.read(paths.epoch(self._role))

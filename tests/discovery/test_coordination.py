@@ -67,6 +67,20 @@ async def test_an_orderly_end_hands_over_at_once(opens: Opens, monkeypatch: pyte
         pass
 
 
+async def test_who_gives_up_while_it_waits_for_the_dead_does_not_vouch_for_them(opens: Opens, place: str):
+    """A holder is gone without a word; the next one leaves before its time is over; the third waits all the same."""
+    first, second, third = await opens(), await opens(), await opens()
+    async with lock(first, "x"):
+        cluster(place).expire(first.store)
+        await first.close()
+        with pytest.raises(Conflict):
+            async with lock(second, "x", wait_s=0.15):
+                pass
+        begin_s = asyncio.get_running_loop().time()
+        async with asyncio.timeout(3), lock(third, "x"):
+            assert 0.3 <= asyncio.get_running_loop().time() - begin_s
+
+
 async def test_who_cannot_wait_is_told_who_holds(opens: Opens):
     """By host and process."""
     async with lock(await opens(), "x"):
