@@ -25,7 +25,7 @@ def place() -> str:
 @pytest.fixture
 async def opens(place: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opens]:
     """Registries with a session each; the wait after an unclean end is made short."""
-    monkeypatch.setattr(coordination, "HANDOVER_S", 0.3)
+    monkeypatch.setattr(coordination, "HANDOVER_S", 0.05)
     opened: list[ComposedRegistry] = []
 
     async def open_one() -> ComposedRegistry:
@@ -67,8 +67,11 @@ async def test_an_orderly_end_hands_over_at_once(opens: Opens, monkeypatch: pyte
         pass
 
 
-async def test_who_gives_up_while_it_waits_for_the_dead_does_not_vouch_for_them(opens: Opens, place: str):
+async def test_who_gives_up_while_it_waits_for_the_dead_does_not_vouch_for_them(
+    opens: Opens, place: str, monkeypatch: pytest.MonkeyPatch
+):
     """A holder is gone without a word; the next one leaves before its time is over; the third waits all the same."""
+    monkeypatch.setattr(coordination, "HANDOVER_S", 0.3)
     first, second, third = await opens(), await opens(), await opens()
     async with lock(first, "x"):
         cluster(place).expire(first.store)
