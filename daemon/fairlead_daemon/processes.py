@@ -52,15 +52,18 @@ def pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != own)  # noqa: PTH208  # names only
 
 
-def neighbours() -> Iterator[int]:
-    """Processes for which a path means what it means for us: not those in a container or chroot of this machine."""
-    return (pid for pid in pids() if _root(pid) == _root(os.getpid()))
+def neighbours(at: Path = Path("/")) -> Iterator[int]:
+    """Processes for which the path `at` is the same folder as for us: not those in a container, chroot or mount
+    namespace that have another one there. None where there is no such folder.
+    """
+    ours = _folder(os.getpid(), at)
+    return (pid for pid in pids() if ours is not None and _folder(pid, at) == ours)
 
 
-def _root(pid: int) -> tuple[int, int] | None:
+def _folder(pid: int, at: Path) -> tuple[int, int] | None:
     try:
-        status = Path(f"/proc/{pid}/root").stat()
-    except OSError:  # another user's, or it ended
+        status = Path(f"/proc/{pid}/root{at.absolute()}").stat()
+    except OSError:  # another user's, or it ended, or has no such folder
         return None
     return status.st_dev, status.st_ino
 

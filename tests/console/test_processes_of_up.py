@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from fairlead_console.addresses import Addresses
 from fairlead_console.decisions.ports import Need
 from fairlead_console.decisions.wanted import Place, plan
 from fairlead_console.up import children, record
+from fairlead_console.up.ending import KEEPER, end_everything
 from fairlead_console.up.lock import Lock
 from fairlead_console.up.preflight import absolute, check_ports, check_reachable
 from fairlead_console.up.run import prepare
+from fairlead_console.up.screen import Screen
 from fairlead_console.up.settings import UpSettings
 from fairlead_daemon.errors import BadSettings, Conflict
 from fairlead_daemon.processes import Identity, alive, identify
@@ -163,6 +166,54 @@ def test_logs_do_not_grow_for_ever(tmp_path: Path):
 def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
+
+
+OTHER_HOUSE = """
+set -e
+mount --rbind / "$1"; mount -t tmpfs none "$1$2"; mkdir "$1$2/data"
+root=$1; shift 2; exec chroot "$root" "$@"
+"""
+
+
+def house_of_sleepers(data: Path, *before: str) -> "list[subprocess.Popen[str]]":
+    """What `up` leaves when it is killed: a daemon, HAProxy, a keeper and a task, by command line and environment."""
+    shapes = (
+        ("--config", f"{data}/etc/master.toml"),
+        ("-f", f"{data}/lb/haproxy.cfg"),
+        ("-m", KEEPER, f"{data}/agent-1"),
+        ("task",),
+    )
+    started = []
+    for words in shapes:
+        name = "haproxy" if words[0] == "-f" else "python"
+        environment = {**os.environ, "MESOS_SANDBOX": f"{data}/agent-1/x"} if words[0] == "task" else None
+        python = f'exec -a {name} {sys.executable} -c "$0" "$@"'
+        command = [*before, "bash", "-c", python, SLEEPER.format("SIG_DFL"), *words]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+    for process in started:
+        assert process.stdout is not None
+        assert "up\n" == process.stdout.readline()
+    return started
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another root directory needs root")
+async def test_the_end_of_one_house_leaves_that_of_a_container_alone(short_dir: Path, capsys):
+    """The same data directory's path in another mount namespace: its keeper, tasks, daemons and HAProxy run on."""
+    data, root = short_dir / "data", short_dir / "root"
+    for folder in (data, root):
+        folder.mkdir()
+    ours = house_of_sleepers(data)
+    theirs = house_of_sleepers(data, "unshare", "--mount", "sh", "-c", OTHER_HOUSE, "sh", str(root), str(short_dir))
+    try:
+        assert ["master"] == [name for name, _ in record.running(data)]
+        await end_everything({}, Addresses(data_dir=str(data), lb=""), Screen())
+
+        wait_until("ours have ended", lambda: all(p.poll() is not None for p in ours), within_s=5)
+        assert [None] * 4 == [p.poll() for p in theirs]
+    finally:
+        for process in (*ours, *theirs):
+            process.kill()
+            process.wait()
 
 
 def test_a_busy_port_names_its_option(tmp_path: Path, taken: int):

@@ -103,6 +103,7 @@ def test_a_process_with_another_root_is_no_neighbour(tmp_path: Path):
 
         assert here.pid in set(neighbours())
         assert there.pid not in set(neighbours())
+        assert here.pid not in set(neighbours(tmp_path / "none"))
     finally:
         for child in (here, there):
             child.kill()

@@ -89,7 +89,7 @@ def _haproxies(below: Path) -> Iterator[Identity]:
 
 def _processes(below: Path) -> Iterator[tuple[Identity, Sequence[str]]]:
     """Processes of our user with a word below this folder in their command line."""
-    for pid, words in command_lines():
+    for pid, words in command_lines(below):
         if any(f"{below}/" in word for word in words) and own(pid) and (identity := identify(pid)):
             yield identity, words
 
@@ -97,6 +97,6 @@ def _processes(below: Path) -> Iterator[tuple[Identity, Sequence[str]]]:
 def _tasks(below: Path) -> Iterator[Identity]:
     """Processes whose environment says that their sandbox lies below this folder."""
     marker = f"MESOS_SANDBOX={below}/".encode()
-    for pid in neighbours():
+    for pid in neighbours(below):
         if any(v.startswith(marker) for v in environment(pid)) and (identity := identify(pid)):
             yield identity

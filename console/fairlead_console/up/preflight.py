@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairlead_console.decisions.ports import Need
-from fairlead_console.up.record import command_lines
+from fairlead_console.up.record import command_words
 from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.processes import neighbours, pids
 
 LISTEN = "0A"
 TASK_USER = "nobody"
@@ -25,7 +26,8 @@ def check_ports(needs: Iterable[Need], *, data_dir: Path) -> None:
     for need in needs:
         if reason := _taken(need):
             holders = _holders(need)
-            foreign = next((str(holder) for holder in holders if not holder.ours(data_dir)), "")
+            mine = set(neighbours(data_dir)) if holders else set()
+            foreign = next((str(h) for h in holders if h.pid not in mine or not h.ours(data_dir)), "")
             if foreign or not holders:
                 raise BadSettings(f"{need.option}: cannot listen on {need}: {reason}{foreign}")
 
@@ -62,7 +64,7 @@ class Holder:
 def _holders(need: Need) -> list[Holder]:
     """Those we may see: several share a port by SO_REUSEPORT, other users' are hidden from all but root."""
     inodes = {f"socket:[{inode}]" for inode in _inodes(need)}
-    return [Holder(pid, words) for pid, words in command_lines() if inodes.intersection(_descriptors(pid))]
+    return [Holder(pid, command_words(pid)) for pid in pids() if inodes.intersection(_descriptors(pid))]
 
 
 def _inodes(need: Need) -> Iterator[str]:

@@ -34,7 +34,7 @@ def running(data_dir: Path) -> list[tuple[str, Identity]]:
     """
     prefix = f"{data_dir}/etc/"
     found = []
-    for pid, words in command_lines():
+    for pid, words in command_lines(data_dir):
         config = next((after for word, after in itertools.pairwise(words) if word == "--config"), "")
         if config.startswith(prefix) and config.endswith(".toml") and own(pid) and (identity := identify(pid)):
             found.append((config.removeprefix(prefix).removesuffix(".toml"), identity))
@@ -49,7 +49,11 @@ def own(pid: int) -> bool:
         return False
 
 
-def command_lines() -> Iterator[tuple[int, list[str]]]:
-    """Of all processes that see the same files as we do, but ourselves."""
-    for pid in neighbours():
-        yield pid, [word.decode("utf-8", "replace") for word in command_line(pid)]
+def command_lines(at: Path) -> Iterator[tuple[int, list[str]]]:
+    """Of all processes but ourselves that find at this path what we find there."""
+    for pid in neighbours(at):
+        yield pid, command_words(pid)
+
+
+def command_words(pid: int) -> list[str]:
+    return [word.decode("utf-8", "replace") for word in command_line(pid)]

@@ -209,7 +209,7 @@ def stop_keeper(folder: Path, *, limit_s: float = STOP_LIMIT_S) -> bool:
 
 def _keepers_of(folder: Path) -> Iterator[Identity]:
     wanted = [KEEPER_MODULE.encode(), os.fsencode(folder.absolute())]
-    for pid in neighbours():
+    for pid in neighbours(folder):
         words = command_line(pid)
         if wanted in ([a, b] for a, b in itertools.pairwise(words)) and (identity := identify(pid)) is not None:
             yield identity
