@@ -109,7 +109,7 @@ ANNS_AGENT = users.Agent(own_name="ann", is_root=False)
     ("agent", "command_user", "framework_user", "expected"),
     [
         (ROOT_AGENT, "", "", "nobody"),
-        (ROOT_AGENT, "root", "root", "nobody"),
+        (ROOT_AGENT, "", "root", "nobody"),
         (ROOT_AGENT, "", "www", "www"),
         (ROOT_AGENT, "www", "ann", "www"),
         (SUDO_AGENT, "", "root", "ann"),
@@ -126,6 +126,34 @@ ANNS_AGENT = users.Agent(own_name="ann", is_root=False)
 def test_as_whom_a_task_runs(agent: users.Agent, command_user: str, framework_user: str, expected: str):
     """The task's user, else SUDO_USER, else nobody; never root unless the agent was told so."""
     assert expected == users.choose(agent, command_user=command_user, framework_user=framework_user)
+
+
+def test_a_commands_own_root_is_refused():
+    """It is a demand: the task would fail in ways of its own as somebody else."""
+    with pytest.raises(Refused, match=r"'root'.*no task as root.*allow_root_tasks"):
+        users.choose(ROOT_AGENT, command_user="root", framework_user="ann")
+
+
+@pytest.mark.parametrize(
+    ("agent", "command_user", "framework_user", "words"),
+    [
+        (ROOT_AGENT, "", "root", "no task as root (setting allow_root_tasks); the task runs as 'nobody'"),
+        (ROOT_AGENT, "bob", "root", ""),
+        (ROOT_AGENT, "", "bob", ""),
+        (ROOT_AGENT, "", "", ""),
+        (OPEN_AGENT, "", "root", ""),
+        (ANNS_AGENT, "", "root", "not root; the task runs as 'ann'"),
+        (ANNS_AGENT, "", "ann", ""),
+    ],
+)
+def test_a_frameworks_user_that_is_not_taken_is_told(
+    agent: users.Agent, command_user: str, framework_user: str, words: str
+):
+    """Drivers send whoever runs them, so it is a wish; never dropped in silence."""
+    told = users.warning(agent, command_user=command_user, framework_user=framework_user)
+
+    assert told.endswith(words)
+    assert bool(words) == bool(told)
 
 
 def test_an_agent_that_is_not_root_refuses_another_user():

@@ -18,11 +18,13 @@ NOBODY = 65534
 
 @as_root
 async def test_a_root_agent_runs_tasks_as_nobody_without_groups(one: Agent, master: StubMaster):
-    """Also when the task asks for root; the sandbox and the logs are its own, and no capability is left."""
-    await master.run("t1", {"value": "id -u; id -G; grep -E 'Cap(Eff|Prm|Inh|Amb)' /proc/self/status", "user": "root"})
+    """Also when the framework is root's, which it is told; sandbox and logs are its own, and no capability is left."""
+    await master.run("t1", {"value": "id -u; id -G; grep -E 'Cap(Eff|Prm|Inh|Amb)' /proc/self/status"})
+    starting = await master.until("t1", "TASK_STARTING")
     await master.until("t1", "TASK_FINISHED")
     uid, groups, *capabilities = one.output("t1").splitlines()
 
+    assert "the task runs as 'nobody'" in starting["message"]
     assert (str(NOBODY), str(NOBODY)) == (uid, groups)
     assert {"0000000000000000"} == {line.split()[1] for line in capabilities}
     assert {NOBODY} == {p.stat().st_uid for p in (one.sandbox("t1"), one.sandbox("t1") / "stdout")}
@@ -33,11 +35,14 @@ async def test_a_task_runs_as_the_user_it_names(one: Agent, master: StubMaster):
     """One that does not exist is refused in words; so is root under another name."""
     await master.run("t1", {"value": "id -un", "user": "daemon"})
     await master.run("t2", {"value": "id -un", "user": "nosuchuser"})
+    await master.run("t3", {"value": "id -un", "user": "root"})
     await master.until("t1", "TASK_FINISHED")
     status = await master.until("t2", "TASK_FAILED")
+    root = await master.until("t3", "TASK_FAILED")
 
     assert "daemon\n" == one.output("t1")
     assert "user 'nosuchuser' does not exist on this machine" == status["message"]
+    assert "user 'root': this agent runs no task as root (setting allow_root_tasks)" == root["message"]
 
 
 @as_root

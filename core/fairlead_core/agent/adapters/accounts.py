@@ -50,7 +50,7 @@ class Accounts:
         except (KeyError, ValueError) as error:
             raise Refused(f"user {name!r} does not exist on this machine") from error
         if entry.pw_uid == 0 and not self.agent.allow_root_tasks:
-            raise Refused(f"user {name!r} is root, and this agent runs no task as root (setting allow_root_tasks)")
+            raise Refused(f"user {name!r} is root, and {users.NO_ROOT}")
         return Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
 
     def check(self, folder: Path) -> Account:
