@@ -71,7 +71,7 @@ async def restore(registry: ComposedRegistry, wanted: Image, *, force: bool, tel
     version = await _set_cluster(registry, importing=note)
     done, whole = 0, len(todo.created) + len(todo.changed) + len(todo.removed)
     for chunk in todo.chunks():
-        await registry.store.multi(chunk)
+        await registry.store.multi(chunk, clocked=True)  # a sight of that revision holds it: see image_of
         done += len(chunk)
         tell("nodes written", done, whole)
     if finish:

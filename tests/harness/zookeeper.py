@@ -7,6 +7,8 @@ from harness.ports import free_port
 from harness.servers import Server, missing, require
 
 JAR = Path("/usr/share/java/zookeeper.jar")
+LOGGING = "/usr/share/java/slf4j-simple.jar"
+"""Its manifest names no logger: without one a server that cannot start says nothing."""
 
 
 class ZooKeeper:
@@ -36,8 +38,9 @@ class ZooKeeper:
                 "-Xmx256m",
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
                 "-cp",
-                f"{folder}:{JAR}",
+                f"{folder}:{JAR}:{LOGGING}",
                 "org.apache.zookeeper.server.quorum.QuorumPeerMain",
                 str(config),
             ],

@@ -110,7 +110,7 @@ def _listen_to_signals(stop: asyncio.Event) -> None:
 async def _say_zookeeper(wanted: Plan, screen: Screen) -> None:
     if not wanted.registry.startswith("zk://"):
         return
-    first = wanted.registry.removeprefix("zk://").partition("/")[0].partition(",")[0]
+    first = wanted.registry.removeprefix("zk://").partition("?")[0].partition("/")[0].partition(",")[0]
     async with make_session() as session:
         why = await why_not(session, f"tcp://{first}")
     if why:

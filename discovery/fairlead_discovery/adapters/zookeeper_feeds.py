@@ -16,15 +16,12 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.zookeeper import Client, Watch, Znode
 from fairlead_discovery.announcing import first
+from fairlead_discovery.decisions.pace import REST_S, rest_s
 from fairlead_discovery.records import Cluster
 from fairlead_discovery.registry import Folder, Node, Sight
 from fairlead_discovery.store import Cell, Connection
 
 log = Log("discovery")
-PACE_S = 0.05
-"""Twenty looks at the revision a second, in the long run."""
-BURST = 5
-"""So many may follow one another at once: a single change is never kept waiting."""
 JITTER_S = 0.3
 """After a reconnect all readers of a ZooKeeper come back at once; they spread over so much."""
 TRIES = 20
@@ -46,21 +43,6 @@ class Base(Protocol):
         ...
 
     async def refresh_cluster(self, watch: Watch | None = None) -> None: ...
-
-
-class Pace:
-    """A bucket of BURST tokens, one more each PACE_S."""
-
-    def __init__(self) -> None:
-        self._tokens = float(BURST)
-        self._then_s = 0.0
-
-    def delay_s(self, *, now_s: float) -> float:
-        """Seconds to wait before the next look; takes a token."""
-        self._tokens = min(float(BURST), self._tokens + (now_s - self._then_s) / PACE_S)
-        self._then_s = now_s
-        self._tokens -= 1
-        return max(0.0, -self._tokens * PACE_S)
 
 
 class Feed:
@@ -105,7 +87,7 @@ class Feed:
 
     async def _while_connected(self, connection: Connection) -> None:
         attempt = 0
-        pace = Pace()
+        rested_s = 0.0
         loop = asyncio.get_running_loop()
         while True:
             changed = self.base.connection.changed
@@ -114,8 +96,9 @@ class Feed:
             await first(changed, self.wake)
             if not self.wake.is_set():
                 continue
-            await asyncio.sleep(pace.delay_s(now_s=loop.time()))
+            await asyncio.sleep(max(0.0, rested_s - loop.time()))
             self.wake.clear()
+            start_s = loop.time()
             try:
                 await self.read()
                 attempt = 0
@@ -126,6 +109,7 @@ class Feed:
                 self.wake.set()
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
                 attempt += 1
+            rested_s = loop.time() + rest_s(loop.time() - start_s)
 
     async def node(self, path: str, watch: Watch | None) -> Znode | None:
         async with self._limit:
@@ -301,7 +285,7 @@ class ClockFeed(Feed):
             node = await self.base.client.get(self.base.full(paths.REVISION), self._clock_watch())
             if node is None:
                 self._cluster_dirty = True  # a cluster without a clock is being made, or unmade
-                await asyncio.sleep(PACE_S)
+                await asyncio.sleep(REST_S)
             elif not self._cluster_dirty:
                 return self.base.cluster.base + node.version
 

@@ -1,0 +1,22 @@
+"""How soon a reader looks again."""
+
+import pytest
+
+from fairlead_discovery.decisions.pace import REST_S, rest_s
+
+
+@pytest.mark.parametrize(
+    ("look_ms", "rest_ms"), [(0, 0), (1, 0.5), (2, 2), (5, 12.5), (10, 50), (11, 50), (10_000, 50)]
+)
+def test_a_slow_registry_is_left_alone_for_longer(look_ms: float, rest_ms: float):
+    """A swift one is asked again at once."""
+    assert rest_ms / 1000 == pytest.approx(rest_s(look_ms / 1000))
+
+
+def test_readers_alone_never_fill_a_registry():
+    """Two hundred that share a server of 30,000 reads a second, four reads a look: below two thirds of it, always."""
+    capacity, readers, reads = 30_000, 200, 4
+    look_s = readers * reads / capacity  # all of them at once
+
+    assert readers * reads / (look_s + rest_s(look_s)) < capacity * 2 / 3
+    assert pytest.approx(0.05) == REST_S
