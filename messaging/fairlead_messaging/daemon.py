@@ -124,8 +124,14 @@ class Watch:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def status(self) -> dict[str, Any]:
-        """`links` is every link of every topology's brokers, once."""
-        links = {(j.broker, j.link): j.as_json() for r in self.reconcilers.values() for j in r.report.links}
+        """`links` is every link of every broker, once: topologies may share brokers."""
+        links = {
+            (view.place.management, judged.broker, judged.link): judged.as_json()
+            for reconciler in self.reconcilers.values()
+            for view in reconciler.report.views
+            for judged in reconciler.report.links
+            if judged.broker == view.broker
+        }
         return {
             "topologies": [reconciler.as_json() for _, reconciler in sorted(self.reconcilers.items())],
             "bad": dict(sorted(self.bad.items())),

@@ -197,6 +197,20 @@ def test_plans_are_idempotent_and_delete_only_what_was_made(
     assert set(wishes) - set(there) <= {key[2] for key in planned.made}
 
 
+@given(count=st.integers(0, 20))
+def test_a_plan_that_is_cut_short_is_finished_by_the_next(count: int):
+    """The ledger is written before anything is made, so that all of it can be deleted again, and nothing else."""
+    foreign = queue("foreign")
+    whole = plan(wanted(**FEDERATED), actual(foreign))
+    cut = Plan(broker="west", steps=whole.steps[:count], made=whole.made)
+    after = done(actual(foreign), cut)
+    finished = done(after, plan(wanted(**FEDERATED), after))
+    emptied = done(finished, plan(wanted(), finished, prune=True))
+
+    assert done(actual(foreign), whole).things == finished.things
+    assert {ROOT.key, foreign.key} == emptied.things.keys()
+
+
 OLD = frozenset((Kind.QUEUE, "/", name) for name in ("a", "b", "c", "d", "e"))
 
 
