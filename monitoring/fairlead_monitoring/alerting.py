@@ -171,8 +171,10 @@ class Alerting:
             except (FairleadError, TimeoutError) as error:
                 log.warning("journal in the registry not written", why=str(error) or "no answer")
                 return False
-            if self.alerts.get(key) is alert:
+            if _told(self.alerts.get(key)) == _told(alert):
                 self._dirty.pop(key, None)
+            else:  # it went on meanwhile: once more
+                self._to_write.set()
         return True
 
     # --- telling
@@ -255,6 +257,11 @@ class Alerting:
 
 def _sequence(alert: Alert | None) -> int:
     return alert.sequence if alert is not None else 0
+
+
+def _told(alert: Alert | None) -> tuple[int, tuple[Change, ...]] | None:
+    """What the next leader must know of it."""
+    return (alert.sequence, alert.waiting) if alert is not None else None
 
 
 def encode(alert: Alert) -> bytes:

@@ -39,7 +39,7 @@ def _series(name: str, labels: Labels) -> Series:
     return Series(name, labels)
 
 
-def series(name: str, **labels: str) -> Series:
+def series(name: str, /, **labels: str) -> Series:
     """One object for each series, so that an hour of samples holds each name once."""
     return _series(name, tuple(sorted(labels.items())))
 
