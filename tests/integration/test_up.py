@@ -1,5 +1,6 @@
 """`fairlead up` as a whole: the demo, the clean end, the next start, fewer agents, a machine without HAProxy."""
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,5 +90,33 @@ def test_without_haproxy_everything_else_runs_and_it_is_said(folder: Path):
 
         assert said(place, "load balancer: no haproxy on PATH; apt-get install haproxy")
         assert "lb" not in place.processes()
+    finally:
+        place.stop()
+
+
+def shown_commands(place: House) -> list[str]:
+    """What stands beside the explanations below `try`."""
+    lines = place.up.log.read_text().partition("\ntry\n")[2].partition("\n\n")[0].splitlines()
+    return [line.split("   ")[-1].strip() for line in lines]
+
+
+@pytest.mark.needs("curl")
+def test_the_commands_that_are_shown_work_when_writes_need_a_token(folder: Path):
+    """Pasted into one shell as they stand: verbs find the token by themselves, reading needs none."""
+    place = House(folder, token="on")
+    place.up.command = [*place.up.command, "--demo"]
+    place.up.start()
+    try:
+        wait_until("the commands are shown", lambda: said(place, "Ctrl-C ends it all"), within_s=60)
+        status, _ = place.call("services_port", "PUT", "/v2/apps/demo/web", {"instances": 3})
+        commands = shown_commands(place)
+        pasted = "set -ex\n" + "\n".join(c.replace("curl ", "curl -sSf ") for c in commands)
+        done = subprocess.run(["bash", "-c", pasted], capture_output=True, text=True, timeout=90, check=False)
+
+        assert 401 == status
+        assert len(commands) >= 8
+        assert 0 == done.returncode, f"{done.stdout}\n{done.stderr}"
+        assert "hello" in done.stdout
+        assert 4 == len(place.tasks("/demo/web"))
     finally:
         place.stop()

@@ -38,7 +38,7 @@ def running(data_dir: Path) -> list[tuple[str, Identity]]:
         config = next((after for word, after in itertools.pairwise(words) if word == "--config"), "")
         if config.startswith(prefix) and config.endswith(".toml") and own(pid) and (identity := identify(pid)):
             found.append((config.removeprefix(prefix).removesuffix(".toml"), identity))
-    return sorted(found)
+    return sorted(found, key=lambda one: (one[0], one[1].pid))
 
 
 def own(pid: int) -> bool:
