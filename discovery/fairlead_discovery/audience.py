@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from fairlead_daemon.errors import Refused
 from fairlead_daemon.logs import Log
-from fairlead_discovery import paths
-from fairlead_discovery.decisions.leaving import NameServers, Readers, seen
+from fairlead_discovery import metrics, paths
+from fairlead_discovery.decisions.leaving import NameServers, Readers, seen, ttl_problem
 from fairlead_discovery.records import Balancer, NameServer, Progress, decode
 from fairlead_discovery.registry import Node, Registry
 
@@ -27,6 +27,7 @@ class Audience:
         self._name_servers = NameServers(announced={})
         self._balancers: frozenset[str] = frozenset()
         self._progress: dict[str, Progress] = {}
+        self._refused: Mapping[str, str] = {}
         self._unseen = {paths.NAME_SERVERS, paths.BALANCERS, paths.PROGRESS}
 
     def bodies(self) -> tuple[Coroutine[None, None, None], ...]:
@@ -41,8 +42,7 @@ class Audience:
 
     async def follow_names(self) -> None:
         async for nodes in self._registry.follow(paths.NAME_SERVERS):
-            servers = _decoded(NameServer, paths.NAME_SERVERS, nodes)
-            announced = {name: float(server.largest_ttl_s) for name, server in servers.items()}
+            announced, self._refused = ttls(nodes, self._refused)
             self._name_servers = seen(self._name_servers, announced, now_s=time.monotonic())
             self._saw(paths.NAME_SERVERS)
 
@@ -63,6 +63,27 @@ class Audience:
         if not self._unseen:
             self.known.set()
         self._changed()
+
+
+def ttls(nodes: Mapping[str, Node], known: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Largest TTLs by announcement, and why others are not heeded: logged unless `known` says the same."""
+    announced: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    for name, node in nodes.items():
+        try:
+            server = decode(NameServer, node.data, place="")
+        except Refused as error:
+            refused[name] = str(error).removeprefix(": ")
+            continue
+        if why := ttl_problem(server):
+            refused[name] = why
+        else:
+            announced[name] = float(server.largest_ttl_s)
+    for name, why in refused.items():
+        if known.get(name) != why:
+            log.warning("name server not heeded", path=f"{paths.NAME_SERVERS}/{name}", why=why)
+    metrics.name_servers_refused.set(len(refused))
+    return announced, refused
 
 
 def _decoded(kind: type[T], folder: str, nodes: Mapping[str, Node]) -> dict[str, T]:

@@ -27,4 +27,8 @@ snapshot_age_seconds = Gauge(
 )
 snapshot_trust = Gauge("fairlead_discovery_snapshot_trust", "1 for the trust the snapshot has", ["trust"])
 snapshot_bad_nodes = Gauge("fairlead_discovery_snapshot_bad_nodes", "Nodes that could not be read")
+name_servers_refused = Gauge(
+    "fairlead_discovery_name_servers_refused",
+    "Announced name servers that are not heeded: unreadable, or a TTL beyond a day",
+)
 foreign_skipped = Gauge("fairlead_discovery_foreign_skipped", "Foreign nodes that could not be read", ["format"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fairlead_core.agent import metrics
-from fairlead_core.agent.adapters.checkpoints import ExecutorRecord, TaskRecord
+from fairlead_core.agent.adapters.checkpoints import COMPLETED_KEPT, ExecutorRecord, TaskRecord, shortened
 from fairlead_core.agent.adapters.keeper_link import KeeperLink
 from fairlead_core.agent.decisions import executor_api, life, tasks
 from fairlead_core.agent.decisions.statuses import Origin, status
@@ -32,7 +32,6 @@ from fairlead_daemon.errors import FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
 
 log = Log("agent")
-COMPLETED_KEPT = 1000
 
 
 class Roster:
@@ -113,9 +112,9 @@ class Roster:
         del self.runs[run.key]
         if isinstance(run, ExecutorTask):
             run.leave()
-        self.completed[run.key] = run.record
+        self.completed[run.key] = shortened(run.record)
         while len(self.completed) > COMPLETED_KEPT:
-            del self.completed[next(iter(self.completed))]
+            self._world.checkpoints.forget(self.completed.pop(next(iter(self.completed))))
         self._count()
 
     def _count(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from fairlead_core.agent import metrics
 from fairlead_core.agent.adapters.checkpoints import TaskRecord
-from fairlead_core.agent.decisions import life, tasks, updates
+from fairlead_core.agent.decisions import life, tasks, updates, users
 from fairlead_core.agent.decisions.statuses import Origin, status
 from fairlead_core.agent.world import World
 from fairlead_core.agent_protocol import Mesos, TaskState, Update
@@ -53,8 +53,14 @@ class TaskRun:
         """The disk refused it at the start: its refusal is reported from memory."""
 
     def starting(self) -> None:
-        """A new task begins with TASK_STARTING."""
-        self.record = self._reported(self.record, life.Report(state="TASK_STARTING"))
+        """A new task begins with TASK_STARTING, and with what its framework should know about the user it runs as."""
+        command_user = self.task.command.user if self.task.command else ""
+        warning = users.warning(
+            self._world.accounts.agent, command_user=command_user, framework_user=self.framework.user
+        )
+        if warning:
+            log.warning("another user", task=self.record.task_id, why=warning)
+        self.record = self._reported(self.record, life.Report(state="TASK_STARTING", message=warning))
 
     # --- what others may ask -----------------------------------------------------------------------------------------
 
@@ -109,7 +115,7 @@ class TaskRun:
         finally:
             self._stop()
         self._world.outbox.settle(self.key)
-        self._world.checkpoints.complete(self.record)
+        await asyncio.to_thread(self._world.checkpoints.complete, self.record)
 
     async def _next(self) -> Told | None:
         """None when the disk is to be tried again."""

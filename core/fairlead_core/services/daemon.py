@@ -1,6 +1,7 @@
 """`fairlead services`: stands for election, and schedules while it leads; answers HTTP always."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -25,9 +26,10 @@ from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.tokens import token_path
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery import paths
+from fairlead_discovery.audience import ttls
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.reading import snapshots
-from fairlead_discovery.records import Cluster, NameServer, decode
+from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import Guard, Registry, Standing
 from fairlead_discovery.snapshots import Trust
 
@@ -73,12 +75,10 @@ class Scheduler:
             await asyncio.sleep(RETRY_S)
 
     async def _follow_name_servers(self) -> None:
+        refused: dict[str, str] = {}
         async for nodes in self._registry.follow(paths.NAME_SERVERS):
-            largest = 0
-            for node in nodes.values():
-                with suppress(msgspec.DecodeError):
-                    largest = max(largest, msgspec.json.decode(node.data, type=NameServer).largest_ttl_s)
-            self.desk.largest_ttl_s = largest
+            announced, refused = ttls(nodes, refused)
+            self.desk.largest_ttl_s = math.ceil(max(announced.values(), default=0.0))
 
     async def _follow_trust(self) -> None:
         """Nothing is decided on a reading that is not to be believed: it could look like "no apps, end everything"."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fairlead_discovery.records import Progress, Reason
+from fairlead_discovery.records import NameServer, Progress, Reason
 
 TTL_MARGIN_S = 1.0
 """Between a name server's answer and the arrival of its client's first packet."""
@@ -52,13 +52,25 @@ def drained(departure: Departure, progress: Progress | None) -> bool:
     return departure.task not in progress.busy and not progress.busy_more
 
 
+LARGEST_TTL_S = 86_400
+"""No name server of ours gives out more than a day; a record that says so is a mistake, and would hold up every kill."""
+WENT_MOST = 100
+
+
+def ttl_problem(server: NameServer) -> str:
+    """Why a name server's announcement is not heeded, "" when it is."""
+    if 0 <= server.largest_ttl_s <= LARGEST_TTL_S:
+        return ""
+    return f"largest_ttl_s {server.largest_ttl_s} is not from 0 to {LARGEST_TTL_S}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameServers:
     """TTLs that may still be cached: those of servers that are announced, and of those that went, for that long."""
 
     announced: Mapping[str, float]
     went: tuple[tuple[float, float], ...] = ()
-    """(ttl_s, until_s)."""
+    """(ttl_s, until_s), the largest WENT_MOST first."""
 
     def largest_ttl_s(self, *, now_s: float) -> float:
         return max((*self.announced.values(), *(ttl for ttl, until in self.went if until > now_s)), default=0.0)
@@ -68,4 +80,4 @@ def seen(before: NameServers, announced: Mapping[str, float], *, now_s: float) -
     """After a look at the announcements: what a server that went has answered may be believed for its TTL."""
     went = [(ttl, until) for ttl, until in before.went if until > now_s]
     went += [(ttl, now_s + ttl) for name, ttl in before.announced.items() if name not in announced]
-    return NameServers(announced=dict(announced), went=tuple(went))
+    return NameServers(announced=dict(announced), went=tuple(sorted(went, reverse=True)[:WENT_MOST]))

@@ -353,3 +353,26 @@ async def test_updates_carry_the_framework(one: Agent, master: StubMaster):
     await master.until("t1", "TASK_RUNNING")
 
     assert {"G"} == {u.framework_id for u in master.updates}
+
+
+async def test_what_is_kept_of_a_finished_task_is_short(short_dir: Path, master: StubMaster):
+    """Whatever its environment was: in memory, on disk, and after a restart, which still knows how it ended."""
+    variables = [{"name": f"V{n}", "value": "x" * 100_000} for n in range(10)]
+    command = {"value": "exit 3", "environment": {"variables": variables}}
+    async with agent(short_dir, master.address) as one:
+        await master.registered()
+        for name in ("t1", "t2"):
+            await master.run(name, command, labels={"labels": [{"key": "big", "value": "y" * 10_000}]})
+            await master.until(name, "TASK_FAILED")
+        folder = next(one.data.rglob("completed"))
+        await eventually("both are history", lambda: asyncio.sleep(0, len(list(folder.glob("*.json"))) == 2))
+        sizes = [file.stat().st_size for file in folder.glob("*.json")]
+        left = list((folder.parent / "tasks").glob("*.json"))
+        one.kill()
+        one.start()
+        await eventually("it is back", lambda: asyncio.to_thread(one.get, "/ready"))
+        kept = (await asyncio.to_thread(one.get, "/fairlead/tasks"))["completed"]
+
+    assert all(size < 10_000 for size in sizes), sizes
+    assert [] == left
+    assert {"t1": "TASK_FAILED", "t2": "TASK_FAILED"} == {task["id"]: task["latest"]["state"] for task in kept}

@@ -113,6 +113,21 @@ async def test_the_kill_waits_for_names_and_balancers(master, session, tree):
     assert took >= 1.1
 
 
+async def test_an_impossible_ttl_holds_up_no_kill(master, session, tree):
+    """A record that says 30 years is a mistake: it is not heeded, nor remembered when it goes."""
+    record = encode(NameServer(id="d", address="x", largest_ttl_s=10**9))
+    path = paths.below(paths.NAME_SERVERS, "d")
+    await tree.registry.announce(path, record)
+    await tree.registry.announce(paths.below(paths.NAME_SERVERS, "e"), b"{")
+    async with SimAgent(session, master.url) as agent, SimFramework(session, master.url, name="etl") as framework:
+        await published(framework, tree, "t1", "t2")
+        await framework.kill("t1")
+        await until(lambda: kills(agent) == ["t1"], 3, "it is killed")
+        await tree.registry.remove(path)
+        await framework.kill("t2")
+        await until(lambda: kills(agent) == ["t1", "t2"], 3, "the other is killed")
+
+
 async def test_an_unhealthy_task_is_withdrawn_and_killed_at_once(master, session, tree):
     """Nobody should be sent there, so nothing is waited for; healthy again means published again."""
     check = {"health_check": {"type": "TCP", "tcp": {"port": 31000}}}

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from fairlead_core import history
 from fairlead_core.agent.decisions.life import Life
 from fairlead_core.agent.decisions.updates import Stream
 from fairlead_daemon.errors import BadSettings
@@ -16,6 +17,7 @@ from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
 
 COMPLETED_KEPT = 1000
+NAME_MOST = 255
 R = TypeVar("R")
 log = Log("agent.checkpoints")
 
@@ -47,6 +49,20 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def task_id(self) -> str:
         return str(self.task["task_id"]["value"])
+
+
+def shortened(record: TaskRecord) -> TaskRecord:
+    """What is kept of a task that is over: a few kilobytes."""
+    framework = record.framework
+    name = str(framework.get("name") or "")[:NAME_MOST]
+    latest = history.brief_status(record.stream.latest)
+    return msgspec.structs.replace(
+        record,
+        framework={"id": framework["id"], "name": name},
+        task=history.brief_task(record.task),
+        life=msgspec.structs.replace(record.life, trouble=record.life.trouble[: history.MESSAGE_MOST]),
+        stream=msgspec.structs.replace(record.stream, latest=latest),
+    )
 
 
 class ExecutorRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -96,10 +112,18 @@ class Checkpoints:
         replace_file(file, msgspec.json.encode(record), mode=0o600)
 
     def complete(self, record: TaskRecord) -> None:
-        """Its last update was acknowledged: it is history now. If that fails, the next start finds it settled."""
+        """Its last update was acknowledged: it is history now, and short. If that fails, the next start finds it
+        settled.
+        """
         file = self._file(record.framework_id, record.task_id)
         with suppress(OSError):
-            file.replace(self._completed / file.name)
+            replace_file(self._completed / file.name, msgspec.json.encode(shortened(record)), mode=0o600)
+            file.unlink(missing_ok=True)
+
+    def forget(self, record: TaskRecord) -> None:
+        """History that is too old."""
+        with suppress(OSError):
+            (self._completed / self._file(record.framework_id, record.task_id).name).unlink(missing_ok=True)
 
     def tasks(self) -> Iterator[TaskRecord]:
         return _records(self._tasks, TaskRecord)
@@ -118,7 +142,7 @@ class Checkpoints:
         by_age = sorted(self._completed.glob("*.json"), key=lambda file: file.stat().st_mtime)
         for file in by_age[:-COMPLETED_KEPT]:
             file.unlink(missing_ok=True)
-        return list(_records(self._completed, TaskRecord))
+        return [shortened(record) for record in _records(self._completed, TaskRecord)]
 
     def forget_all(self) -> None:
         """The agent was marked gone: it starts anew, under another id."""

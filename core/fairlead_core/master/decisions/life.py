@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fairlead_core import history
 from fairlead_core.agent_protocol import Kill
 from fairlead_core.master.decisions import publishing
 from fairlead_core.master.decisions.allocation import charge
@@ -124,6 +125,8 @@ def forget(cluster: Cluster, task: Task) -> None:
     framework = cluster.frameworks[task.framework_id]
     framework.tasks.pop(task.id, None)
     cluster.agents[task.agent_id].tasks.pop(task.key, None)
+    task.info, task.status = history.brief_task(task.info), history.brief_status(task.status)
+    task.statuses = [history.brief_status(status) for status in task.statuses]
     framework.completed[task.id] = task
     while len(framework.completed) > COMPLETED_KEPT:
         del framework.completed[next(iter(framework.completed))]
