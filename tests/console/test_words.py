@@ -2,10 +2,12 @@
 
 import pytest
 
+from fairlead_console.decisions.balancers import Registration, problems
 from fairlead_console.decisions.deployment import last_failure, state
 from fairlead_console.decisions.names import dns_name, nearest, srv_name
 from fairlead_console.decisions.nodes import address, condition, find, used
-from fairlead_console.decisions.overview import Facts, read_metrics, summary
+from fairlead_console.decisions.overview import Facts, read_metrics, summary, unreadable
+from fairlead_console.decisions.visible import cut, visible
 from fairlead_daemon.errors import Refused
 
 AGENTS = [
@@ -138,3 +140,40 @@ def test_the_overview_bears_with_everything_away():
     nothing = Facts(master={}, agents={}, apps={}, balancer={}, names={})
 
     assert {"unknown", "off, or unknown"} == {text for _, text in summary(nothing)}
+
+
+def test_unreadable_records_are_counted_where_no_balancer_names_them():
+    """From a name server's metrics."""
+    found = unreadable("fairlead_discovery_snapshot_bad_nodes 3.0\n")
+
+    assert (3, 0) == (found, unreadable(""))
+    expected = [("registry", "3 unreadable records; `fairlead registry check` names them")]
+    assert expected == problems({}, (), unreadable_by_dns=found)
+    assert [("registry", "1 unreadable records: /x")] == problems(
+        {"unreadable": {"/x": "why"}}, (), unreadable_by_dns=3
+    )
+
+
+@pytest.mark.parametrize(("age_s", "state"), [(None, "unknown"), (3.0, "ok"), (34.0, "ok"), (36.0, "silent")])
+def test_a_balancer_is_silent_after_three_missed_words(age_s: float | None, state: str):
+    """It says something every 10 s, whether there is news or not."""
+    assert state == Registration(id="a", admin="", age_s=age_s).state
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain 字 é", "plain 字 é"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x1b[31m\x00\x9b", "\\x1b[31m\\x00\\x9b"),
+        ("\u202egnp", "\\u202egnp"),
+    ],
+)
+def test_text_of_others_is_shown_not_done(text: str, shown: str):
+    """No line break, no colour, no turned direction."""
+    assert shown == visible(text)
+
+
+def test_a_cut_is_marked():
+    """So that nobody takes it for the whole."""
+    assert ("abc", "ab…", "") == (cut("abc", 3), cut("abcd", 3), cut("", 3))

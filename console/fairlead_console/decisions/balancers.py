@@ -31,11 +31,18 @@ def problems_of(status: Mapping[str, Any], app_id: str) -> list[str]:
     return [text for service, told in _told(status) if _name(service) == app_id for text in told]
 
 
-def problems(status: Mapping[str, Any], registered: Sequence[Registration]) -> list[tuple[str, str]]:
-    """(what, problem): services first, then unreadable records, then balancers that are silent."""
+def problems(
+    status: Mapping[str, Any], registered: Sequence[Registration], *, unreadable_by_dns: int = 0
+) -> list[tuple[str, str]]:
+    """(what, problem): services first, then unreadable records, then balancers that are silent.
+
+    Name servers only count the unreadable; without a balancer's names that must do.
+    """
     rows = [(_name(service), text) for service, told in _told(status) for text in told]
     if unreadable := sorted(status.get("unreadable") or {}):
         rows.append(("registry", f"{len(unreadable)} unreadable records: {', '.join(unreadable)}"))
+    elif unreadable_by_dns:
+        rows.append(("registry", f"{unreadable_by_dns} unreadable records; `fairlead registry check` names them"))
     rows += [
         (
             f"balancer {one.id}",

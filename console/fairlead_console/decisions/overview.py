@@ -45,6 +45,7 @@ def _registry(facts: Facts) -> str:
 
 
 _TRUST = re.compile(r'^fairlead_discovery_snapshot_trust\{trust="(\w+)"\} 1(?:\.0)?$', re.MULTILINE)
+_BAD = re.compile(r"^fairlead_discovery_snapshot_bad_nodes ([0-9.e+]+)$", re.MULTILINE)
 _REVISION = re.compile(r"^fairlead_discovery_snapshot_revision ([0-9.e+]+)$", re.MULTILINE)
 
 
@@ -52,6 +53,12 @@ def read_metrics(text: str) -> tuple[str, str]:
     """Trust and revision of a reader's newest snapshot, from its `/metrics`."""
     trust, revision = _TRUST.search(text), _REVISION.search(text)
     return trust[1] if trust else "unknown", str(int(float(revision[1]))) if revision else "unknown"
+
+
+def unreadable(metrics_text: str) -> int:
+    """How many records a reader cannot read, from its `/metrics`."""
+    found = _BAD.search(metrics_text)
+    return int(float(found[1])) if found else 0
 
 
 def _agents(facts: Facts) -> str:

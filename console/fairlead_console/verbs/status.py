@@ -11,7 +11,7 @@ from fairlead_console.addresses import Addresses
 from fairlead_console.balancer import registrations
 from fairlead_console.balancer import status as balancer_status
 from fairlead_console.decisions.balancers import Registration, problems
-from fairlead_console.decisions.overview import Facts, summary
+from fairlead_console.decisions.overview import Facts, summary, unreadable
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, verb
 from fairlead_daemon.errors import FairleadError, Unavailable
@@ -34,7 +34,8 @@ class Daemon:
 def status(use: Use) -> None:
     """Every daemon, agent and app on one screen."""
     daemons, facts = use.run(_gather)
-    lines, wrong = summary(facts), problems(facts.balancer, facts.balancers)
+    lines = summary(facts)
+    wrong = problems(facts.balancer, facts.balancers, unreadable_by_dns=unreadable(facts.name_metrics))
     if use.as_json:
         show_json({
             "daemons": [{"name": d.name, "url": d.url, "state": d.state, "why": d.why} for d in daemons],
