@@ -223,3 +223,17 @@ async def test_a_service_replaced_again_and_again_is_never_empty(backend: Backen
             await seen.until(lambda s: s.revision == revision)
 
             assert {1} == {len(s.folders.get(paths.endpoint_folder("s:a"), ())) for s in seen.all if s.in_sight}
+
+
+async def test_no_change_of_a_followed_document_is_lost(backend: Backend):
+    """Also one that comes while other documents of the folder are still being read."""
+    writer, reader = await backend.open(), await backend.open()
+    folder, names = paths.PROGRESS, [f"b{n}" for n in range(20)]
+    async with collecting(reader.follow(folder)) as documents:
+        await documents.until(lambda d: not d)
+        for step in range(25):
+            for data in (b"first", b"then", b"%d" % step):
+                await asyncio.gather(*(writer.write(f"{folder}/{name}", data) for name in names))
+            await documents.until(
+                lambda d, data=b"%d" % step: [data] * len(names) == [node.data for node in d.values()], within_s=5
+            )

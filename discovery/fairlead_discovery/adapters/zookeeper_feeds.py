@@ -190,8 +190,12 @@ class Documents:
             else:
                 fresh[name] = Node(node.data, node.version)
 
-        await self._feed.each(one, wanted)
-        self._stale -= set(wanted)
+        self._stale -= set(wanted)  # before they are read: what changes meanwhile is marked again
+        try:
+            await self._feed.each(one, wanted)
+        except BaseException:
+            self._stale.update(self.nodes.keys() & set(wanted))
+            raise
         after = {name: node for name, node in self.nodes.items() if name not in gone and name not in missing} | fresh
         if after != self.nodes:
             self.nodes = after
