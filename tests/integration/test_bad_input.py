@@ -155,3 +155,39 @@ def test_a_registry_that_comes_back_empty_is_not_believed():
         )
         wait_until("up is there", lambda: place.pid("up") == place.up.pid, within_s=30)
         place.wait_up()
+
+
+def fairlead(place: House, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [FAIRLEAD, *words, "--data-dir", place.folder / "data"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_a_virtual_host_that_is_another_apps_is_told_to_who_deploys(calm: House):
+    """It runs and is healthy: without a word nobody would know that nobody reaches it."""
+    file = calm.folder / "late.json"
+    file.write_text(json.dumps(calm.app("/late", labels={"HAPROXY_0_VHOST": "calm-web.example"})))
+    told = "calm-web.example belongs to"
+    try:
+        deployed = fairlead(calm, "app", "deploy", str(file))
+        explained, status = fairlead(calm, "explain", "/late"), fairlead(calm, "status")
+
+        assert 0 == deployed.returncode
+        assert f"fairlead: warning: /late: {told}" in deployed.stderr
+        assert told in explained.stdout
+        assert told in status.stdout
+    finally:
+        calm.remove("/late")
+
+
+@pytest.mark.parametrize("port", ["agent_port", "master_port", "services_port", "dns_port", "task"])
+def test_the_port_of_a_daemon_or_a_task_is_no_service_port(calm: House, port: str):
+    """Else HAProxy takes it in the moment its owner is away, and that could never come back."""
+    first = int(str(calm.settings["agent_ports"]).partition("-")[0])
+    wanted = first + 3 if port == "task" else calm.ports[port]
+    app = calm.app("/thief", portDefinitions=[{"port": wanted, "protocol": "tcp"}])
+
+    status, answer = calm.call("services_port", "POST", "/v2/apps", app)
+
+    assert 422 == status, answer
+    assert ["/portDefinitions(0)/port"] == [d["path"] for d in answer["details"]], answer
+    assert "reserved" in json.dumps(answer)
