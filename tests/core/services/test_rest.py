@@ -318,3 +318,47 @@ async def test_a_thousand_instances_start_without_delay(services: Services, meso
 
     await eventually("300 run", all_run, every_s=0.1)
     assert time.monotonic() - begin < 10
+
+
+async def explained_as(services: Services, *words: str) -> dict[str, Any]:
+    async def told() -> dict[str, Any] | None:
+        found = await services.get("/fairlead/explain?app=/shop/web")
+        assert all(word in " | ".join(found["reasons"]) for word in words), found["reasons"]
+        return dict(found)
+
+    found = await eventually(f"explained: {words}", told)
+    assert found is not None
+    return found
+
+
+async def test_the_last_failure_is_told_while_the_next_try_runs(services: Services, mesos: StubMesos):
+    """An app that never becomes healthy runs most of the time: that is no reason to hide why it ended."""
+    mesos.heals = None
+    await services.call("POST", "/v2/apps", {**APP, "instances": 1})
+    await mesos.called("ACCEPT")
+    await eventually("it runs", lambda: asyncio.sleep(0, mesos.of_app("shop_web")))
+    await mesos.update(mesos.of_app("shop_web")[0], "TASK_KILLED", healthy=False, message="health check failed: 503")
+
+    await explained_as(services, "waits for 1 of 1 instance", "health check failed: 503")
+
+
+async def test_an_upgrade_to_a_bad_version_counts_the_new_ones(services: Services, mesos: StubMesos):
+    """That the old ones are healthy says nothing about the new version."""
+    await deploy(services, 2)
+    mesos.heals = None
+    await services.call("PUT", "/v2/apps/shop/web", {"cmd": "exit 1"})
+    found = await explained_as(
+        services,
+        "of the new version to be running and healthy",
+        "0 of 2 instances of this version ready; 2 instances of",
+    )
+
+    assert (0, 2) == (found["ready_of_this_version"], found["of_other_versions"])
+
+
+async def test_a_missing_attribute_is_named(services: Services, mesos: StubMesos):
+    """Not that the constraint does not allow the agent, but what the agent lacks."""
+    constraints = [["floor", "CLUSTER", "1"]]
+    await services.call("POST", "/v2/apps", {**APP, "instances": 1, "constraints": constraints})
+
+    await explained_as(services, "host-S0 has no attribute floor")

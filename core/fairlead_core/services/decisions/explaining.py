@@ -17,6 +17,10 @@ class Facts:
 
     app: App
     counts: Mapping[str, int]
+    ready: int = 0
+    """Instances of this version that run and, if checked, are healthy."""
+    older: int = 0
+    """Instances of other versions that are still there."""
     launch: int = 0
     """Instances still to be launched."""
     holds: str = ""
@@ -46,6 +50,8 @@ def explain(facts: Facts) -> dict[str, Any]:
         "healthy": counts["tasksHealthy"],
         "unhealthy": counts["tasksUnhealthy"],
         "staged": counts["tasksStaged"],
+        "ready_of_this_version": facts.ready,
+        "of_other_versions": facts.older,
         "to_launch": facts.launch,
         "waiting_s": round(facts.waiting_s, 1),
         "backoff_s": round(facts.backoff_s, 1),
@@ -79,9 +85,12 @@ def _sentences(facts: Facts) -> Iterator[str]:
         yield from _placing(facts)
     elif facts.waits_for:
         yield f"waits for {facts.waits_for}"
+    if facts.older:
+        others = number(facts.older)
+        yield f"{facts.ready} of {number(facts.app.instances)} of this version ready; {others} of other versions still there"
     for agent in facts.draining:
         yield f"agent {agent} is being drained: its instances are replaced elsewhere first"
-    if facts.failure is not None and (facts.launch or facts.counts["tasksRunning"] < facts.app.instances):
+    if facts.failure is not None and (facts.launch or facts.ready < facts.app.instances):
         place = f"; its output is in the sandbox of {facts.failure['taskId']} on {facts.failure['host']}"
         message = facts.failure["message"] or facts.failure["state"]
         yield f"the last instance to fail ended at {facts.failure['timestamp']}: {message}{place}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fairlead_core.resources import Key, Range, Resources, without
 from fairlead_core.services.decisions.app import App
-from fairlead_core.services.decisions.constraints import Place, allows
+from fairlead_core.services.decisions.constraints import Place, allows, value_of
 from fairlead_core.services.decisions.offers import Offer, port_count
 
 Pick = Callable[[int], int]
@@ -134,7 +134,7 @@ def consider(
         return no(Reason.ROLE, f"takes only resources of role {' or '.join(sorted(set(roles)))}")
     for constraint in app.constraints:
         if not allows(constraint, offer.place, places):
-            return no(Reason.CONSTRAINT, f"constraint {' '.join(constraint)} does not allow {offer.place.hostname}")
+            return no(Reason.CONSTRAINT, _constraint_detail(constraint, offer.place))
     if offer.leaves_s is not None and offer.leaves_s <= now_s:
         return no(Reason.MAINTENANCE, f"{offer.place.hostname} is being drained")
     taken: dict[Key, int] = {}
@@ -153,6 +153,14 @@ def consider(
     return Launch(
         app=app, offer=offer, resources=Resources(taken, _by_key(ports)), ports=tuple(number for number, _ in ports)
     )
+
+
+def _constraint_detail(constraint: Sequence[str], place: Place) -> str:
+    name = constraint[0]
+    if value_of(place, name) is None:
+        what = name.removeprefix("@") if name.startswith("@") else f"attribute {name}"
+        return f"constraint {' '.join(constraint)}: {place.hostname} has no {what}"
+    return f"constraint {' '.join(constraint)} does not allow {place.hostname}"
 
 
 def take_scalar(left: Resources, name: str, amount: int, roles: Sequence[str]) -> dict[Key, int] | None:

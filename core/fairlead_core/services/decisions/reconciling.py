@@ -113,11 +113,12 @@ def _waits_for(wanted: Wanted, seen: Sequence[Seen], staying: Sequence[Seen], ou
     unconfirmed = sum(not one.confirmed for one in seen)
     ready = sum(one.ready and one.confirmed for one in staying)
     going = sum(one.going for one in seen)
+    new = " of the new version" if any(not one.current for one in outgoing) else ""
     missing, surplus = wanted.instances - len(staying), len(staying) - wanted.instances
     reasons = (
         (unconfirmed, f"the master's word on {number(unconfirmed)}"),
         (missing, f"{missing} of {number(wanted.instances)} to be launched"),
-        (len(staying) - ready, f"{len(staying) - ready} of {number(len(staying))} to be running and healthy"),
+        (len(staying) - ready, f"{len(staying) - ready} of {number(len(staying))}{new} to be running and healthy"),
         (len(outgoing), f"{number(len(outgoing), 'old instance')} to be replaced"),
         (surplus, f"{number(surplus)} too many to be ended"),
         (going, f"{number(going)} to leave"),

@@ -235,9 +235,12 @@ def facts_of(term: Term, state: AppState) -> Facts:
     assert state.app is not None
     now_s = time.time()
     draining = {i.agent for i in state.alive()} & set(term.fleet.draining)
+    current = [i for i in state.alive() if state.is_current(i)]
     return Facts(
         app=state.app,
         counts=views.counts(state.instances.values()),
+        ready=sum(i.ready and not i.going for i in current),
+        older=len(state.alive()) - len(current),
         launch=state.plan.launch,
         holds=state.holds,
         fault=state.fault,
