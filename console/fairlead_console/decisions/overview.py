@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fairlead_console.decisions.balancers import Registration
@@ -19,6 +19,8 @@ class Facts:
     apps: Mapping[str, Any]
     balancer: Mapping[str, Any]
     names: Mapping[str, Any]
+    alerts: Mapping[str, Any] = field(default_factory=dict)
+    """The monitor's /api/alerts."""
     name_metrics: str = ""
     registry: str = ""
     revision: int | None = None
@@ -37,6 +39,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         ("apps", _apps(facts)),
         ("names", _names(facts)),
         ("balancer", _balancer(facts.balancer)),
+        ("alerts", _alerts(facts.alerts)),
     ]
 
 
@@ -114,6 +117,13 @@ def _balancer(status: Mapping[str, Any]) -> str:
         f"haproxy pid {haproxy.get('master_pid', '?')}",
     ]
     return "; ".join(parts)
+
+
+def _alerts(page: Mapping[str, Any]) -> str:
+    """What is wrong now; `fairlead alert list` says more."""
+    if not page:
+        return "unknown"
+    return _counted(a["state"] for a in page.get("alerts", ()) if a["state"] not in {"resolved", "gone"})
 
 
 def _counted(words: Iterable[str]) -> str:

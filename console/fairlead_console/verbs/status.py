@@ -62,10 +62,11 @@ async def _gather(calls: Calls) -> tuple[Sequence[Daemon], Facts]:
         _get(calls, f"{where.services}/v2/apps"),
         balancer_status(calls),
         _get(calls, f"{where.dns_http[0]}/v1/axfr" if where.dns_http else ""),
+        _get(calls, f"{where.monitor}/api/alerts" if where.monitor else ""),
     )
     metrics = asyncio.create_task(_text(calls, f"{where.dns_http[0]}/metrics" if where.dns_http else ""))
     in_registry = asyncio.create_task(_in_registry(where.registry))
-    master, agents, apps, balancer, names = await answers
+    master, agents, apps, balancer, names, alerts = await answers
     revision, registered = await in_registry
     facts = Facts(
         master=master,
@@ -73,6 +74,7 @@ async def _gather(calls: Calls) -> tuple[Sequence[Daemon], Facts]:
         apps=apps,
         balancer=balancer,
         names=names,
+        alerts=alerts,
         name_metrics=await metrics,
         registry=where.registry,
         revision=revision,
