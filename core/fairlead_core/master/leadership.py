@@ -179,6 +179,8 @@ class Leadership:
     def _kill_due(self, now: Moment) -> None:
         readers = self.readers(now)
         self.cluster.largest_ttl_s = readers.largest_ttl_s
+        if self.cluster.queued:
+            killing.kill_queued(self.cluster, now=now)
         if self.cluster.leaves:
             killing.kill_due(self.cluster, readers, now=now)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 from fairlead_core.master.daemon import master_info
 from fairlead_core.master.decisions import liveness
@@ -111,6 +112,30 @@ async def test_the_kill_waits_for_names_and_balancers(master, session, tree):
 
     assert while_busy == []
     assert took >= 1.1
+
+
+async def test_two_frameworks_tasks_of_one_id_leave_one_after_the_other(master, session, tree):
+    """A leaving record is named by the task id alone: the second waits for the first, and both are killed."""
+    async with (
+        SimAgent(session, master.url),
+        SimFramework(session, master.url, name="etl") as one,
+        AsyncExitStack() as later,
+    ):
+        await published(one, tree, "t1")
+        await one.call("SUPPRESS")
+        other = await later.enter_async_context(SimAgent(session, master.url, name="other", port=77))
+        two = await later.enter_async_context(SimFramework(session, master.url, name="web"))
+        offer = await two.an_offer(other.agent_id)
+        await two.accept(offer, command_task("t1", offer, ports=1, name="worker"), refuse_s=0)
+        both = [FOLDER, paths.endpoint_folder("web:worker")]
+        await until(lambda: all(tree.folder(folder) for folder in both), 8, "both are published")
+        await asyncio.gather(one.kill("t1"), two.kill("t1"))
+        await one.reaches("t1", "TASK_KILLED")
+        await two.reaches("t1", "TASK_KILLED")
+        await until(lambda: not any(tree.folder(folder) for folder in both) and not tree.folder(paths.LEAVING))
+        records = {next(iter(s.folders[paths.LEAVING].values())) for s in tree.seen if s.folders.get(paths.LEAVING)}
+
+    assert 2 == len(records)
 
 
 async def test_an_impossible_ttl_holds_up_no_kill(master, session, tree):

@@ -21,6 +21,9 @@ def kill(cluster: Cluster, task: Task, reason: Reason, *, now: Moment) -> None:
         return
     if task.leave is not None or task.kill_sent:
         return
+    if task.id in cluster.leaves or task.id in cluster.ended:
+        cluster.queued.setdefault(task.key, reason)
+        return
     seconds = _drain_s(task)
     task.leave = Leave(
         reason=reason,
@@ -31,6 +34,16 @@ def kill(cluster: Cluster, task: Task, reason: Reason, *, now: Moment) -> None:
     )
     cluster.leaves[task.id] = task.leave
     cluster.touch(task)
+
+
+def kill_queued(cluster: Cluster, *, now: Moment) -> None:
+    """Tasks that waited for another framework's task of the same id: a leaving record is named by the id alone."""
+    for key, reason in list(cluster.queued.items()):
+        if key[1] not in cluster.leaves and key[1] not in cluster.ended:
+            del cluster.queued[key]
+            task = cluster.task(*key)
+            if task is not None:
+                kill(cluster, task, reason, now=now)
 
 
 def _drain_s(task: Task) -> float:

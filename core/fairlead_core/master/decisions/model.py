@@ -299,6 +299,8 @@ class Cluster:
     """What stands in the registry, by service and node name."""
     leaves: dict[str, Leave] = field(default_factory=dict)
     """By task id: everything that has, or is about to have, a leaving record."""
+    queued: dict[TaskKey, Reason] = field(default_factory=dict)
+    """Kills that wait until another framework's task of the same id has left, and its record is gone."""
     ended: dict[str, float] = field(default_factory=dict)
     """Leaving records to delete, by task id, and from when on."""
     later: dict[str, float] = field(default_factory=dict)

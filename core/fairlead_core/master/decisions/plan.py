@@ -97,8 +97,8 @@ def _record_for(cluster: Cluster, batch: Batch, old: Stored, now: Moment) -> Lea
             return None
         batch.leaving.append(old.task_id)
         return killing.record_of(old.task_id, leave)
-    if _live_task(cluster, old) is not None:
-        return None
+    if leave is not None or _live_task(cluster, old) is not None:
+        return None  # another framework's task of the same id is leaving: the record is that one's
     batch.dead.append(old.task_id)
     return Leaving(task=old.task_id, service=old.service, member=old.name, reason=Reason.DEAD, deadline_s=now.wall_s)
 
