@@ -24,6 +24,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "lock": ("lock", "Run a command while a lock is held."),
     "elect": ("elect", "Run a command on whoever is elected."),
     "ring": ("ring", "Owners of keys, and members of services that hold data."),
+    "render": ("render", "Keep a file what a template makes of endpoints: check, swap, reload."),
     "broker": ("broker", "Exchanges, queues and federation of RabbitMQ brokers."),
     "alert": ("alert", "Alerts, rules and silences of the monitor."),
     "top": ("top", "Services, daemons and agents with their rates, live."),

@@ -96,6 +96,14 @@ class Resolver:
             await first(changed, self._ended)
         self._raise_ended()
 
+    async def snapshots(self) -> AsyncIterator[Snapshot]:
+        """The newest snapshot at once and after every change of anything, coalesced."""
+        while not self._ended.is_set():
+            changed = self._snapshot.changed
+            yield self._snapshot.value
+            await first(changed, self._ended)
+        self._raise_ended()
+
     def pick(self, name: str, *, key: str = "", client_zone: str = "", strategy: Strategy | None = None) -> Endpoint:
         """Without a strategy: RING with a key, LOCAL with a zone, else LEAST_OF_TWO. A strategy looks at nothing else:
         RENDEZVOUS and RING at the key, LOCAL at the zone.

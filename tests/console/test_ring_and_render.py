@@ -1,4 +1,4 @@
-"""`fairlead ring …` on a real registry process: a ring from its making to a hand-over."""
+"""`fairlead ring …` and `fairlead render` on a real registry process."""
 
 import json
 import sys
@@ -124,3 +124,22 @@ def test_a_repeated_readiness_says_why_not(fairlead, orders: str):
 
     assert 1 == code
     assert f"a is to get nothing at version {version}" in err
+
+
+def test_render_writes_a_file_of_endpoints(
+    registry: str, capsys: pytest.CaptureFixture[str], monkeypatch, tmp_path: Path
+):
+    """Once; a template without a word about services needs none."""
+    monkeypatch.setenv("FAIRLEAD_REGISTRY", registry)
+    template, target = tmp_path / "t.j2", tmp_path / "out.conf"
+    template.write_text("{{ endpoints('/nobody') | length }}\n")
+    words = ["render", str(template), "--to", str(target), "--check", "grep -q 0 {}", "--once"]
+    first = main(words), capsys.readouterr().out
+    second = main(words), capsys.readouterr().out
+    template.write_text("{{ endpoints('/nobody') | length }} more\n")
+    refused = main(words), capsys.readouterr().err
+
+    assert (0, f"{target}: written\n") == first
+    assert (0, f"{target}: unchanged\n") == second
+    assert (1, f"fairlead: {target} stays: no endpoint of /nobody (--allow-empty)\n") == refused
+    assert "0\n" == target.read_text()
