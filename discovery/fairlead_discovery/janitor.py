@@ -16,8 +16,12 @@ from fairlead_discovery.decisions.leaving import DEAD_RECORD_S
 from fairlead_discovery.records import Lease, Leaving, Reason, decode, encode
 from fairlead_discovery.registry import Change, Delete, Guard, Node, Put, Registry, Sight
 
-GRACE_S = 0.3
-"""An announcement that is replaced by its owner's next session is away for a moment."""
+GRACE_S = 1.0
+"""An announcement that is replaced by its owner's next session is away for a moment; and of a cut that ends many
+sessions, those of one service are seen together.
+"""
+LAST_S = 60.0
+"""Never to zero at once: when all that stands of a service has lost its lease, it stays so long; it may be a cut."""
 FIRST_LOOK_S = 3.0
 """After taking over: announcers whose registry was away need as long to announce again."""
 TICK_S = 0.1
@@ -35,6 +39,8 @@ class Janitor:
         self._leases: dict[str, Lease] = {}
         self._due: dict[str, tuple[float, str]] = {}
         """By task: when to look, and its service."""
+        self._held: set[str] = set()
+        """Tasks that were put off once, as the last of their service."""
         self._records: dict[str, float] = {}
         """By task: when its leaving record goes."""
 
@@ -75,17 +81,30 @@ class Janitor:
                 attempt += 1
 
     async def _sweep(self, now_s: float) -> None:
-        for task, (when_s, service) in list(self._due.items()):
-            if when_s <= now_s:
-                if not await self._leased(task):
-                    await self._withdraw(task, service)
-                if self._due.get(task) == (when_s, service):  # else its lease ended again meanwhile
-                    del self._due[task]
+        for service in {service for when_s, service in self._due.values() if when_s <= now_s}:
+            await self._sweep_service(service, now_s)
         for task, when_s in list(self._records.items()):
             if when_s <= now_s:
                 if not await self._leased(task):
                     await self._registry.commit([Delete(paths.leaving(task), missing_ok=True)], guard=self._guard)
                 del self._records[task]
+
+    async def _sweep_service(self, service: str, now_s: float) -> None:
+        due = {task: due for task, due in self._due.items() if due[1] == service and due[0] <= now_s}
+        gone = {task for task in due if not await self._leased(task)}
+        names = await self._registry.tree.names(paths.endpoint_folder(service))
+        last = names and all(paths.task_of(name) in gone for name in names)
+        if last and not gone <= self._held:
+            log.error("all that stands of a service lost its lease, it stays for now", service=service, count=len(gone))
+            self._held |= gone
+            self._due.update(dict.fromkeys(gone, (now_s + LAST_S, service)))
+            gone = set()
+        for task, entry in due.items():
+            if task in gone:
+                await self._withdraw(task, service)
+            if self._due.get(task) == entry:  # else it was put off, or its lease ended again meanwhile
+                del self._due[task]
+                self._held.discard(task)
 
     async def _leased(self, task: str) -> bool:
         return await self._registry.read(paths.below(paths.ANNOUNCED, task)) is not None

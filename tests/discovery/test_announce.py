@@ -36,6 +36,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits of minutes and seconds, made short."""
     monkeypatch.setattr(janitor, "FIRST_LOOK_S", 0.4)
     monkeypatch.setattr(janitor, "DEAD_RECORD_S", 0.3)
+    monkeypatch.setattr(janitor, "GRACE_S", 0.3)
+    monkeypatch.setattr(janitor, "LAST_S", 0.5)
     monkeypatch.setattr(announce, "DEAD_RECORD_S", 0.3)
     monkeypatch.setattr(announce, "POLL_S", 0.2)
 
@@ -324,6 +326,23 @@ async def test_the_janitor_withdraws_what_a_dead_announcer_left(stage: Stage):
     await stage.until_members(0)
     assert Reason.DEAD == (await stage.record()).reason
     await stage.until_record(lambda record: record is None)
+    task.cancel()
+
+
+async def test_the_janitor_takes_no_service_to_zero_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    """Both instances lose their leases together: it may be a cut, and they stay for a minute."""
+    monkeypatch.setattr(janitor, "LAST_S", 60.0)
+    task = asyncio.create_task(janitor.Janitor(stage.registry).run())
+    theirs = [await open_registry(f"memory:{stage.place}") for _ in range(2)]
+    services = [Service(name="db", host="127.0.0.1", port=stage.service.port, checks=(), id=str(n)) for n in range(2)]
+    running = [asyncio.create_task(Announcer(r, [s]).run()) for r, s in zip(theirs, services, strict=True)]
+    await stage.until_members(2)
+    for each in running:
+        each.cancel()
+    await asyncio.wait(running)
+    await asyncio.gather(*(registry.close() for registry in theirs))
+    await asyncio.sleep(1.2)
+    assert 2 == len(await stage.members())
     task.cancel()
 
 

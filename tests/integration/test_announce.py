@@ -54,7 +54,7 @@ class Outside:
         wait_until(f"{self.port} has no name", lambda: self.port not in named(self.house), within_s=within_s)
 
     def end(self) -> None:
-        self.announcer.kill()
+        self.announcer.stop(grace_s=30)
         self.app.kill()
 
 
