@@ -72,7 +72,9 @@ class RabbitMQ:
         return self
 
     def ready(self) -> bool:
-        return self.api("GET", "/api/health/checks/virtual-hosts")["status"] == "ok"
+        """The AMQP listener comes last, after the management API answers."""
+        checks = ("virtual-hosts", f"port-listener/{self.port}")
+        return all(self.api("GET", f"/api/health/checks/{check}")["status"] == "ok" for check in checks)
 
     def kill(self) -> None:
         """SIGKILL to the node itself, as a machine that loses power."""
