@@ -447,7 +447,9 @@ def test_status_names_problems_and_counts_wanted_services(fairlead, daemons: Dae
 
 
 @pytest.fixture
-def registered(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, float | None], None]]:
+def registered(
+    fairlead, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, float | None], None]]:
     """A real local registry; `registered("lb-1", 3.0)` is a balancer that wrote its progress so many seconds ago."""
     url = f"local:{short_dir}/r.sock"
     words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={url}"]
@@ -463,6 +465,7 @@ def registered(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
         await with_registry(url, body)
 
+    wait_until("the registry is there", lambda: fairlead("registry", "get", "/fairlead/cluster").code == 0)
     yield lambda name, age_s: asyncio.run(write(name, age_s))
     process.kill()
     process.wait()

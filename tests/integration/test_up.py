@@ -60,6 +60,7 @@ def test_with_fewer_agents_the_tasks_of_the_others_move_first(folder: Path):
     """Also when `up` was killed and everything ran on."""
     place = House(folder).start()
     try:
+        wait_until("both agents are registered", lambda: len(place.agents()) == 2)
         first = next(a["id"] for a in place.agents() if a["hostname"] == "agent-1")
         place.drain(first)
         place.deploy(place.app("/spread/web"))
