@@ -1,7 +1,7 @@
 """`fairlead broker`: exchanges, queues, policies and federation of RabbitMQ brokers, from one file."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,10 @@ def links(use: Use, file: Path | None) -> None:
 
     Without FILE, as the messaging daemon sees them. Exit code 1 when one does not run.
     """
+    remarks: list[str] = []
     if file is None:
-        rows = use.run(lambda calls: calls.url("GET", f"{use.addresses.messaging}/status"))["links"]
+        told = use.run(lambda calls: calls.url("GET", f"{use.addresses.messaging}/status"))
+        rows, remarks = told["links"], list(_remarks(told))
     else:
         from fairlead_messaging import surveying  # noqa: PLC0415  # `--help` is fast without it
 
@@ -74,6 +76,8 @@ def links(use: Use, file: Path | None) -> None:
     else:
         columns = ("state", "broker", "vhost", "kind", "name", "upstream", "why")
         show_table(columns, [[row[c] or "-" for c in columns] for row in rows], empty="no links are expected or listed")
+        for remark in remarks:
+            say(remark)
     if bad := [row for row in rows if row["state"] not in {"running", "starting"}]:
         raise Refused(f"{len(bad)} of {len(rows)} links do not run as expected")
 
@@ -99,6 +103,16 @@ def forget(use: Use, name: str) -> None:
 
     use.run(lambda _: keeping.take_back(use.addresses.registry, name))
     show_json({"topology": name}) if use.as_json else say(f"topology {name} is no longer kept")
+
+
+def _remarks(told: Mapping[str, Any]) -> Iterator[str]:
+    """What the daemon waits for a person with, beside links."""
+    yield from (f"topology {name} is not taken: {why}" for name, why in told["bad"].items())
+    for topology in told["topologies"]:
+        found = [topology["failed"]]
+        for one in topology["brokers"]:
+            found += [one["why"], *(f"{one['broker']}: {obstacle}" for obstacle in one["obstacles"])]
+        yield from (f"topology {topology['name']}: {text}" for text in dict.fromkeys(found) if text)
 
 
 def _survey(use: Use, file: Path) -> Any:
