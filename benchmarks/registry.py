@@ -61,8 +61,10 @@ def local(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-c", RUN, "--set", f"registry={url}", "--set", f"data_dir={folder}/d"]
     server = Server([*command, "--set", "token=off"], log=folder / "registry.log").start()
     wait_until("the registry", (folder / "r.sock").exists)
-    yield url
-    server.stop()
+    try:
+        yield url
+    finally:
+        server.stop()
 
 
 @contextmanager
@@ -70,8 +72,10 @@ def zookeeper(folder: Path) -> Iterator[str]:
     server = ZooKeeper(folder)
     server.server.command = ["-Xmx512m" if word.startswith("-Xmx") else word for word in server.server.command]
     server.start()
-    yield server.url
-    server.stop()
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def quantile(values: Sequence[float], share: float) -> float:
