@@ -110,7 +110,8 @@ class Mapped(Shape, frozen=True, kw_only=True):
 
 class Container(Shape, frozen=True, kw_only=True):
     docker: Mapped | None = None
-    network_infos: list[Mapped] | None = None
+    network_infos: list[Mapped] | Mapped | None = None
+    """Alone too: Mesos' JSON reader takes one object for a list, and Yelp's task_processing sends it so."""
 
 
 class Task(Shape, frozen=True, kw_only=True):
