@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,8 +24,11 @@ class Limits:
     """For a whole head, from its first byte (or the connection's begin); for the next piece of a body."""
     idle_s: float = 75.0
     """Between two requests; longer than any client of ours keeps a connection."""
-    waiting: int = 256
-    """Connections without a request; one more, and the one that waits longest is closed."""
+    strangers: int = 256
+    """Connections that have not asked anything yet; over it, the oldest are closed. Those that were answered before
+    are not counted: a master keeps one for each of its agents, and nobody may be cut off with a request on its way."""
+    settle_s: float = 1.0
+    """So long a new connection is left alone: many may come at once, each with its request right behind it."""
     told_every_s: float = 60.0
 
 
@@ -36,14 +40,17 @@ class Connections:
         self._waiting: dict[Handler, float] = {}
         self._begun: dict[Handler, float] = {}
         """Of those that wait: since when a head is under way."""
+        self._strangers: dict[Handler, float] = {}
+        """Of those that wait: since when, oldest first, the ones that never got as far as a request."""
         self._serving: dict[Handler, tuple[web.BaseRequest, float]] = {}
         self._malformed = 0
         self._told = 0.0
 
     def opened(self, handler: "Handler") -> None:
-        self._waiting[handler] = self._begun[handler] = time.monotonic()
-        if len(self._waiting) > self._limits.waiting:
-            next(iter(self._waiting)).cut()
+        now_s = time.monotonic()
+        self._waiting[handler] = self._begun[handler] = self._strangers[handler] = now_s
+        for other in self._too_many(now_s):
+            other.cut()
 
     def heard(self, handler: "Handler") -> None:
         if handler in self._serving:
@@ -52,8 +59,14 @@ class Connections:
             self._begun.setdefault(handler, time.monotonic())
 
     def closed(self, handler: "Handler") -> None:
-        for table in (self._waiting, self._begun, self._serving):
+        for table in (self._waiting, self._begun, self._strangers, self._serving):
             table.pop(handler, None)
+
+    def _too_many(self, now_s: float) -> list["Handler"]:
+        surplus = max(0, len(self._strangers) - self._limits.strangers)
+        return [
+            h for h, since_s in islice(self._strangers.items(), surplus) if now_s - since_s >= self._limits.settle_s
+        ]
 
     def malformed(self, peer: str | None, why: str) -> None:
         """A line a minute at most, whoever sends how much."""
@@ -73,6 +86,7 @@ class Connections:
                 return await handler(request)
             del self._waiting[connection]
             self._begun.pop(connection, None)
+            self._strangers.pop(connection, None)
             self._serving[connection] = (request, time.monotonic())
             try:
                 return await handler(request)
@@ -98,7 +112,8 @@ class Connections:
 
     def _overdue(self, now_s: float) -> list["Handler"]:
         silence_s, idle_s = self._limits.silence_s, self._limits.idle_s
-        found = [h for h, since_s in self._begun.items() if now_s - since_s > silence_s]
+        found = self._too_many(now_s)
+        found += [h for h, since_s in self._begun.items() if now_s - since_s > silence_s]
         found += [h for h, since_s in self._waiting.items() if now_s - since_s > idle_s and h not in self._begun]
         late = [(h, r) for h, (r, heard_s) in self._serving.items() if now_s - heard_s > silence_s]
         return found + [h for h, request in late if not request.content.is_eof() and h.reads]

@@ -13,7 +13,7 @@ from fairlead_daemon.connections import Limits
 from fairlead_daemon.settings import DaemonSettings
 from fairlead_daemon.web import Health, make_app, serve
 
-QUICK = Limits(silence_s=0.2, idle_s=0.6, waiting=4)
+QUICK = Limits(silence_s=0.2, idle_s=0.6, strangers=4, settle_s=0)
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -109,7 +109,7 @@ async def test_a_connection_is_kept_between_requests_for_a_while(tmp_path: Path)
 
 async def test_many_that_say_nothing_keep_nobody_out(tmp_path: Path):
     """The one that waits longest makes room; whoever asks is answered."""
-    limits = Limits(silence_s=30, waiting=4)
+    limits = Limits(silence_s=30, strangers=4, settle_s=0)
     async with serving(tmp_path, limits) as port:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -120,6 +120,35 @@ async def test_many_that_say_nothing_keep_nobody_out(tmp_path: Path):
         for _, one in idle:
             one.close()
         writer.close()
+
+
+async def test_many_that_asked_before_are_all_kept(tmp_path: Path):
+    """A master with more agents than the limit for strangers: nobody is cut off between two requests."""
+    async with serving(tmp_path, Limits(strangers=4, settle_s=0)) as port:
+        links = []
+        for _ in range(20):
+            links.append(await asyncio.open_connection("127.0.0.1", port))
+            links[-1][1].write(GET)
+            await links[-1][0].readuntil(b'{"status":"ok"}')
+        for reader, writer in links:
+            writer.write(GET)
+
+            assert b"200 OK" in await reader.readuntil(b'{"status":"ok"}')
+            writer.close()
+
+
+async def test_many_that_come_at_once_are_all_answered(tmp_path: Path):
+    """A crowd of new connections is no attack: each has its request right behind it."""
+    async with serving(tmp_path, Limits(strangers=4)) as port:
+        links = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        for _, writer in links:
+            writer.write(GET)
+
+        answers = [await reader.readuntil(b'{"status":"ok"}') for reader, _ in links]
+
+        assert 20 == sum(b"200 OK" in answer for answer in answers)
+        for _, writer in links:
+            writer.close()
 
 
 async def test_nonsense_is_a_line_a_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture):
