@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fairlead_core.agent_protocol import Kill, Register, Run, TaskState, Update
 from fairlead_core.master.decisions import agents, allocation, calls, draining, frameworks, handling, killing, plan
-from fairlead_core.master.decisions.model import Agent, Cluster, Framework, Moment, Order, Send
+from fairlead_core.master.decisions.model import Agent, Cluster, Framework, Leave, Moment, Order, Send
 from fairlead_core.master.decisions.statuses import TERMINAL
 from fairlead_core.resources import Resources, parse, to_mesos
 from fairlead_discovery import paths
@@ -230,14 +230,17 @@ class Master(RuleBasedStateMachine):
             yield from (n for n in nodes.values() if n.path in self.nodes and service)
 
     def watch_kills(self) -> None:
-        before = {t for t, leave in self.cluster.leaves.items() if leave.revision is None}
+        before = {t for t, leave in self.cluster.leaves.items() if leave.revision is None and not self.told(t, leave)}
         killing.kill_due(self.cluster, Readers(largest_ttl_s=5.0), now=self.now)
         for task_id in before:
             leave = self.cluster.leaves.get(task_id)
-            if leave is not None and self.now.s < leave.deadline_s:
-                task = killing.task_of(self.cluster, leave, task_id)
-                if task is not None and task.kill_sent:
-                    self.killed_early.append(task_id)
+            if leave is not None and self.now.s < leave.deadline_s and self.told(task_id, leave):
+                self.killed_early.append(task_id)
+
+    def told(self, task_id: str, leave: Leave) -> bool:
+        """Whether its agent was told to kill it: an unhealthy one is, at once, also while it is leaving."""
+        task = killing.task_of(self.cluster, leave, task_id)
+        return task is not None and bool(task.kill_sent)
 
     def settle(self) -> None:
         allocation.allocate(self.cluster, now_s=self.now.s, weights={})
