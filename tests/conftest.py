@@ -1,15 +1,22 @@
 """Fixtures every test may use. Real servers are started once a session where they can be shared."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness.ports import free_port as pick_port
 from harness.servers import require
 from harness.zookeeper import ZooKeeper
+
+# CI repeats the same examples, so that a red run says something about the change; elsewhere they are drawn anew.
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("here", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
