@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -12,6 +13,7 @@ from harness.house import FAIRLEAD, House, house
 from harness.ports import free_port, free_range
 from harness.servers import Server
 from harness.waiting import wait_until
+from harness.zookeeper import ZooKeeper
 
 pytestmark = [
     pytest.mark.needs("haproxy", "dig", "ip", "nft"),
@@ -66,15 +68,26 @@ def machine() -> Iterator[Machine]:
         yield there
 
 
+@pytest.fixture(params=["local", "zookeeper"])
+def registry(request: pytest.FixtureRequest, machine: Machine, short_dir: Path) -> Iterator[str]:
+    """The word local, or the URL of a ZooKeeper that the far machine reaches over its one link."""
+    if request.param == "local":
+        yield "local"
+        return
+    server = ZooKeeper(short_dir, host=machine.ours).start()
+    yield server.url
+    server.stop()
+
+
 @pytest.fixture
-def far(machine: Machine) -> Iterator[House]:
+def far(machine: Machine, registry: str) -> Iterator[House]:
     """A house with one agent here and one on the far machine."""
-    with house(agents=1, settings={"master": {"host": "0.0.0.0"}}) as place:
+    with house(registry, agents=1, settings={"master": {"host": "0.0.0.0"}}) as place:
         ports = free_range(20)
         data = place.folder / "far"
         config = place.folder / "far.toml"
         config.write_text(
-            f'registry = "local:{place.registry_socket()}"\ndata_dir = "{data}"\nhost = "{machine.theirs}"\n'
+            f'registry = "{registry if registry != "local" else f"local:{place.registry_socket()}"}"\ndata_dir = "{data}"\nhost = "{machine.theirs}"\n'
             f'ip = "{machine.theirs}"\nhostname = "far"\nport = {free_port()}\ntoken = "off"\n'
             f'master = "{machine.ours}:{place.ports["master_port"]}"\n'
             f'resources = "cpus:8;mem:4096;disk:1000;ports:[{ports[0]}-{ports[-1]}]"\n'

@@ -14,17 +14,15 @@ LOGGING = "/usr/share/java/slf4j-simple.jar"
 class ZooKeeper:
     """`hosts` is "127.0.0.1:<port>", `url` what open_registry takes. Memory is kept small: 128 MB."""
 
-    host = "127.0.0.1"
-
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *, host: str = "127.0.0.1") -> None:
         if not JAR.exists():
             missing("zookeeper is not installed")
-        self.folder = folder
+        self.folder, self.host = folder, host
         self.port = port or free_port()
         (folder / "data").mkdir(parents=True, exist_ok=True)
         config = folder / "zoo.cfg"
         config.write_text(
-            f"tickTime=500\ndataDir={folder}/data\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
+            f"tickTime=500\ndataDir={folder}/data\nclientPort={self.port}\nclientPortAddress={self.host}\n"
             "maxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
             "minSessionTimeout=1000\nmaxSessionTimeout=60000\n"
         )
