@@ -15,7 +15,8 @@ from fairlead_lb.decisions.commands import SetState, Shutdown
 from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.routes import Rules, Wanted
-from fairlead_lb.decisions.values import Admin, Maps, Structure
+from fairlead_lb.decisions.slots import plan as slot_plan
+from fairlead_lb.decisions.values import Admin, Maps, Slot, Structure
 from harness.balancer import member
 from harness.haproxy_model import AROUND, FRAME, Model
 
@@ -147,8 +148,17 @@ def test_a_leaving_server_is_drained_and_a_dead_one_cut():
 
     assert isinstance(found, RuntimeCommands)
     backend = "a.b_p0"
-    expected = {SetState(backend, "s1", Admin.DRAIN), SetState(backend, "s2", Admin.MAINT), Shutdown(backend, "s2")}
-    assert expected == set(found.routing_commands)
+    assert {SetState(backend, "s1", Admin.DRAIN), SetState(backend, "s2", Admin.MAINT)} == set(found.routing_commands)
+
+
+def test_sessions_that_hang_on_a_dead_server_end_at_the_second_look():
+    """Not at the first: HAProxy is just sending their requests to another server."""
+    dead = Slot(task="u", host="10.0.0.1", port=80, admin=Admin.MAINT, used=1)
+
+    dead_and_idle = Slot(task="u", host="10.0.0.1", port=80, admin=Admin.MAINT)
+
+    assert Shutdown("a.b_p0", "s2") in slot_plan(None, "a.b_p0", {"s2": dead}, {"u"}).takes
+    assert () == slot_plan(None, "a.b_p0", {"s2": dead_and_idle}, {"u"}).takes
 
 
 def test_a_drained_server_that_comes_back_is_ready_again_in_its_slot():

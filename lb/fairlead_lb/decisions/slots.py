@@ -94,9 +94,15 @@ def _settle(name: str, place: str, server: Server) -> list[ServerCommand]:
 
 
 def _take(name: str, place: str, slot: Slot, *, cut: bool, at_once: bool) -> list[ServerCommand]:
-    """Drain; `at_once` maint, because a drained server still gets the requests whose cookie names it."""
-    if cut and (slot.admin is not Admin.MAINT or slot.used):
-        return [SetState(name, place, Admin.MAINT), Shutdown(name, place)]
+    """Drain; `at_once` maint, because a drained server still gets the requests whose cookie names it.
+
+    A dead one is cut in two looks: HAProxy is just sending its requests to another server, and a session ended in
+    the middle of that is a GET lost. What hangs on it at the next look waits for nobody.
+    """
+    if cut and slot.admin is not Admin.MAINT:
+        return [SetState(name, place, Admin.MAINT)]
+    if cut and slot.used:
+        return [Shutdown(name, place)]
     if slot.admin is Admin.READY:
         return [SetState(name, place, Admin.MAINT if at_once or slot.empty else Admin.DRAIN)]
     return []
