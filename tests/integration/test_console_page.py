@@ -160,6 +160,18 @@ async def test_a_killed_console_is_missed_and_comes_back_without_a_reload(place:
     assert await page.value("window.opened") is True
 
 
+async def test_a_page_whose_first_connection_fails_says_so_and_comes_back(place: House):
+    """A console that ends between the page and its stream leaves no page behind that never changes again."""
+    async with chromium() as tab:
+        await tab.call("Network.enable")
+        await tab.call("Network.setBlockedURLs", urls=["*/events*"])
+        await tab.open(address(place))
+        await eventually("the loss is said", lambda: tab.value("!document.getElementById('lost').hidden"))
+        await tab.call("Network.setBlockedURLs", urls=[])
+        await eventually("it is live", lambda: tab.value("document.getElementById('lost').hidden"))
+        await tab.close()
+
+
 async def test_a_paused_registry_is_said_at_the_top(place: House, page: Page):
     """Names and instances stay, with their age; when it is back the page is live."""
     pid = place.pid("registry")
@@ -170,6 +182,9 @@ async def test_a_paused_registry_is_said_at_the_top(place: House, page: Page):
     finally:
         os.kill(pid, signal.SIGCONT)
     await eventually("it is live", lambda: shows(page, "#summary", "in sight"), within_s=20)
+    # The leader may have stepped down meanwhile: the agents come back to the next.
+    await eventually("agent-1 is back", lambda: shows(page, "#nodes", "agent-1"), within_s=20)
+    await eventually("agent-2 is back", lambda: shows(page, "#nodes", "agent-2"), within_s=20)
 
     assert "2 of 2 serving" in kept
 

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const SILENT_MS = 12000; // the server sends something every 5 s
+  const AGAIN_MS = 1000;
   const lost = document.getElementById("lost");
   const live = document.getElementById("live");
   let heard = Date.now();
@@ -10,7 +11,14 @@
   live.addEventListener("htmx:sse:after:connection", connected);
   live.addEventListener("htmx:sse:before:message", connected);
   live.addEventListener("htmx:sse:error", () => { lost.hidden = false; });
-  live.addEventListener("htmx:sse:close", () => { lost.hidden = false; });
+  live.addEventListener("htmx:sse:close", () => { lost.hidden = false; setTimeout(again, AGAIN_MS); });
+  // htmx comes back to a stream that broke, but not to one whose first request failed
+  const again = () => {
+    if (live._htmx?.sse) return;
+    lost.hidden = false;
+    setTimeout(() => { if (!live._htmx?.sse) htmx.trigger(live, "again"); }, AGAIN_MS);
+  };
+  live.addEventListener("htmx:finally:request", again);
   setInterval(() => { if (Date.now() - heard > SILENT_MS && !document.hidden) lost.hidden = false; }, 1000);
 
   let plot = null;
