@@ -11,7 +11,7 @@ from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.naming import Record, Rules, of_task
 from fairlead_dns.decisions.zone import Zone
 from fairlead_dns.names import Names
-from harness.names import authority, member, names, snapshot
+from harness.names import ask, authority, member, names, snapshot
 
 APEX = b"\5mesos\0"
 few_members = st.lists(
@@ -150,3 +150,44 @@ def test_a_snapshot_of_nothing_known_changes_nothing() -> None:
     made.take_snapshot(Snapshot(revision=-1, trust=Trust.STALE))
 
     assert made.answers.trust is None
+
+
+def asking(number: int, ttl: str) -> Member:
+    return member(number, discovery=Discovery(labels={"FAIRLEAD_DNS_TTL": ttl}))
+
+
+def ttl_s(made: Names, name: str = "web.marathon.mesos") -> int:
+    (found,) = {rr.ttl for rr in ask(made.answers, name).rr}
+    return int(found)
+
+
+def test_a_service_has_the_ttl_it_asks_for() -> None:
+    """By a label, up to the longest that is allowed; what is no number is as none."""
+    asked = [ttl_s(names(asking(0, text))) for text in ("9", "0", "600", "soon", "-1", "9" * 5000)]
+
+    assert [9, 0, 25, 5, 5, 25] == asked
+
+
+def test_a_set_has_one_ttl_the_least() -> None:
+    """One name of several instances: every record has the least TTL of all (RFC 2181)."""
+    assert [3, 5, 9] == [
+        ttl_s(names(*members))
+        for members in ([asking(0, "9"), asking(1, "3")], [asking(0, "9"), member(1)], [asking(0, "9"), asking(1, "9")])
+    ]
+
+
+def test_a_new_ttl_is_a_change() -> None:
+    """The same address with another TTL: no prepared answer stays with the old one."""
+    made = names(asking(0, "9"))
+    before = ttl_s(made)
+    made.take_snapshot(snapshot(asking(0, "4"), revision=2))
+
+    assert (9, 4, 4) == (before, ttl_s(made), made.zone.largest_given_ttl_s)
+
+
+def test_no_ttl_is_above_what_was_announced() -> None:
+    """Kills wait for the largest TTL announced: until it is announced, nothing larger is given out."""
+    made = names(asking(0, "20"))
+    made.zone.longest_ttl_s = 7
+
+    assert (7, 20) == (ttl_s(made), made.zone.largest_given_ttl_s)

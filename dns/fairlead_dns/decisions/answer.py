@@ -193,7 +193,11 @@ class Answers:
             frame = self._frame(query, found, recursion, room)
             data = self.authority.mname if kind == wire.NS else self._soa()
             kind = wire.NS if kind == wire.NS else wire.SOA
-            return repeat(self._positive(frame, kind, [data])).__next__, (name, SERIAL, self.authority.mname), True
+            return (
+                repeat(self._positive(frame, kind, [data], self.authority.ttl_s)).__next__,
+                (name, SERIAL, self.authority.mname),
+                True,
+            )
         if kind in sets:
             frame = self._frame(query, found, recursion, room)
             return self._found(frame, kind, sorted(sets[kind]), name, once=room == TCP_BYTES)
@@ -221,16 +225,17 @@ class Answers:
     ) -> tuple[Next, tuple[bytes, ...], bool]:
         at = TARGET_AT.get(kind)
         names = (name,) if at is None else (name, *{d[at:] for d in data})
+        ttl_s = self.zone.ttl_s(name, kind, self.authority.ttl_s)
         if len(data) == 1 or once or kind not in ROTATED:
-            return repeat(self._positive(frame, kind, self._shuffled(data))).__next__, names, True
-        return self._rotations(frame, kind, data).__next__, names, True
+            return repeat(self._positive(frame, kind, self._shuffled(data), ttl_s)).__next__, names, True
+        return self._rotations(frame, kind, data, ttl_s).__next__, names, True
 
-    def _rotations(self, frame: _Frame, kind: int, data: list[bytes]) -> Iterator[bytes]:
+    def _rotations(self, frame: _Frame, kind: int, data: list[bytes], ttl_s: int) -> Iterator[bytes]:
         """Every record comes first equally often; orders are built when they are first given."""
         while True:
             order, made = self._shuffled(data), []
             for start in range(min(len(order), VARIANTS)):
-                made.append(self._positive(frame, kind, order[start:] + order[:start]))
+                made.append(self._positive(frame, kind, order[start:] + order[:start], ttl_s))
                 yield made[-1]
             for _ in range(ROUNDS):
                 yield from made
@@ -238,8 +243,8 @@ class Answers:
     def _shuffled(self, data: Sequence[bytes]) -> list[bytes]:
         return sorted(data, key=lambda _: self.chance())
 
-    def _positive(self, frame: _Frame, kind: int, data: Sequence[bytes]) -> bytes:
-        answers = [wire.record(OWNER, kind, self.authority.ttl_s, d) for d in data]
+    def _positive(self, frame: _Frame, kind: int, data: Sequence[bytes], ttl_s: int) -> bytes:
+        answers = [wire.record(OWNER, kind, ttl_s, d) for d in data]
         return frame.build(answers, extra=self._addresses(frame, kind, data))
 
     def _addresses(self, frame: _Frame, kind: int, data: Sequence[bytes]) -> list[bytes]:
@@ -262,8 +267,9 @@ class Answers:
     def _address_records(self, owner: bytes, target: bytes) -> Iterator[bytes]:
         sets = self.zone.sets(target)
         for kind in (wire.A, wire.AAAA):
+            ttl_s = self.zone.ttl_s(target, kind, self.authority.ttl_s)
             for address in sets.get(kind, ()):
-                yield wire.record(owner, kind, self.authority.ttl_s, address)
+                yield wire.record(owner, kind, ttl_s, address)
 
     def _negative(self, query: wire.Query) -> bytes:
         apex = self._apex(query)

@@ -18,16 +18,24 @@ from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.records import Agent, Discovery, Framework, MasterInfo, Member, Port, Portless, TaskRef
 from fairlead_dns.decisions import wire
 
+TTL_LABEL = "FAIRLEAD_DNS_TTL"
+"""On an app or in a DiscoveryInfo: the TTL of the service's names in seconds; what is no number is as none."""
 BOTH = ("tcp", "udp")
 HIGHEST_PORT = 65535
 
 
+ZONE_TTL = -1
+
+
 class Record(NamedTuple):
-    """One record: owner in wire form, type, data in wire form (targets uncompressed)."""
+    """One record: owner in wire form, type, data in wire form (targets uncompressed), and a TTL of its own if it has
+    one: a set's TTL is then the least of its records' (RFC 2181 wants one for all).
+    """
 
     owner: bytes
     kind: int
     rdata: bytes
+    ttl_s: int = ZONE_TTL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +47,8 @@ class Rules:
     srv_weight: int = 1
     rfc952: bool = False
     reverse_zones: tuple[str, ...] = ()
+    longest_ttl_s: int = 25
+    """The most that a service may ask for by TTL_LABEL: more is taken as this."""
 
     @property
     def spec(self) -> labels.Spec:
@@ -65,7 +75,16 @@ def of_task(task: Member | Portless, rules: Rules) -> tuple[Record, ...]:
     found: dict[Record, None] = {}
     for name in labels.spoken_names(instance.task.name, instance.discovery.name, rules.spec):
         found.update(dict.fromkeys(_of_name(instance, name, framework, rules)))
-    return tuple(found)
+    return timed(found, instance.discovery, rules)
+
+
+def timed(records: Iterable[Record], discovery: Discovery, rules: Rules) -> tuple[Record, ...]:
+    """With the TTL that the service asks for, if it does."""
+    wish = discovery.labels.get(TTL_LABEL, "")
+    if not (wish.isascii() and wish.isdigit()):
+        return tuple(records)
+    ttl_s = min(int(wish[:9]), rules.longest_ttl_s)
+    return tuple(record._replace(ttl_s=ttl_s) for record in records)
 
 
 def of_framework(framework: Framework, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:

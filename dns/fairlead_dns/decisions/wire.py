@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-A, NS, SOA, PTR, AAAA, SRV, OPT = 1, 2, 6, 12, 28, 33, 41
-IXFR, AXFR, ANY = 251, 252, 255
-IN = 1
+A, NS, SOA, PTR, TXT, AAAA, SRV, OPT = 1, 2, 6, 12, 16, 28, 33, 41
+TSIG, IXFR, AXFR, ANY = 250, 251, 252, 255
+IN, CH = 1, 3
+QUERY, NOTIFY, UPDATE = 0, 4, 5
 TYPE_NAMES = {A: "A", NS: "NS", SOA: "SOA", PTR: "PTR", AAAA: "AAAA", SRV: "SRV"}
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH, BADVERS = 0, 1, 2, 3, 4, 5, 9, 16
 RCODE_NAMES = {
     NOERROR: "NOERROR",
     FORMERR: "FORMERR",
@@ -21,9 +22,10 @@ RCODE_NAMES = {
     NXDOMAIN: "NXDOMAIN",
     NOTIMP: "NOTIMP",
     REFUSED: "REFUSED",
+    NOTAUTH: "NOTAUTH",
     BADVERS: "BADVERS",
 }
-QR, AA, TC, RD = 0x8000, 0x0400, 0x0200, 0x0100
+QR, AA, TC, RD, RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 OPCODE_MASK = 0x7800
 HEADER_BYTES = 12
 NAME_LIMIT = 255
@@ -31,6 +33,7 @@ LABEL_LIMIT = 63
 POINTER_LIMIT = 0x4000
 DO = 0x8000
 
+_OPT_START = b"\0\0\x29"
 _PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 _counts = struct.Struct("!HHHH")
 _rr = struct.Struct("!HHIH")
@@ -135,6 +138,11 @@ def pointer(offset: int) -> bytes:
     return (0xC000 | offset).to_bytes(2, "big")
 
 
+def option(code: int, data: bytes = b"") -> bytes:
+    """One EDNS option in wire form."""
+    return code.to_bytes(2, "big") + len(data).to_bytes(2, "big") + data
+
+
 def opt_record(payload_bytes: int, *, extended_rcode: int = 0, do: bool = False, ede: int | None = None) -> bytes:
     """Our OPT: version 0, no flag but DO, no option but the extended error `ede` (RFC 8914)."""
     options = b"" if ede is None else struct.pack("!HHH", 15, 2, ede)
@@ -142,16 +150,17 @@ def opt_record(payload_bytes: int, *, extended_rcode: int = 0, do: bool = False,
     return b"\0" + _rr.pack(OPT, payload_bytes, flags, len(options)) + options
 
 
-def header(flags: int, answers: int = 0, authority: int = 0, additional: int = 0) -> bytes:
-    """The ten bytes after the id, with one question."""
-    return flags.to_bytes(2, "big") + _counts.pack(1, answers, authority, additional)
+def header(flags: int, answers: int = 0, authority: int = 0, additional: int = 0, *, questions: int = 1) -> bytes:
+    """The ten bytes after the id, with one question unless said otherwise."""
+    return flags.to_bytes(2, "big") + _counts.pack(questions, answers, authority, additional)
 
 
 def reply_code(reply: bytes) -> int:
-    """Of one of our own replies: only BADVERS is NOERROR in the header with nothing in ANSWER and AUTHORITY, uncut."""
-    if reply[3] & 15 or any(reply[6:10]) or reply[2] & TC >> 8:
+    """Of one of our own replies, the upper bits from its OPT; only replies without records can have any."""
+    if any(reply[6:10]) or reply[11] != 1:
         return reply[3] & 15
-    return BADVERS
+    at = _opt_at(reply)
+    return reply[3] & 15 if at is None else reply[at + 5] << 4 | reply[3] & 15
 
 
 class MalformedError(ValueError):
@@ -160,17 +169,25 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Edns:
-    """The query's OPT. `plain`: it carried no options, so that its bytes repeat from query to query."""
+    """The query's OPT. `options`: (code, data) in the order they came."""
 
     payload_bytes: int
     version: int
     do: bool
-    plain: bool
+    options: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """It carried no options, so that its bytes repeat from query to query."""
+        return not self.options
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query taken apart. `question` as asked (case kept); `name` folded; `starts` are the labels' offsets in it."""
+    """A query taken apart. `question` as asked (case kept); `name` folded; `starts` are the labels' offsets in it.
+
+    Without a question (a cookie's own query, RFC 7873) `question` is empty, `name` the root, `kind` and `klass` 0.
+    """
 
     question: bytes
     name: bytes
@@ -180,28 +197,38 @@ class Query:
     edns: Edns | None
     twice: bool = False
     """There were two OPTs, which is an error with an OPT in its reply."""
+    tsig_at: int | None = None
+    """Where in the packet its TSIG record begins."""
+
+
+@dataclass(slots=True)
+class _Extra:
+    """What is gathered while the records after the question are passed."""
+
+    opts: list[Edns]
+    tsig_at: int | None = None
 
 
 def parse_query(packet: bytes) -> Query:
     """Raises MalformedError. The header must be there (12 bytes) and be a query's; bounded by the packet's length."""
     questions, *others = _counts.unpack_from(packet, 4)
-    if questions != 1:
+    if questions > 1:
         raise MalformedError(f"{questions} questions")
-    end, starts = _walk(packet, HEADER_BYTES)
+    end, starts = _walk(packet, HEADER_BYTES) if questions else (HEADER_BYTES - 4, ())
     if end + 4 > len(packet):
         raise MalformedError("question cut")
-    question = packet[HEADER_BYTES : end + 4]
-    opts, at = [], end + 4
+    extra = _Extra([])
+    at = end + 4
     for section, count in enumerate(others):
         for _ in range(count):
-            at, edns = _skip_record(packet, at, additional=section == 2)
-            if edns is not None:
-                opts.append(edns)
+            at = _pass_record(packet, at, extra, additional=section == 2)
     if at != len(packet):
         raise MalformedError("bytes after the end")
-    kind, klass = struct.unpack_from("!HH", question, len(question) - 4)
-    first = opts[0] if opts else None
-    return Query(question, question[:-4].lower(), kind, klass, starts, first, len(opts) > 1)
+    question = packet[HEADER_BYTES : end + 4]
+    kind, klass = struct.unpack_from("!HH", question, len(question) - 4) if questions else (0, 0)
+    first = extra.opts[0] if extra.opts else None
+    name = question[:-4].lower() if questions else b"\0"
+    return Query(question, name, kind, klass, starts, first, len(extra.opts) > 1, extra.tsig_at)
 
 
 def _walk(packet: bytes, start: int) -> tuple[int, tuple[int, ...]]:
@@ -220,7 +247,8 @@ def _walk(packet: bytes, start: int) -> tuple[int, tuple[int, ...]]:
         at += 1 + length
 
 
-def _skip_record(packet: bytes, start: int, *, additional: bool) -> tuple[int, Edns | None]:
+def _pass_record(packet: bytes, start: int, extra: _Extra, *, additional: bool) -> int:
+    """The record's end. Raises MalformedError, also for a TSIG that is not the last of all."""
     at = _skip_name(packet, start)
     if at + 10 > len(packet):
         raise MalformedError("record cut")
@@ -228,12 +256,16 @@ def _skip_record(packet: bytes, start: int, *, additional: bool) -> tuple[int, E
     end = at + 10 + length
     if end > len(packet):
         raise MalformedError("record data cut")
-    if kind != OPT or not additional:
-        return end, None
-    if packet[start] != 0:
-        raise MalformedError("OPT with a name")
-    _check_options(packet, at + 10, end)
-    return end, Edns(klass, ttl >> 16 & 0xFF, bool(ttl & DO), length == 0)
+    if extra.tsig_at is not None or (kind == TSIG and not additional):
+        raise MalformedError("TSIG is not the last record")
+    if kind == TSIG:
+        extra.tsig_at = start
+    elif kind == OPT and additional:
+        if packet[start] != 0:
+            raise MalformedError("OPT with a name")
+        options = _options(packet, at + 10, end) if length else ()
+        extra.opts.append(Edns(klass, ttl >> 16 & 0xFF, bool(ttl & DO), options))
+    return end
 
 
 def _skip_name(packet: bytes, at: int) -> int:
@@ -250,10 +282,52 @@ def _skip_name(packet: bytes, at: int) -> int:
     raise MalformedError("name cut")
 
 
-def _check_options(packet: bytes, at: int, end: int) -> None:
+def _options(packet: bytes, at: int, end: int) -> tuple[tuple[int, bytes], ...]:
+    found = []
     while at < end:
         if at + 4 > end:
             raise MalformedError("option cut")
-        at += 4 + (packet[at + 2] << 8 | packet[at + 3])
+        data = at + 4
+        at = data + (packet[at + 2] << 8 | packet[at + 3])
+        found.append((packet[data - 4] << 8 | packet[data - 3], packet[data:at]))
     if at != end:
         raise MalformedError("option cut")
+    return tuple(found)
+
+
+def skip_record(message: bytes, start: int) -> tuple[int, int]:
+    """(type, end) of the record at `start` of a message. Raises MalformedError."""
+    at = _skip_name(message, start)
+    if at + 10 > len(message):
+        raise MalformedError("record cut")
+    kind, _, _, length = _rr.unpack_from(message, at)
+    if at + 10 + length > len(message):
+        raise MalformedError("record data cut")
+    return kind, at + 10 + length
+
+
+def with_options(reply: bytes, options: bytes) -> bytes:
+    """A reply of ours with `options` (in wire form) after those its OPT has; as it is when it has no OPT.
+
+    The OPT, if there is one, must be the last record.
+    """
+    at = _opt_at(reply)
+    if at is None:
+        return reply
+    length = int.from_bytes(reply[at + 9 : at + 11], "big") + len(options)
+    return reply[: at + 9] + length.to_bytes(2, "big") + reply[at + 11 :] + options
+
+
+def _opt_at(reply: bytes) -> int | None:
+    """Nearly always our bare OPT, or that with one bare extended error: no need to pass all records."""
+    if reply[-11:-8] == _OPT_START and reply[-2:] == b"\0\0":
+        return len(reply) - 11
+    if reply[-17:-14] == _OPT_START and reply[-8:-2] == b"\0\6\0\x0f\0\2":
+        return len(reply) - 17
+    counts = _counts.unpack_from(reply, 4)
+    at = _walk(reply, HEADER_BYTES)[0] + 4 if counts[0] else HEADER_BYTES
+    for _ in range(sum(counts[1:])):
+        start, (kind, at) = at, skip_record(reply, at)
+        if kind == OPT:
+            return start
+    return None

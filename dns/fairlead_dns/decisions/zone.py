@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_dns.decisions import wire
-from fairlead_dns.decisions.naming import Record
+from fairlead_dns.decisions.naming import ZONE_TTL, Record
 
 Sets = dict[int, dict[bytes, int]]
 """Type -> record data -> how many contributors."""
 NOTHING: Mapping[int, Mapping[bytes, int]] = {}
+LONGEST_TTL_S = 2**31 - 1
 
 
 @dataclass(slots=True)
@@ -23,6 +24,12 @@ class Zone:
     names: dict[bytes, Sets] = field(default_factory=dict)
     below: dict[bytes, int] = field(default_factory=dict)
     """How many names with records lie below each name."""
+    longest_ttl_s: int = LONGEST_TTL_S
+    """No TTL is above it, whatever a record says: what has been announced, for kills wait that long."""
+    _ttls: dict[tuple[bytes, int], dict[int, int]] = field(default_factory=dict)
+    """(name, type) -> TTL -> how many contributors: only of records that have one of their own."""
+    _given_ttls: dict[int, int] = field(default_factory=dict)
+    """TTL -> how many records have it as their own."""
 
     def exists(self, name: bytes) -> bool:
         return name in self.names or name in self.below or name in self.apexes
@@ -30,6 +37,19 @@ class Zone:
     def sets(self, name: bytes) -> Mapping[int, Mapping[bytes, int]]:
         """Type -> record data of a name; empty when it has none."""
         return self.names.get(name, NOTHING)
+
+    def ttl_s(self, name: bytes, kind: int, default_s: int) -> int:
+        """The one TTL of a set: the least of its records', of which those without one have `default_s`."""
+        given = self._ttls.get((name, kind))
+        if given is None:
+            return min(default_s, self.longest_ttl_s)
+        everyone = sum(given.values()) == sum(self.sets(name)[kind].values())
+        return min(*given, self.longest_ttl_s, self.longest_ttl_s if everyone else default_s)
+
+    @property
+    def largest_given_ttl_s(self) -> int:
+        """The largest TTL any record has of its own, 0 when none has."""
+        return max(self._given_ttls, default=0)
 
     def apply(self, *, added: Iterable[Record] = (), removed: Iterable[Record] = ()) -> set[bytes]:
         """Adds first, so that what stays never vanishes. Returns the names whose answers may be others now."""
@@ -54,13 +74,17 @@ class Zone:
         data = sets.setdefault(record.kind, {})
         count = data.get(record.rdata, 0)
         data[record.rdata] = count + 1
-        if not count:
+        if record.ttl_s != ZONE_TTL:
+            _count(self._ttls.setdefault((record.owner, record.kind), {}), record.ttl_s, 1)
+            _count(self._given_ttls, record.ttl_s, 1)
+        if not count or (record.owner, record.kind) in self._ttls:
             touched.add(record.owner)
 
     def _remove(self, record: Record, touched: set[bytes]) -> None:
         sets = self.names[record.owner]
         data = sets[record.kind]
         count = data[record.rdata]
+        self._remove_ttl(record, touched)
         if count > 1:
             data[record.rdata] = count - 1
             return
@@ -71,6 +95,17 @@ class Zone:
         if not sets:
             del self.names[record.owner]
             self._vanish(record.owner, touched)
+
+    def _remove_ttl(self, record: Record, touched: set[bytes]) -> None:
+        given = self._ttls.get((record.owner, record.kind))
+        if given is None:
+            return
+        touched.add(record.owner)
+        if record.ttl_s != ZONE_TTL:
+            _count(given, record.ttl_s, -1)
+            _count(self._given_ttls, record.ttl_s, -1)
+        if not given:
+            del self._ttls[record.owner, record.kind]
 
     def _ancestors(self, name: bytes) -> Iterator[bytes]:
         while name not in self.apexes and name != b"\0":
@@ -92,3 +127,9 @@ class Zone:
             else:
                 del self.below[ancestor]
                 touched.add(ancestor)
+
+
+def _count(counts: dict[int, int], key: int, change: int) -> None:
+    counts[key] = counts.get(key, 0) + change
+    if not counts[key]:
+        del counts[key]
