@@ -1,5 +1,7 @@
 """Which names a task, a framework, an agent and the masters have."""
 
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +18,7 @@ from fairlead_discovery.records import (
     Portless,
 )
 from fairlead_dns.decisions import wire
-from fairlead_dns.decisions.mesosdns import shown
+from fairlead_dns.decisions.mesosdns import SECTIONS, shown
 from fairlead_dns.decisions.naming import Record, Rules, of_agent, of_framework, of_masters, of_task
 from harness.names import member, task
 
@@ -29,7 +31,8 @@ def table(records: tuple[Record, ...]) -> dict[str, set[str]]:
     """Name -> data as text, for A, AAAA and SRV."""
     found: dict[str, set[str]] = {}
     for record in records:
-        found.setdefault(wire.text(record.owner), set()).add(shown(record))
+        if record.kind in SECTIONS:
+            found.setdefault(wire.text(record.owner), set()).add(shown(record))
     return found
 
 
@@ -163,10 +166,59 @@ def test_a_framework_has_its_name_and_port() -> None:
 
 
 def test_agents_share_one_name() -> None:
-    """`slave.domain` and `_slave._tcp.domain`."""
-    found = table(of_agent(Agent(id="a", host="10.0.0.3", port=5051, boot_id="b"), ("10.0.0.3",), Rules()))
+    """`slave.domain` and `_slave._tcp.domain`; beside them each has a name of its own."""
+    found = table(of_agent(Agent(id="x-S7", host="10.0.0.3", port=5051, boot_id="b"), ("10.0.0.3",), Rules()))
 
-    assert {"slave.mesos": {"10.0.0.3"}, "_slave._tcp.mesos": {"slave.mesos.:5051"}} == found
+    assert {
+        "slave.mesos": {"10.0.0.3"},
+        "agent-s7.slave.mesos": {"10.0.0.3"},
+        "_slave._tcp.mesos": {"slave.mesos.:5051"},
+    } == found
+
+
+def pointers(records: Iterable[Record]) -> dict[str, str]:
+    return {wire.text(r.owner): wire.text(r.rdata) for r in records if r.kind == wire.PTR}
+
+
+def test_an_agents_address_leads_to_its_own_name_and_back() -> None:
+    """What asks A, then PTR, then A of that (RabbitMQ's peer discovery) comes back to the same machine."""
+    box = Agent(id="a", host="10.0.0.3", port=5051, boot_id="b", hostname="Box_1.rack")
+    records = of_agent(box, (box.host,), Rules())
+
+    assert {"3.0.0.10.in-addr.arpa": "box-1-rack.slave.mesos"} == pointers(records)
+    assert {"10.0.0.3"} == table(records)["box-1-rack.slave.mesos"]
+
+
+def test_an_instances_own_address_leads_to_its_name_and_back() -> None:
+    """One pointer, to the instance, however the service's name is written."""
+    pod = member(discovery=Discovery(name="Web.Shop"), ips=Ips(host=("10.0.0.1",), netinfo=("172.16.0.2", "fd01::2")))
+    records = of_task(pod, Rules())
+    found = pointers(records)
+
+    (name,) = set(found.values())
+    assert (2, {"172.16.0.2", "fd01::2"}) == (len(found), table(records)[name])
+
+
+def test_addresses_of_every_machine_itself_have_no_pointer() -> None:
+    """127.0.0.1 is another machine for whoever asks, ::1 and link-local addresses too."""
+    own = Ips(host=("10.0.0.1",), netinfo=("127.0.0.2", "::1", "fe80::1"))
+
+    assert {} == pointers(of_task(member(ips=own), Rules()))
+
+
+def test_pointers_can_be_left_to_others() -> None:
+    """Without them only the configured reverse zones have pointers."""
+    pod = member(ips=Ips(host=("10.0.0.1",), netinfo=("172.16.0.2",)))
+
+    assert {} == pointers(of_task(pod, Rules(pointers=False)))
+
+
+def test_a_rival_has_a_name_of_its_own() -> None:
+    """A service that shares its name with another one has the shared name and one that is its alone."""
+    found = table(of_task(member(), Rules(), "1a2b3c4d"))
+
+    assert {"10.0.0.1"} == found["web.marathon.mesos"] == found["web-1a2b3c4d.marathon.mesos"]
+    assert found["_web-1a2b3c4d._tcp.marathon.mesos"]
 
 
 def master(ip: str) -> MasterInfo:
@@ -211,7 +263,7 @@ def test_without_a_leader_there_is_no_leader_name() -> None:
 
 def test_pointers_name_instances_with_addresses_of_their_own() -> None:
     """In a reverse zone that is ours, a container's address leads to its instance; an agent's is the agent's."""
-    rules = Rules(reverse_zones=("16.172.in-addr.arpa",))
+    rules = Rules(reverse_zones=("16.172.in-addr.arpa",), pointers=False)
     pod = member(ips=Ips(host=("10.0.0.1",), netinfo=("172.16.0.2",)))
 
     pointers = [r for r in of_task(pod, rules) if r.kind == wire.PTR]

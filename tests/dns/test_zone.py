@@ -113,7 +113,7 @@ def test_names_above_names_exist() -> None:
 
 def test_records_that_come_back_leave_nothing_behind() -> None:
     """Adding and removing the same records empties the zone."""
-    zone, records = Zone(frozenset([APEX])), of_task(member(), Rules())
+    zone, records = Zone({APEX}), of_task(member(), Rules())
 
     zone.apply(added=records)
     zone.apply(removed=records)
@@ -150,6 +150,19 @@ def test_a_snapshot_of_nothing_known_changes_nothing() -> None:
     made.take_snapshot(Snapshot(revision=-1, trust=Trust.STALE))
 
     assert made.answers.trust is None
+
+
+def test_a_known_address_is_a_reverse_zone_of_its_own() -> None:
+    """We answer for it while it has a name, and for none of its neighbours."""
+    pod = member(ips=Ips(host=("10.0.0.1",), netinfo=("172.16.0.2",)))
+    zone, records = Zone({APEX}), of_task(pod, Rules())
+    zone.apply(added=records)
+    owner = wire.reverse(bytes((172, 16, 0, 2)))
+    with_it = (owner in zone.apexes, zone.exists(owner), zone.exists(wire.parent(owner)))
+    touched = zone.apply(removed=records)
+
+    assert (True, True, False) == with_it
+    assert (True, {APEX}, {}, set()) == (owner in touched, zone.apexes, zone.below, zone.points)
 
 
 def asking(number: int, ttl: str) -> Member:

@@ -7,12 +7,17 @@ T.F.slave.domain  C.F.slave.domain             A/AAAA of the agent
 _T._tcp|_udp.F.domain  and  …F.slave.domain    SRV, without DiscoveryInfo   -> C.F.slave.domain:host port
 _T._tcp|_udp.F.slave.domain                    SRV, with DiscoveryInfo      -> C.F.slave.domain:host port
 [_port.]_T._proto.F.domain                     SRV, with DiscoveryInfo      -> C.F.domain:number
+<host name>.slave.domain                       A/AAAA of one agent
+4.3.2.1.in-addr.arpa                           PTR -> C.F.domain, or <host name>.slave.domain
+T-<digest>.F.domain                            the same as T.F.domain, where two services have that in common
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+import msgspec
 
 from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.records import Agent, Discovery, Framework, MasterInfo, Member, Port, Portless, TaskRef
@@ -22,6 +27,8 @@ TTL_LABEL = "FAIRLEAD_DNS_TTL"
 """On an app or in a DiscoveryInfo: the TTL of the service's names in seconds; what is no number is as none."""
 BOTH = ("tcp", "udp")
 HIGHEST_PORT = 65535
+IP4_BYTES = 4
+LOOPBACK = 127
 
 
 ZONE_TTL = -1
@@ -38,6 +45,21 @@ class Record(NamedTuple):
     ttl_s: int = ZONE_TTL
 
 
+class Dialect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One more way to call the same endpoints."""
+
+    kind: Literal["consul", "kubernetes", "dcos", "numbered_ports", "svcb", "dns_sd"]
+    """`consul`, `kubernetes` and `dcos` (dcos-net) have a domain of their own; the others stand in `domain`."""
+    domain: str = ""
+    """Its zone. Empty: `consul`, `cluster.local`, `dcos.thisdcos.directory`."""
+    datacenter: str = "dc1"
+    """Consul: the name of ours, which may stand before the domain; and what prepared queries take for near."""
+    queries: tuple[str, ...] = ()
+    """Consul: files of prepared queries, or folders of such files (`*.json`)."""
+    nearest: tuple[str, ...] = ()
+    """Consul: the other data centres, which are members' regions or zones, nearest first, for NearestN."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How names are made. `domain` is text (`mesos`); `ip_sources` in order, the first that has an address wins."""
@@ -47,6 +69,9 @@ class Rules:
     srv_weight: int = 1
     rfc952: bool = False
     reverse_zones: tuple[str, ...] = ()
+    pointers: bool = True
+    """PTR of every address that a task or an agent has, also outside `reverse_zones`."""
+    dialects: tuple[Dialect, ...] = ()
     longest_ttl_s: int = 25
     """The most that a service may ask for by TTL_LABEL: more is taken as this."""
 
@@ -56,26 +81,61 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Instance:
-    """One running task, whichever record it came in. Addresses are (type, bytes)."""
+class Instance:
+    """One running task, whichever record it came in. Addresses are (type, bytes): its own, and its agent's.
+
+    `rival`: not "" when another service has the same names; this one's digest, which tells it apart.
+    """
 
     task: TaskRef
     discovery: Discovery
     ports: tuple[Port, ...]
     own: tuple[tuple[int, bytes], ...]
     agents: tuple[tuple[int, bytes], ...]
+    rival: str = ""
+
+    @property
+    def framework(self) -> str:
+        return self.task.framework
 
 
-def of_task(task: Member | Portless, rules: Rules) -> tuple[Record, ...]:
+def of_task(task: Member | Portless, rules: Rules, rival: str = "") -> tuple[Record, ...]:
     """Every record of one task, each once. Names that no resolver could ask for are left out."""
-    instance = _instance(task, rules)
-    framework = labels.domain_fragment(instance.task.framework, rules.spec)
-    if not framework:
-        return ()
+    return timed(of_instance(instance(task, rules, rival), rules), task.discovery, rules)
+
+
+def of_instance(one: Instance, rules: Rules) -> Iterable[Record]:
+    framework = labels.domain_fragment(one.framework, rules.spec)
     found: dict[Record, None] = {}
-    for name in labels.spoken_names(instance.task.name, instance.discovery.name, rules.spec):
-        found.update(dict.fromkeys(_of_name(instance, name, framework, rules)))
-    return timed(found, instance.discovery, rules)
+    if framework:
+        for name in _spoken(one, rules):
+            found.update(dict.fromkeys(_of_name(one, name, framework, rules)))
+        foreign = tuple(a for a in one.own if a not in one.agents)
+        if foreign:
+            target = (instance_label(one, rules), *framework.split("."), rules.domain)
+            found.update(dict.fromkeys(_pointers(foreign, target, rules)))
+    return found
+
+
+def _spoken(one: Instance, rules: Rules) -> Iterator[tuple[str, ...]]:
+    yield from labels.spoken_names(one.task.name, one.discovery.name, rules.spec)
+    if one.rival:
+        yield (apart(rules.spec(one.discovery.name or one.task.name), one.rival),)
+
+
+def apart(label: str, rival: str) -> str:
+    """`web` -> `web-1a2b3c4d`, cut if need be before the digest."""
+    return f"{label[: labels.LABEL_LIMIT - 1 - len(rival)]}-{rival}".lstrip("-") if rival else label
+
+
+def instance_label(one: Instance, rules: Rules) -> str:
+    """C of the mangled name: `web-a1b2c-s0`."""
+    return _instance_of(rules.spec(one.discovery.name or one.task.name), one)
+
+
+def _instance_of(label: str, one: Instance) -> str:
+    tail = f"{labels.task_hash(one.task.id)}-{labels.agent_tail(one.task.agent)}"
+    return labels.fit(f"{label}-{tail}".lstrip("-"))
 
 
 def timed(records: Iterable[Record], discovery: Discovery, rules: Rules) -> tuple[Record, ...]:
@@ -95,15 +155,21 @@ def of_framework(framework: Framework, addresses: Iterable[str], rules: Rules) -
         return ()
     owner = (*fragment.split("."), rules.domain)
     srv = [(("_framework", "_tcp", *owner), owner, framework.port)] if _is_port(framework.port) else []
-    return tuple(_records({owner: parsed}, srv, rules))
+    return tuple(records({owner: parsed}, srv, rules))
 
 
 def of_agent(agent: Agent, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
-    """`slave.domain` A of every agent, `_slave._tcp.domain` SRV, and its PTR."""
+    """`slave.domain` A of every agent, `_slave._tcp.domain` SRV, one name of its own, and its PTR."""
     parsed = _parsed(addresses)
-    owner = ("slave", rules.domain)
+    owner, alone = ("slave", rules.domain), (agent_label(agent, rules), "slave", rules.domain)
     srv = [(("_slave", "_tcp", rules.domain), owner, agent.port)] if _is_port(agent.port) and parsed else []
-    return (*_records({owner: parsed}, srv, rules), *_pointers(parsed, owner, rules))
+    return (*records({owner: parsed, alone: parsed}, srv, rules), *_pointers(parsed, alone, rules))
+
+
+def agent_label(agent: Agent, rules: Rules) -> str:
+    """`box1.rack-2` -> `box1-rack-2`; an agent that has no host name is called by its id's last field."""
+    given = agent.hostname if wire.address(agent.hostname) is None else ""
+    return labels.fit(rules.spec(given) or f"agent-{rules.spec(labels.agent_tail(agent.id))}")
 
 
 def of_masters(masters: Sequence[MasterInfo], leader: MasterInfo | None, rules: Rules) -> tuple[Record, ...]:
@@ -122,7 +188,7 @@ def of_masters(masters: Sequence[MasterInfo], leader: MasterInfo | None, rules: 
         owner = ("leader", rules.domain)
         hosts[owner] = _parsed([leader.address.ip])
         srv = [(("_leader", f"_{p}", rules.domain), owner, leader.address.port) for p in BOTH]
-    return tuple(dict.fromkeys(_records(hosts, srv, rules)))
+    return tuple(dict.fromkeys(records(hosts, srv, rules)))
 
 
 def of_server(mname: str, addresses: Iterable[str]) -> tuple[Record, ...]:
@@ -135,7 +201,7 @@ def slave_labels(labels_: Sequence[str], domain: str) -> tuple[str, ...]:
     return (*labels_, "slave", domain)
 
 
-def _instance(task: Member | Portless, rules: Rules) -> _Instance:
+def instance(task: Member | Portless, rules: Rules, rival: str = "") -> Instance:
     host = task.ips.host
     if not host and isinstance(task, Member):
         host = (task.serviceEndpoint.host,)
@@ -148,7 +214,7 @@ def _instance(task: Member | Portless, rules: Rules) -> _Instance:
     }
     own = next(filter(None, (_parsed(sources[s]) for s in rules.ip_sources)), ())
     ports = task.ports if isinstance(task, Member) else ()
-    return _Instance(task=task.task, discovery=task.discovery, ports=ports, own=own, agents=agents)
+    return Instance(task=task.task, discovery=task.discovery, ports=ports, own=own, agents=agents, rival=rival)
 
 
 def _parsed(addresses: Iterable[str]) -> tuple[tuple[int, bytes], ...]:
@@ -156,49 +222,46 @@ def _parsed(addresses: Iterable[str]) -> tuple[tuple[int, bytes], ...]:
     return tuple(dict.fromkeys(a for a in map(wire.address, addresses) if a is not None))
 
 
-def _of_name(instance: _Instance, name: tuple[str, ...], framework: str, rules: Rules) -> Iterator[Record]:
+def _of_name(one: Instance, name: tuple[str, ...], framework: str, rules: Rules) -> Iterator[Record]:
     """All records for one spelling. A raw name's last label takes the suffix: `server.dev-<H>-<S>.F.domain`."""
     fragment = framework.split(".")
-    tail = f"{labels.task_hash(instance.task.id)}-{labels.agent_tail(instance.task.agent)}"
-    canonical = (*name[:-1], labels.fit(f"{name[-1]}-{tail}".lstrip("-")), *fragment)
+    canonical = (*name[:-1], _instance_of(name[-1], one), *fragment)
     shared = (*name, *fragment)
     hosts = {
-        (*canonical, rules.domain): instance.own,
-        slave_labels(canonical, rules.domain): instance.agents,
+        (*canonical, rules.domain): one.own,
+        slave_labels(canonical, rules.domain): one.agents,
     }
     if name[-1]:
-        hosts[*shared, rules.domain] = instance.own
-        hosts[slave_labels(shared, rules.domain)] = instance.agents
-    yield from _records(hosts, _services(instance, name, fragment, canonical, rules), rules)
-    foreign = tuple(a for a in instance.own if a not in instance.agents)
-    yield from _pointers(foreign, (*canonical, rules.domain), rules)
+        hosts[*shared, rules.domain] = one.own
+        hosts[slave_labels(shared, rules.domain)] = one.agents
+    yield from records(hosts, _services(one, name, fragment, canonical, rules), rules)
 
 
-_Srv = tuple[tuple[str, ...], tuple[str, ...], int]
+Srv = tuple[tuple[str, ...], tuple[str, ...], int]
 """Owner labels, target labels, port."""
 
 
 def _services(
-    instance: _Instance, name: tuple[str, ...], fragment: Sequence[str], canonical: tuple[str, ...], rules: Rules
-) -> Iterator[_Srv]:
+    one: Instance, name: tuple[str, ...], fragment: Sequence[str], canonical: tuple[str, ...], rules: Rules
+) -> Iterator[Srv]:
     if not name[-1]:
         return
     first = (labels.fit(f"_{name[0]}"), *name[1:])
     on_agent = slave_labels(canonical, rules.domain)
-    for port in instance.ports:
+    for port in one.ports:
         for protocol in BOTH:
             owner = (*first, f"_{protocol}", *fragment)
-            if instance.agents and _is_port(port.host_port):
+            if one.agents and _is_port(port.host_port):
                 yield slave_labels(owner, rules.domain), on_agent, port.host_port
-                if not instance.discovery.name:
+                if not one.discovery.name:
                     yield (*owner, rules.domain), on_agent, port.host_port
-        if instance.discovery.name and instance.own and _is_port(port.number):
+        if one.discovery.name and one.own and _is_port(port.number):
             yield from _discovered(port, first, (*fragment, rules.domain), (*canonical, rules.domain), rules)
 
 
 def _discovered(
     port: Port, first: tuple[str, ...], tail: tuple[str, ...], target: tuple[str, ...], rules: Rules
-) -> Iterator[_Srv]:
+) -> Iterator[Srv]:
     named = labels.fit(f"_{rules.spec(port.name)}") if rules.spec(port.name) else ""
     for protocol in port.protocols or BOTH:
         spoken = rules.spec(protocol)
@@ -209,33 +272,39 @@ def _discovered(
                 yield (named, *owner), target, port.number
 
 
-def _records(
-    hosts: Mapping[tuple[str, ...], Iterable[tuple[int, bytes]]], services: Iterable[_Srv], rules: Rules
+def records(
+    hosts: Mapping[tuple[str, ...], Iterable[tuple[int, bytes]]], services: Iterable[Srv], rules: Rules
 ) -> Iterator[Record]:
+    """Address records and SRV of what has a legal name. The last label of each name is a whole domain."""
     for owner_labels, addresses in hosts.items():
-        owner = _wire(owner_labels)
+        owner = wired(owner_labels)
         if owner is not None:
             yield from (Record(owner, kind, data) for kind, data in addresses)
     for owner_labels, target_labels, port in services:
-        owner, target = _wire(owner_labels), _wire(target_labels)
+        owner, target = wired(owner_labels), wired(target_labels)
         if owner is not None and target is not None:
             yield Record(owner, wire.SRV, wire.srv_rdata(rules.srv_weight, port, target))
 
 
 @lru_cache(maxsize=16384)
-def _wire(parts: tuple[str, ...]) -> bytes | None:
+def wired(parts: tuple[str, ...]) -> bytes | None:
     """The last part is the domain, which may be several labels. Kept, for instances of a service share most names."""
     return wire.name((*parts[:-1], *parts[-1].split(".")))
 
 
 def _pointers(addresses: Iterable[tuple[int, bytes]], target_labels: tuple[str, ...], rules: Rules) -> Iterator[Record]:
-    target = _wire(target_labels)
+    """Nobody else's addresses: those of the machine itself (127.0.0.1) mean another one for whoever asks."""
+    target = wired(target_labels)
     zones = [z for z in map(wire.parse_text, rules.reverse_zones) if z is not None]
-    for _, data in addresses if target is not None and zones else ():
+    for _, data in addresses if target is not None else ():
         owner = wire.reverse(data)
-        if any(owner.endswith(zone) for zone in zones):
+        if (rules.pointers and not _is_local(data)) or any(owner.endswith(zone) for zone in zones):
             assert target is not None
             yield Record(owner, wire.PTR, target)
+
+
+def _is_local(data: bytes) -> bool:
+    return data[0] == LOOPBACK if len(data) == IP4_BYTES else data == bytes(15) + b"\1" or data[:2] == b"\xfe\x80"
 
 
 def _is_port(number: int) -> bool:

@@ -13,14 +13,19 @@ from fairlead_dns.decisions.naming import ZONE_TTL, Record
 Sets = dict[int, dict[bytes, int]]
 """Type -> record data -> how many contributors."""
 NOTHING: Mapping[int, Mapping[bytes, int]] = {}
+ARPA = b"\4arpa\0"
 LONGEST_TTL_S = 2**31 - 1
 
 
 @dataclass(slots=True)
 class Zone:
-    """Owned by one task. `apexes` always exist."""
+    """Owned by one task. `apexes` always exist. An address' reverse name that is in none of them is a zone of its own,
+    so that we answer for the addresses we know, and for no others of their network.
+    """
 
-    apexes: frozenset[bytes]
+    apexes: set[bytes]
+    points: set[bytes] = field(default_factory=set)
+    """Those of the apexes that are reverse names of single addresses, and go with their last record."""
     names: dict[bytes, Sets] = field(default_factory=dict)
     below: dict[bytes, int] = field(default_factory=dict)
     """How many names with records lie below each name."""
@@ -70,6 +75,9 @@ class Zone:
         sets = self.names.get(record.owner)
         if sets is None:
             sets = self.names[record.owner] = {}
+            if record.owner.endswith(ARPA) and not self._is_inside(record.owner):
+                self.points.add(record.owner)
+                self.apexes.add(record.owner)
             self._appear(record.owner, touched)
         data = sets.setdefault(record.kind, {})
         count = data.get(record.rdata, 0)
@@ -95,6 +103,9 @@ class Zone:
         if not sets:
             del self.names[record.owner]
             self._vanish(record.owner, touched)
+            if record.owner in self.points:
+                self.points.discard(record.owner)
+                self.apexes.discard(record.owner)
 
     def _remove_ttl(self, record: Record, touched: set[bytes]) -> None:
         given = self._ttls.get((record.owner, record.kind))
@@ -106,6 +117,13 @@ class Zone:
             _count(self._given_ttls, record.ttl_s, -1)
         if not given:
             del self._ttls[record.owner, record.kind]
+
+    def _is_inside(self, name: bytes) -> bool:
+        while name != b"\0":
+            if name in self.apexes:
+                return True
+            name = wire.parent(name)
+        return False
 
     def _ancestors(self, name: bytes) -> Iterator[bytes]:
         while name not in self.apexes and name != b"\0":
