@@ -28,6 +28,7 @@ from fairlead_dns.adapters.http import add_routes
 from fairlead_dns.adapters.sockets import Bound, bind
 from fairlead_dns.adapters.tcp import Limits, TcpServer
 from fairlead_dns.adapters.udp import UdpServer
+from fairlead_dns.adapters.waiting import Waiters
 from fairlead_dns.metrics import Counts, DnsCollector, State, apply_seconds
 from fairlead_dns.names import Names
 from fairlead_dns.settings import DnsSettings
@@ -83,8 +84,9 @@ async def _serving(
     limits = Limits(
         connections=settings.tcp_connections, per_client=settings.tcp_per_client, idle_s=settings.tcp_idle_s
     )
-    tcp = TcpServer(names.answers, counts, limits)
-    udp = [UdpServer(pair.udp, names.answers, counts) for pair in bound]
+    waiters = Waiters(most=settings.waiting, patience_s=settings.patience_s)
+    tcp = TcpServer(names.front, counts, limits, waiters)
+    udp = [UdpServer(pair.udp, names.front, counts, waiters) for pair in bound]
     try:
         for pair in bound:
             await tcp.listen(pair.tcp)
@@ -93,6 +95,7 @@ async def _serving(
         for server in udp:
             server.close()
         tcp.close()
+        waiters.close()
 
 
 def _bind_all(settings: DnsSettings) -> list[Bound]:

@@ -7,9 +7,10 @@ from prometheus_client import Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from fairlead_dns.decisions.wire import BADVERS, RCODE_NAMES
+from fairlead_dns.decisions.asked import Transport
+from fairlead_dns.decisions.wire import RCODE_NAMES
 
-CODES = BADVERS + 1
+CODES = 4096  # twelve bits, with those in OPT
 
 apply_seconds = Histogram(
     "fairlead_dns_apply_seconds",
@@ -22,8 +23,7 @@ apply_seconds = Histogram(
 class Counts:
     """Since the start. `replies` by reply code, one list a transport."""
 
-    udp: list[int] = field(default_factory=lambda: [0] * CODES)
-    tcp: list[int] = field(default_factory=lambda: [0] * CODES)
+    replies: dict[Transport, list[int]] = field(default_factory=lambda: {t: [0] * CODES for t in Transport})
     cache_hits: int = 0
     silences: int = 0
     """Packets that got no reply: junk, and replies."""
@@ -77,7 +77,7 @@ class DnsCollector(Collector):
         family = CounterMetricFamily(
             "fairlead_dns_queries", "Queries answered, by transport and reply code", labels=["transport", "rcode"]
         )
-        for transport, replies in (("udp", self._counts.udp), ("tcp", self._counts.tcp)):
+        for transport, replies in self._counts.replies.items():
             for code, name in RCODE_NAMES.items():
-                family.add_metric([transport, name], replies[code])
+                family.add_metric([transport.value, name], replies[code])
         return family

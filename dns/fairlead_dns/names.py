@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_dns.decisions.answer import Answers, Authority
+from fairlead_dns.decisions.front import Front
 from fairlead_dns.decisions.naming import Record, Rules, of_agent, of_framework, of_masters, of_server
 from fairlead_dns.decisions.sources import Sources
 from fairlead_dns.decisions.zone import Zone
@@ -23,6 +25,7 @@ class Names:
     authority: Authority
     zone: Zone = field(init=False)
     answers: Answers = field(init=False)
+    front: Front = field(init=False)
     sources: Sources = field(init=False)
     frameworks: Mapping[str, Framework] = field(default_factory=dict)
     agents: Mapping[str, Agent] = field(default_factory=dict)
@@ -33,9 +36,12 @@ class Names:
     _followed: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.zone = Zone(frozenset(self.authority.apexes))
+        self.zone = Zone(set(self.authority.apexes))
         self.answers = Answers(self.zone, self.authority, random.random)
         self.sources = Sources(self.rules, self.zone)
+        self.front = Front(time.time)
+        for apex in self.authority.apexes:
+            self.front.serve(apex, self.answers)
 
     def take_snapshot(self, snapshot: Snapshot) -> int:
         """Returns how many names have other answers now. A snapshot of nothing known yet (revision -1) is none."""

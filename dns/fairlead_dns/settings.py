@@ -50,6 +50,10 @@ class DnsSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fiel
     """Most TCP connections of one address; its longest idle one is closed for a new one."""
     tcp_idle_s: float = 10.0
     """A TCP connection on which no query has been answered for so long is closed, whatever the reason."""
+    waiting: int = 1000
+    """Most questions at once that wait for another server; the oldest gives way to a new one."""
+    patience_s: float = 5.0
+    """A question that has waited so long for another server gets SERVFAIL."""
 
 
 def server_id(settings: DnsSettings) -> str:
@@ -78,6 +82,8 @@ def authority(settings: DnsSettings) -> Authority:
     _check_number("tcp_connections", settings.tcp_connections, 1, 100_000)
     _check_number("tcp_per_client", settings.tcp_per_client, 1, 100_000)
     _check_number("tcp_idle_s", settings.tcp_idle_s, 0.1, 3600)
+    _check_number("waiting", settings.waiting, 1, 1_000_000)
+    _check_number("patience_s", settings.patience_s, 0.1, 60)
     domain = settings.domain.strip(".")
     return Authority(
         apexes=(_name("domain", domain), *(_name("reverse_zones", z) for z in settings.reverse_zones)),

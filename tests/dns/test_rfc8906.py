@@ -3,7 +3,7 @@
 import pytest
 
 from fairlead_dns.decisions import wire
-from harness.names import ask, data, member, names, opt, opt_of, option, query, rcode
+from harness.names import ask, data, member, names, opt, opt_of, option, query, raw_reply, rcode
 
 ANSWERS = names(member()).answers
 APEX = "mesos"
@@ -31,7 +31,7 @@ def test_8_1_2_unknown_type() -> None:
 @pytest.mark.parametrize(("flags", "what"), [(0x0010, "cd"), (0x0020, "ad"), (0x0040, "z"), (0x0200, "tc")])
 def test_8_1_3_header_bits_are_cleared(flags: int, what: str) -> None:
     """CD, AD, the reserved bit and TC in a query change nothing and do not come back."""
-    raw = ANSWERS.reply(query(APEX, "SOA", flags=flags))
+    raw = raw_reply(ANSWERS, query(APEX, "SOA", flags=flags))
 
     assert raw is not None
     assert (0, 1) == ((raw[2] << 8 | raw[3]) & flags, raw[7]), what
@@ -44,10 +44,10 @@ def test_8_1_3_4_rd_comes_back() -> None:
     assert (1, 0, 1) == (reply.header.rd, reply.header.ra, len(reply.rr))
 
 
-@pytest.mark.parametrize("opcode", [1, 2, 3, 4, 5, 6, 15])
+@pytest.mark.parametrize("opcode", [1, 2, 3, 6, 15])
 def test_8_1_4_unknown_opcodes(opcode: int) -> None:
     """NOTIMP with a bare header, opcode kept."""
-    raw = ANSWERS.reply(b"\1\2" + (opcode << 11).to_bytes(2, "big") + bytes(8))
+    raw = raw_reply(ANSWERS, b"\1\2" + (opcode << 11).to_bytes(2, "big") + bytes(8))
 
     assert raw is not None
     assert (12, wire.NOTIMP, opcode, 0x80) == (len(raw), raw[3] & 15, raw[2] >> 3 & 15, raw[2] & 0x80)
@@ -140,7 +140,7 @@ def test_8_2_10_known_options_at_once(options: bytes) -> None:
 def test_two_opts_are_formerr_with_opt() -> None:
     """RFC 6891, 6.1.1."""
     twice = query(APEX, "SOA", opt=opt() + opt())
-    raw = ANSWERS.reply(twice[:11] + b"\2" + twice[12:])
+    raw = raw_reply(ANSWERS, twice[:11] + b"\2" + twice[12:])
 
     assert raw is not None
     assert (wire.FORMERR, 1) == (raw[3] & 15, raw[11])
@@ -148,7 +148,7 @@ def test_two_opts_are_formerr_with_opt() -> None:
 
 def test_several_questions_are_formerr() -> None:
     """RFC 9619."""
-    raw = ANSWERS.reply(query(APEX)[:5] + b"\2" + query(APEX)[6:] + query(APEX)[12:])
+    raw = raw_reply(ANSWERS, query(APEX)[:5] + b"\2" + query(APEX)[6:] + query(APEX)[12:])
 
     assert raw is not None
     assert wire.FORMERR == raw[3] & 15

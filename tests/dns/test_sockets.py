@@ -13,7 +13,9 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_dns.adapters.sockets import bind, local_addresses, parse_place
 from fairlead_dns.adapters.tcp import Limits, TcpServer
 from fairlead_dns.adapters.udp import UdpServer
+from fairlead_dns.adapters.waiting import Waiters
 from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.asked import Transport
 from fairlead_dns.metrics import Counts
 from fairlead_dns.names import Names
 from harness.names import data, member, names, opt, query
@@ -27,10 +29,11 @@ class Served:
 
     def __init__(self, made: Names, limits: Limits) -> None:
         self.counts = Counts()
+        self.waiters = Waiters(most=100, patience_s=5)
         (pair,) = bind("listen", "127.0.0.1:0")
         self.port = pair.place.port
-        self.udp = UdpServer(pair.udp, made.answers, self.counts)
-        self.tcp = TcpServer(made.answers, self.counts, limits)
+        self.udp = UdpServer(pair.udp, made.front, self.counts, self.waiters)
+        self.tcp = TcpServer(made.front, self.counts, limits, self.waiters)
         self.listener = pair.tcp
 
 
@@ -119,7 +122,7 @@ async def test_closing_answers_what_has_come() -> None:
 
         assert ["10.0.0.1"] == data(dnslib.DNSRecord.parse(await receive(client)))
         client.close()
-        served.udp = UdpServer(bind("listen", "127.0.0.1:0")[0].udp, names().answers, Counts())
+        served.udp = UdpServer(bind("listen", "127.0.0.1:0")[0].udp, names().front, Counts(), served.waiters)
 
 
 async def test_tcp_answers_pipelined_queries() -> None:
@@ -204,7 +207,7 @@ async def test_a_client_that_does_not_read_is_not_served_on() -> None:
         writer.write(framed(query(WEB)) * 20_000)
         await eventually("it is closed", lambda: _now(not served.tcp.open))
 
-        assert sum(served.counts.tcp) < 20_000
+        assert sum(served.counts.replies[Transport.TCP]) < 20_000
         writer.transport.abort()
         del reader
 
@@ -325,8 +328,9 @@ async def test_ipv6_is_served() -> None:
         pytest.skip("this machine has no IPv6")
     (pair,) = bind("listen", "[::1]:0")
     made, counts = names(member()), Counts()
-    udp = UdpServer(pair.udp, made.answers, counts)
-    tcp = TcpServer(made.answers, counts, Limits(connections=4, per_client=4, idle_s=5))
+    waiters = Waiters(most=4, patience_s=5)
+    udp = UdpServer(pair.udp, made.front, counts, waiters)
+    tcp = TcpServer(made.front, counts, Limits(connections=4, per_client=4, idle_s=5), waiters)
     await tcp.listen(pair.tcp)
     client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     client.setblocking(False)
@@ -367,5 +371,5 @@ async def test_replies_are_counted_by_code() -> None:
             await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
         writer.close()
 
-        for counted in (served.counts.udp, served.counts.tcp):
+        for counted in (served.counts.replies[Transport.UDP], served.counts.replies[Transport.TCP]):
             assert expected == {wire.RCODE_NAMES[code]: n for code, n in enumerate(counted) if n}

@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fairlead_discovery.registry import Create, Delete, Registry
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.answer import Answers, Authority
+from fairlead_dns.decisions.asked import Came, Transport
+from fairlead_dns.decisions.front import Front
 from fairlead_dns.decisions.naming import Rules
 from fairlead_dns.names import Names
 from harness.servers import Server
@@ -108,9 +111,24 @@ def option(code: int, data: bytes = b"") -> bytes:
 
 def ask(answers: Answers, name: str, kind: str | int = "A", *, tcp: bool = False, **how: Any) -> dnslib.DNSRecord:
     """The reply, read by a codec that is not ours."""
-    raw = answers.reply(query(name, kind, **how), tcp=tcp)
+    raw = raw_reply(answers, query(name, kind, **how), tcp=tcp)
     assert raw is not None
     return dnslib.DNSRecord.parse(raw)
+
+
+def front(answers: Answers) -> Front:
+    """A server of these answers alone, open to everyone."""
+    made = Front(time.time)
+    for apex in answers.zone.apexes:
+        made.serve(apex, answers)
+    return made
+
+
+def raw_reply(answers: Answers, packet: bytes, *, tcp: bool = False) -> bytes | None:
+    """What such a server says to a packet."""
+    raw = front(answers).reply(packet, Came(Transport.TCP if tcp else Transport.UDP, "127.0.0.1"))
+    assert raw is None or isinstance(raw, bytes)
+    return raw
 
 
 def rcode(reply: dnslib.DNSRecord) -> str:

@@ -1,10 +1,15 @@
-"""The TCP side: pipelined queries, bounded memory, and limits that hold whatever a client does or leaves undone."""
+"""The TCP side: pipelined queries whose replies may overtake each other, bounded memory, and limits that hold whatever a
+client does or leaves undone.
+"""
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fairlead_dns.decisions.answer import Answers
+from fairlead_dns.adapters.waiting import Waiters
+from fairlead_dns.decisions.asked import Came, Transport
+from fairlead_dns.decisions.front import Front, Stream, Waiting
 from fairlead_dns.decisions.wire import reply_code
 from fairlead_dns.metrics import Counts
 
@@ -12,6 +17,7 @@ QUERY_BYTES = 4096  # no query of a client is near it
 SLICE = 16  # queries a turn of the loop: answers over TCP may be long
 REPLIES_BYTES = 65536  # a client that does not read its replies gets no more of them
 BACKLOG = 256
+MOST_WAITING = 64  # of one connection: it is read no further until some are answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,15 +25,18 @@ class Limits:
     connections: int
     per_client: int
     idle_s: float
+    queries: int = 10_000
+    """After so many a connection is closed in order: the next one may go to another process."""
 
 
 @dataclass(slots=True)
 class TcpServer:
     """All TCP connections of all addresses. `open` is ordered by the time of the last answer, oldest first."""
 
-    answers: Answers
+    front: Front
     counts: Counts
     limits: Limits
+    waiters: Waiters
     open: "dict[Connection, float]" = field(default_factory=dict)
     clients: dict[str, int] = field(default_factory=dict)
     servers: list[asyncio.Server] = field(default_factory=list)
@@ -80,33 +89,40 @@ class TcpServer:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One client. Reads no further while its replies wait or its queries are being worked off."""
+    """One client. Reads no further while its replies wait, its queries are being worked off or too many are open."""
 
     transport: asyncio.Transport
 
-    def __init__(self, server: TcpServer) -> None:
+    def __init__(self, server: TcpServer, came: Came | None = None) -> None:
         self._server = server
         self._buffer = bytearray(QUERY_BYTES)
         self._filled = 0
         self._blocked = False
         self._ended = False
-        self.client = ""
+        self._asked = 0
+        self._waiting: set[asyncio.Future[bytes | None]] = set()
+        self._stream: Iterator[bytes] | None = None
+        self._came = came
+
+    @property
+    def client(self) -> str:
+        return "" if self._came is None else self._came.client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(high=REPLIES_BYTES)
-        peer = transport.get_extra_info("peername")
-        self.client = peer[0] if peer else ""
+        if self._came is None:
+            self._came = came_by(transport, Transport.TCP)
         self._server.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature; the reason is the peer's affair
-        self._server.forget(self)
+        self._forget()
 
     def eof_received(self) -> bool:
         """The client asks no more; what it has asked is still answered."""
         self._ended = True
-        return self._blocked or self._whole()
+        return self._blocked or self._busy or self._whole()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
         return memoryview(self._buffer)[self._filled :]
@@ -124,13 +140,24 @@ class Connection(asyncio.BufferedProtocol):
         self._work()
 
     def abort(self) -> None:
-        self._server.forget(self)
+        self._forget()
         self.transport.abort()
 
     def finish(self) -> None:
         """Lets what is written go out, then closes."""
-        self._server.forget(self)
+        self._forget()
         self.transport.close()
+
+    def _forget(self) -> None:
+        self._stream = None
+        for future in tuple(self._waiting):
+            future.cancel()
+        self._waiting.clear()
+        self._server.forget(self)
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting) or self._stream is not None
 
     def _whole(self) -> bool:
         """Whether a whole query waits."""
@@ -142,37 +169,96 @@ class Connection(asyncio.BufferedProtocol):
     def _work(self) -> None:
         if self._blocked or self.transport.is_closing():
             return
+        if self._stream is not None:
+            self._pull(self._stream)
         at = self._answer_some()
         self._buffer[: self._filled - at] = self._buffer[at : self._filled]
         self._filled -= at
         if self._filled >= 2 and 2 + self._length(0) > QUERY_BYTES:
             self._server.counts.tcp_refused += 1
             self.abort()
-        elif self._blocked:
-            pass  # resume_writing goes on
-        elif self._whole():
+        elif not self._blocked:  # otherwise resume_writing goes on
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._stream is not None or (self._whole() and self._may_ask()):
             self.transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._work)
-        elif self._ended:
-            self.transport.close()
-        else:
+        elif self._waiting and not self._may_ask():
+            self.transport.pause_reading()  # the next late reply goes on
+        elif not self._ended:
             self.transport.resume_reading()
+        elif not self._busy:
+            self.transport.close()
+
+    def _may_ask(self) -> bool:
+        return len(self._waiting) < MOST_WAITING and self._asked < self._server.limits.queries and self._stream is None
+
+    def _pull(self, stream: Iterator[bytes]) -> None:
+        """Some messages of a long reply, no more than the client reads."""
+        for _ in range(SLICE):
+            if self._blocked:
+                return
+            message = next(stream, None)
+            if message is None:
+                self._stream = None
+                return
+            self._write([message])
 
     def _answer_some(self) -> int:
         """Answers up to SLICE queries in one write; returns how many bytes of the buffer are done with."""
-        at, replies = 0, []
+        at = 0
+        replies: list[bytes] = []
         for _ in range(SLICE):
-            if self._filled - at < 2 or self._filled - at < 2 + self._length(at):
+            if not self._may_ask() or self._filled - at < 2 or self._filled - at < 2 + self._length(at):
                 break
             end = at + 2 + self._length(at)
-            reply = self._server.answers.reply(bytes(self._buffer[at + 2 : end]), tcp=True)
+            self._ask(bytes(self._buffer[at + 2 : end]), replies)
             at = end
-            if reply is None:
-                self._server.counts.silences += 1
-                continue
-            self._server.counts.tcp[reply_code(reply)] += 1
-            replies += [len(reply).to_bytes(2, "big"), reply]
-        if replies:
-            self._server.used(self)
-            self.transport.write(b"".join(replies))
+        self._write(replies)
+        if self._asked >= self._server.limits.queries:
+            self._ended, self._filled = True, at
         return at
+
+    def _ask(self, packet: bytes, replies: list[bytes]) -> None:
+        assert self._came is not None
+        self._asked += 1
+        reply = self._server.front.reply(packet, self._came)
+        if isinstance(reply, Waiting):
+            self._wait(reply)
+        elif isinstance(reply, Stream):
+            self._stream = reply.messages
+        elif reply is None:
+            self._server.counts.silences += 1
+        else:
+            replies.append(reply)
+
+    def _wait(self, waiting: Waiting) -> None:
+        future = self._server.waiters.add(waiting, self._late)
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+
+    def _late(self, reply: bytes | None) -> None:
+        if self.transport.is_closing():
+            return
+        if reply is None:
+            self._server.counts.silences += 1
+        else:
+            self._write([reply])
+        asyncio.get_running_loop().call_soon(self._work)
+
+    def _write(self, replies: list[bytes]) -> None:
+        if not replies:
+            return
+        assert self._came is not None
+        counted = self._server.counts.replies[self._came.transport]
+        for reply in replies:
+            counted[reply_code(reply)] += 1
+        self._server.used(self)
+        self.transport.write(b"".join(part for reply in replies for part in (len(reply).to_bytes(2, "big"), reply)))
+
+
+def came_by(transport: asyncio.Transport, kind: Transport) -> Came:
+    """How a connection came that no proxy passed on."""
+    peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+    return Came(kind, peer[0] if peer else "", local[0] if local else "")

@@ -3,12 +3,15 @@
 import asyncio
 import socket
 
-from fairlead_dns.decisions.answer import Answers
+from fairlead_dns.adapters.waiting import Waiters
+from fairlead_dns.decisions.asked import Came, Next, Transport
+from fairlead_dns.decisions.front import Front, Waiting
 from fairlead_dns.decisions.wire import reply_code
 from fairlead_dns.metrics import Counts
 
 DRAIN = 128  # packets a wake-up: about a millisecond, so that changes and TCP have their turn
 PACKET_BYTES = 4096
+NOTHING: dict[bytes, Next] = {}
 
 
 class UdpServer:
@@ -16,21 +19,24 @@ class UdpServer:
     tenth of the CPU of this loop, at the price of raw pointers; plain sockets were within the aim and stayed.
     """
 
-    def __init__(self, sock: socket.socket, answers: Answers, counts: Counts) -> None:
+    def __init__(self, sock: socket.socket, front: Front, counts: Counts, waiters: Waiters) -> None:
         self._sock = sock
-        self._answers = answers
+        self._front = front
         self._counts = counts
+        self._codes = counts.replies[Transport.UDP]
+        self._waiters = waiters
+        self._local = sock.getsockname()[0]
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self.drain)
 
     def drain(self) -> None:
         """Answers what waits in the socket, up to DRAIN packets."""
-        receive, send, get = self._sock.recvfrom, self._sock.sendto, self._answers.fast.get
+        receive, send, table = self._sock.recvfrom, self._sock.sendto, self._front.views.tables.get
         hits = 0
         try:
             for _ in range(DRAIN):
                 packet, peer = receive(PACKET_BYTES)
-                following = get(packet[2:])
+                following = table(peer[0], NOTHING).get(packet[2:])
                 if following is not None:
                     hits += 1
                     send(packet[:2] + following(), peer)
@@ -41,7 +47,7 @@ class UdpServer:
         except OSError:
             self._counts.socket_errors += 1  # one reply lost (no route, port 0, a firewall); the rest comes next time
         self._counts.cache_hits += hits
-        self._counts.udp[0] += hits
+        self._codes[0] += hits
 
     def close(self) -> None:
         """Answers what has come so far, and stops."""
@@ -50,9 +56,22 @@ class UdpServer:
         self._sock.close()
 
     def _answer(self, packet: bytes, peer: tuple[str, int]) -> None:
-        reply = self._answers.reply(packet)
+        reply = self._front.reply(packet, Came(Transport.UDP, peer[0], self._local))
+        if isinstance(reply, Waiting):
+            self._waiters.add(reply, lambda late: self._send_late(late, peer))
+        else:
+            assert reply is None or isinstance(reply, bytes)  # the front streams only to who can take it
+            self._send(reply, peer)
+
+    def _send(self, reply: bytes | None, peer: tuple[str, int]) -> None:
         if reply is None:
             self._counts.silences += 1
             return
-        self._counts.udp[reply_code(reply)] += 1
+        self._codes[reply_code(reply)] += 1
         self._sock.sendto(reply, peer)
+
+    def _send_late(self, reply: bytes | None, peer: tuple[str, int]) -> None:
+        try:
+            self._send(reply, peer)
+        except OSError:
+            self._counts.socket_errors += 1

@@ -1,8 +1,8 @@
-"""A query's bytes into a reply's bytes, with prebuilt answers for what is asked again.
+"""A question into a reply's bytes, with prebuilt answers for what is asked again: the handler of our own names.
 
-Two caches. `fast` maps a whole packet, less its id, to a function that gives the next prebuilt reply, less its id:
-the hot path is one look-up and one concatenation. `_prepared` maps (folded name, type, room, EDNS, RD) to the same
-function, for packets that never repeat (0x20 case, cookies). A change of the zone drops what depends on its names.
+Two caches. The client's `view.fast` maps a whole packet, less its id, to a function that gives the next prebuilt reply,
+less its id: the hot path is one look-up and one concatenation. `_prepared` maps (folded name, type, room, EDNS, flags)
+to the same function, for packets that never repeat (0x20 case, cookies). A change of the zone drops what depends on its names.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,18 +11,23 @@ from itertools import repeat
 
 from fairlead_discovery.snapshots import Trust
 from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.asked import (
+    EDE_NOT_READY,
+    EDE_STALE,
+    EDE_STALE_NXDOMAIN,
+    EDNS_BYTES,
+    Asked,
+    Next,
+    Transport,
+    error,
+)
 from fairlead_dns.decisions.zone import Zone
 
-PLAIN_BYTES = 512
-EDNS_BYTES = 1232  # no fragment on any path (DNS flag day 2020), and little to amplify
-BUCKET_BYTES = 64  # offered sizes are rounded down to it, so that clients share prebuilt answers
-TCP_BYTES = 65535
 VARIANTS = 64
 ROUNDS = 64  # how often the same orders are given before new ones are drawn
 ENTRIES = 50_000
 CACHE_BYTES = 64 * 1024 * 1024
 PACKETS_PER_ENTRY = 16  # header flags and offered sizes differ between clients; more than this is someone playing
-EDE_STALE, EDE_NOT_READY, EDE_STALE_NXDOMAIN, EDE_NOT_AUTHORITATIVE = 3, 14, 19, 20
 COMMON = frozenset({wire.A, wire.AAAA, wire.SRV, wire.ANY, 64, 65})  # with SVCB and HTTPS, which browsers ask for
 ROTATED = frozenset({wire.A, wire.AAAA, wire.SRV})
 TARGET_AT = {wire.SRV: 6, wire.NS: 0}
@@ -31,8 +36,6 @@ SERIAL = b""
 """Stands among the names an answer depends on when it holds the serial."""
 OWNER = b"\xc0\x0c"
 """A pointer to the question: the answer's owner has the case that was asked (0x20)."""
-
-Next = Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +54,16 @@ class Authority:
 
 @dataclass(slots=True, eq=False)
 class _Prepared:
-    """An entry of the caches: what it depends on, and under which packets it stands in `fast`."""
+    """An entry of the caches: what it depends on, and under which packets it stands in which view's `fast`."""
 
     key: tuple[bytes, int, int, int, int]
     next: Next
     names: tuple[bytes, ...]
-    packets: list[bytes] = field(default_factory=list)
+    packets: list[tuple[dict[bytes, Next], bytes]] = field(default_factory=list)
+
+    def leave_fast(self) -> None:
+        for fast, packet in self.packets:
+            fast.pop(packet, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +106,17 @@ class Answers:
     trust: Trust | None = None
     """None: nothing is known yet, and every query gets SERVFAIL."""
     serial: int = 0
-    fast: dict[bytes, Next] = field(default_factory=dict)
     _prepared: dict[tuple[bytes, int, int, int, int], _Prepared] = field(default_factory=dict)
     _dependents: dict[bytes, set[_Prepared]] = field(default_factory=dict)
     _cached_bytes: int = 0
 
-    def reply(self, packet: bytes, *, tcp: bool = False) -> bytes | None:
-        """None for what deserves silence: junk under 12 bytes, and replies. Never raises, whatever the bytes."""
-        if len(packet) < wire.HEADER_BYTES:
-            return None
-        flags = packet[2] << 8 | packet[3]
-        if flags & wire.QR:
-            return None
-        if flags & wire.OPCODE_MASK:
-            return _bare(packet, flags, wire.NOTIMP)
-        try:
-            query = wire.parse_query(packet)
-        except wire.MalformedError:
-            return _bare(packet, flags, wire.FORMERR)
-        return packet[:2] + self._body(packet, query, flags & wire.RD, tcp=tcp)
+    def reply(self, asked: Asked) -> bytes:
+        """See asked.Handler. Only for names at and below the zone's apexes."""
+        if asked.query.kind in (wire.AXFR, wire.IXFR):
+            return error(asked, wire.REFUSED)
+        if self.trust is None:
+            return error(asked, wire.SERVFAIL, ede=EDE_NOT_READY)
+        return asked.packet[:2] + self._body(asked)
 
     def changed(self, names: Iterable[bytes], *, serial: int, trust: Trust) -> None:
         """The zone has changed: forget the answers that depend on `names`, on the serial, or on the trust."""
@@ -130,7 +129,8 @@ class Answers:
         self.serial, self.trust = serial, trust
 
     def forget(self) -> None:
-        self.fast.clear()
+        for prepared in self._prepared.values():
+            prepared.leave_fast()
         self._prepared.clear()
         self._dependents.clear()
         self._cached_bytes = 0
@@ -139,43 +139,21 @@ class Answers:
     def cached(self) -> int:
         return len(self._prepared)
 
-    def _body(self, packet: bytes, query: wire.Query, recursion: int, *, tcp: bool) -> bytes:
-        refusal = self._refusal(query, recursion)
-        if refusal is not None:
-            return refusal
-        if tcp:
-            return self._frame_and_plan(query, recursion, TCP_BYTES)[0]()
-        room = _room(query.edns)
-        key = (query.name, query.kind, room, 0 if query.edns is None else 1 + query.edns.do, recursion)
+    def _body(self, asked: Asked) -> bytes:
+        query = asked.query
+        if asked.came.transport is not Transport.UDP:
+            return self._frame_and_plan(asked)[0]()
+        key = (query.name, query.kind, asked.room, 0 if query.edns is None else 1 + query.edns.do, asked.flags)
         prepared = self._prepared.get(key)
         if prepared is None:
-            following, names, lasting = self._frame_and_plan(query, recursion, room)
+            following, names, lasting = self._frame_and_plan(asked)
             if not lasting:
                 return following()
             prepared = self._keep(key, following, names)
-        self._remember(packet, query, prepared)
+        if asked.repeats:
+            self._remember(asked, prepared)
         body = prepared.next()
         return body[:10] + query.question + body[10 + len(query.question) :]
-
-    def _refusal(self, query: wire.Query, recursion: int) -> bytes | None:
-        """First match wins."""
-        if query.twice or query.kind == wire.OPT:
-            return self._error(query, recursion, wire.FORMERR)
-        if query.edns is not None and query.edns.version != 0:
-            return self._error(query, recursion, wire.BADVERS)
-        if query.klass != wire.IN or self._apex(query) is None:
-            return self._error(query, recursion, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
-        if query.kind in (wire.AXFR, wire.IXFR):
-            return self._error(query, recursion, wire.REFUSED)
-        if self.trust is None:
-            return self._error(query, recursion, wire.SERVFAIL, ede=EDE_NOT_READY)
-        return None
-
-    def _error(self, query: wire.Query, recursion: int, rcode: int, *, ede: int | None = None) -> bytes:
-        opt = b""
-        if query.edns is not None:
-            opt = wire.opt_record(EDNS_BYTES, extended_rcode=rcode >> 4, do=query.edns.do, ede=ede)
-        return wire.header(wire.QR | recursion | rcode & 15, additional=bool(opt)) + query.question + opt
 
     def _apex(self, query: wire.Query) -> int | None:
         """Offset in the name at which one of our zones begins."""
@@ -184,13 +162,14 @@ class Answers:
                 return start
         return None
 
-    def _frame_and_plan(self, query: wire.Query, recursion: int, room: int) -> tuple[Next, tuple[bytes, ...], bool]:
+    def _frame_and_plan(self, asked: Asked) -> tuple[Next, tuple[bytes, ...], bool]:
         """The next reply's function, the names it depends on, whether it is worth keeping."""
+        query, once = asked.query, asked.came.transport is not Transport.UDP
         name, sets = query.name, self.zone.sets(query.name)
-        found = query.name + query.question[-4:] if room != TCP_BYTES else query.question
+        found = query.question if once else query.name + query.question[-4:]
         kind = _minimal(query.kind, sets)
         if name in self.zone.apexes and kind in (wire.SOA, wire.NS, wire.ANY):
-            frame = self._frame(query, found, recursion, room)
+            frame = self._frame(asked, found)
             data = self.authority.mname if kind == wire.NS else self._soa()
             kind = wire.NS if kind == wire.NS else wire.SOA
             return (
@@ -199,21 +178,19 @@ class Answers:
                 True,
             )
         if kind in sets:
-            frame = self._frame(query, found, recursion, room)
-            return self._found(frame, kind, sorted(sets[kind]), name, once=room == TCP_BYTES)
+            frame = self._frame(asked, found)
+            return self._found(frame, kind, sorted(sets[kind]), name, once=once)
         exists = self.zone.exists(name)
-        frame = self._frame(query, found, recursion, room, rcode=wire.NOERROR if exists else wire.NXDOMAIN)
+        frame = self._frame(asked, found, rcode=wire.NOERROR if exists else wire.NXDOMAIN)
         lasting = exists and query.kind in COMMON
         return repeat(frame.build((), self._negative(query))).__next__, (name, SERIAL), lasting
 
-    def _frame(
-        self, query: wire.Query, question: bytes, recursion: int, room: int, *, rcode: int = wire.NOERROR
-    ) -> _Frame:
-        opt = b""
+    def _frame(self, asked: Asked, question: bytes, *, rcode: int = wire.NOERROR) -> _Frame:
+        query, opt = asked.query, b""
         if query.edns is not None:
             opt = wire.opt_record(EDNS_BYTES, do=query.edns.do, ede=self._ede(rcode))
-        flags = wire.QR | wire.AA | recursion | rcode
-        return _Frame(question, flags, room - wire.HEADER_BYTES - len(question) - len(opt), opt)
+        flags = wire.QR | wire.AA | asked.flags | rcode
+        return _Frame(question, flags, asked.room - wire.HEADER_BYTES - len(question) - len(opt), opt)
 
     def _ede(self, rcode: int) -> int | None:
         if self.trust is Trust.LIVE:
@@ -292,20 +269,16 @@ class Answers:
             self._dependents.setdefault(name, set()).add(prepared)
         return prepared
 
-    def _remember(self, packet: bytes, query: wire.Query, prepared: _Prepared) -> None:
-        """Only packets that come again: no odd case, no options such as cookies."""
-        if query.edns is not None and not query.edns.plain:
-            return
-        rest = packet[2:]
-        if rest not in self.fast and len(prepared.packets) < PACKETS_PER_ENTRY and query.question[:-4] == query.name:
-            prepared.packets.append(rest)
-            self.fast[rest] = prepared.next
+    def _remember(self, asked: Asked, prepared: _Prepared) -> None:
+        fast, rest = asked.view.fast, asked.packet[2:]
+        if rest not in fast and len(prepared.packets) < PACKETS_PER_ENTRY:
+            prepared.packets.append((fast, rest))
+            fast[rest] = prepared.next
 
     def _drop(self, name: bytes) -> None:
         for prepared in tuple(self._dependents.get(name, ())):
             del self._prepared[prepared.key]
-            for packet in prepared.packets:
-                del self.fast[packet]
+            prepared.leave_fast()
             for other in prepared.names:
                 self._forget_dependent(other, prepared)
 
@@ -319,17 +292,3 @@ class Answers:
 def _minimal(kind: int, sets: Iterable[int]) -> int:
     """ANY gets one type only (RFC 8482)."""
     return min(sets, default=wire.ANY) if kind == wire.ANY else kind
-
-
-def _room(edns: wire.Edns | None) -> int:
-    if edns is None:
-        return PLAIN_BYTES
-    if edns.payload_bytes >= EDNS_BYTES:
-        return EDNS_BYTES
-    return max(PLAIN_BYTES, edns.payload_bytes // BUCKET_BYTES * BUCKET_BYTES)
-
-
-def _bare(packet: bytes, flags: int, rcode: int) -> bytes:
-    """A header alone, for what could not be read further."""
-    kept = wire.QR | flags & (wire.OPCODE_MASK | wire.RD) | rcode
-    return packet[:2] + kept.to_bytes(2, "big") + bytes(8)

@@ -253,7 +253,7 @@ def _pass_record(packet: bytes, start: int, extra: _Extra, *, additional: bool) 
     if at + 10 > len(packet):
         raise MalformedError("record cut")
     kind, klass, ttl, length = _rr.unpack_from(packet, at)
-    end = at + 10 + length
+    end: int = at + 10 + length
     if end > len(packet):
         raise MalformedError("record data cut")
     if extra.tsig_at is not None or (kind == TSIG and not additional):
