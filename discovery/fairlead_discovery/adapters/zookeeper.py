@@ -16,13 +16,14 @@ from typing import Any
 from kazoo import exceptions as kz
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
-from kazoo.protocol.states import KazooState
+from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, make_acl
 
 from fairlead_daemon.errors import BadSettings, Conflict, Refused, Unavailable
 from fairlead_discovery.adapters.zookeeper_place import Place, credentials, secret
 from fairlead_discovery.decisions.ops import Check, Drop, Make
+from fairlead_discovery.decisions.sessions import Event
 from fairlead_discovery.registry import ANY, SESSION_S
 
 ASK_S = 6.0
@@ -50,10 +51,10 @@ class OneQueueHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazo
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The connection changed. `session` is "" unless up."""
+    """The connection changed: it is up with `session`, or `event` says what became of it."""
 
-    up: bool
     session: str = ""
+    event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +103,24 @@ class Client:
 
     def __init__(self, place: Place, on_link: Callable[[Link], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._handler = OneQueueHandler()
         self._on_link = on_link
+        self._place = place
+        self._begin()
+
+    def _begin(self) -> None:
+        self._handler = OneQueueHandler()
         retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_jitter=0.3, max_delay=1.0)
         try:
             self._kazoo = KazooClient(
-                hosts=_repeated(place.hosts),
+                hosts=_repeated(self._place.hosts),
                 timeout=SESSION_S,
                 handler=self._handler,
                 connection_retry=retry,
                 logger=_quiet_log(),
-                **_access(place),
+                **_access(self._place),
             )
         except ValueError as error:
-            raise BadSettings(f"registry: {place.name}: {error}") from error
+            raise BadSettings(f"registry: {self._place.name}: {error}") from error
         self._kazoo.add_listener(self._listen)
         self._kazoo.start_async()
 
@@ -169,6 +174,11 @@ class Client:
             raise Unavailable(f"zookeeper transaction: {results!r}")
         return [r if isinstance(s, Make) else getattr(r, "version", 0) for s, r in zip(steps, results, strict=True)]
 
+    async def begin_again(self) -> None:
+        """Another kazoo client in the place of one that has given up."""
+        await self.close()
+        self._begin()
+
     async def close(self) -> None:
         """Ends the session and its threads."""
         self._kazoo.remove_listener(self._listen)
@@ -205,9 +215,17 @@ class Client:
         self._cross(watch)
 
     def _listen(self, state: str) -> None:
-        identity = self._kazoo.client_id if state == KazooState.CONNECTED else None
-        link = Link(up=identity is not None, session=_session(identity[0]) if identity is not None else "")
+        link = self._link(state)
         self._handler.completion_queue.put(lambda: self._cross(self._on_link, link))
+
+    def _link(self, state: str) -> Link:
+        identity = self._kazoo.client_id if state == KazooState.CONNECTED else None
+        if identity is not None:
+            return Link(session=_session(identity[0]))
+        if state == KazooState.LOST:
+            refused = self._kazoo.client_state == KeeperState.AUTH_FAILED
+            return Link(event=Event.REFUSED if refused else Event.EXPIRED)
+        return Link(event=Event.SUSPENDED)
 
 
 def _access(place: Place) -> dict[str, Any]:

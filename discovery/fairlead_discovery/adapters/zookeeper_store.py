@@ -1,7 +1,6 @@
 """A Store on ZooKeeper. A commit is one multi: the cluster is ours, the epoch is current, the clock ticks, the changes."""
 
 import asyncio
-import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -12,11 +11,10 @@ import msgspec
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import Conflict, FairleadError, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_discovery import metrics, paths
+from fairlead_discovery import paths
 from fairlead_discovery.adapters.zookeeper import (
     Client,
     Insert,
-    Link,
     Replace,
     Step,
     StepRefused,
@@ -25,10 +23,11 @@ from fairlead_discovery.adapters.zookeeper import (
 )
 from fairlead_discovery.adapters.zookeeper_feeds import ClockFeed, FolderFeed
 from fairlead_discovery.adapters.zookeeper_place import Place, parse_place
+from fairlead_discovery.adapters.zookeeper_session import Session
 from fairlead_discovery.decisions.ops import AnyOp, Check, Drop, Make, Set
 from fairlead_discovery.records import Cluster, decode, encode
 from fairlead_discovery.registry import ANY, Node, Sight
-from fairlead_discovery.store import Cell, Connection, Outcome, check_usable, check_writable
+from fairlead_discovery.store import Outcome, check_usable, check_writable
 
 log = Log("discovery")
 BACKOFF = Backoff(first_s=0.1, most_s=2.0)
@@ -50,10 +49,11 @@ class ZooKeeperStore:
     """See store.Store."""
 
     def __init__(self, place: Place) -> None:
-        self.connection = Cell(Connection(in_sight=False))
+        self._session = Session(self, place.name)
+        self.connection = self._session.connection
         self.cluster = Cluster(uuid="")
         self.admin = False
-        self.client = Client(place, self._link_changed)
+        self.client = Client(place, self._session.link_changed)
         self._root = place.root
         self._place = place.name
         self._cluster_version = -1
@@ -62,7 +62,6 @@ class ZooKeeperStore:
         self._folders: dict[str, FolderFeed] = {}
         self._emptied: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._establishing: asyncio.Task[None] | None = None
 
     def full(self, path: str) -> str:
         return f"{self._root}{path}" if path != "/" else self._root or "/"
@@ -242,6 +241,7 @@ class ZooKeeperStore:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._session.close()
         await self.client.close()
 
     def _mark(self, cluster: str) -> str:
@@ -266,39 +266,25 @@ class ZooKeeperStore:
         check_usable(cluster, place=self._place, admin=self.admin)
         self.cluster, self._cluster_version = cluster, node.version
 
+    async def look_again(self, watch: Watch) -> None:
+        """The record of our cluster after a change. That it is another cluster, the next commit must find out: what it
+        was to write was decided for ours.
+        """
+        path = self.full(paths.CLUSTER)
+        node = await self.client.get(path, watch)
+        cluster = decode(Cluster, node.data, place=path) if node is not None else None
+        if node is not None and cluster is not None and cluster.uuid == self.cluster.uuid:
+            check_usable(cluster, place=self._place, admin=self.admin)
+            self.cluster, self._cluster_version = cluster, node.version
+
     # --- the connection
 
-    def _link_changed(self, link: Link) -> None:
-        before = self.connection.value
-        if self._establishing is not None:
-            self._establishing.cancel()
-            self._establishing = None
-        if not link.up:
-            metrics.in_sight.set(0)
-            self.connection.set(Connection(in_sight=False, session=before.session))
-            if self._clock is not None:
-                self._clock.lose()
-            return
-        if before.session and before.session != link.session:
-            metrics.sessions_lost.inc()
-            log.warning("session lost", place=self._place)
-        self._establishing = self._spawn(lambda: self._establish(link.session))
+    def hide(self) -> None:
+        if self._clock is not None:
+            self._clock.lose()
 
-    async def _establish(self, session: str) -> None:
-        attempt = 0
+    def forget_folders(self) -> None:
         self._folders_known.clear()
-        while True:
-            try:
-                await self.refresh_cluster()
-                break
-            except FairleadError as error:
-                log.warning("registry not usable", place=self._place, why=str(error))
-            await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
-            attempt += 1
-        if self.connection.value.session:
-            metrics.reconnects.inc()
-        metrics.in_sight.set(1)
-        self.connection.set(Connection(in_sight=True, session=session))
 
     async def _in_sight(self) -> None:
         if self.connection.value.in_sight:
