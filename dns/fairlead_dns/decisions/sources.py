@@ -1,15 +1,17 @@
 """Who gives names now, and what changes when they change: snapshots, frameworks, agents, masters into record diffs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Member, Portless
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_dns.decisions.naming import Record, Rules, of_task
+from fairlead_dns.decisions.traits import Traits, health
 from fairlead_dns.decisions.zone import Zone
 
 Task = Member | Portless
 Services = Mapping[str, Mapping[str, Task]]
+STEP = 50  # tasks; about 3 ms of CPU
 
 
 @dataclass(slots=True)
@@ -21,14 +23,23 @@ class Sources:
 
     rules: Rules
     zone: Zone
+    traits: Traits = field(default_factory=Traits)
     members: Services = field(default_factory=dict)
     portless: Services = field(default_factory=dict)
     others: dict[str, tuple[Record, ...]] = field(default_factory=dict)
 
-    def take_snapshot(self, snapshot: Snapshot) -> set[bytes]:
-        touched = self._take(self.members, snapshot.members) | self._take(self.portless, snapshot.portless)
+    def take_snapshot(self, snapshot: Snapshot, *, now_s: float | None = None) -> set[bytes]:
+        return set[bytes]().union(*self.steps(snapshot, now_s=now_s))
+
+    def steps(self, snapshot: Snapshot, *, now_s: float | None = None) -> Iterator[set[bytes]]:
+        """The same in steps of at most STEP tasks, so that queries are answered between them; to be run to the end.
+
+        Of a service what is new comes before what is old goes. Yields the names touched by each step. `now_s`: tasks
+        that are new to us begin to warm up now; None: they are as old as ourselves.
+        """
+        yield from self._take_all(self.members, snapshot.members, now_s)
+        yield from self._take_all(self.portless, snapshot.portless, now_s)
         self.members, self.portless = snapshot.members, snapshot.portless
-        return touched
 
     def take_other(self, who: str, records: tuple[Record, ...]) -> set[bytes]:
         """Frameworks, agents, masters, ourselves: `who` replaces what it gave before."""
@@ -41,20 +52,45 @@ class Sources:
             del self.others[who]
         return self.zone.apply(added=records, removed=before)
 
-    def _take(self, old: Services, new: Services) -> set[bytes]:
-        touched: set[bytes] = set()
-        for service in old.keys() | new.keys():
-            before, after = old.get(service, {}), new.get(service, {})
-            if before is not after:
-                touched |= self._take_service(before, after)
+    def _take_all(self, old: Services, new: Services, now_s: float | None) -> Iterator[set[bytes]]:
+        for service in changed(old, new):
+            yield from self._take(service, old.get(service, {}), new.get(service, {}), now_s)
+
+    def _take(
+        self, service: str, before: Mapping[str, Task], after: Mapping[str, Task], now_s: float | None
+    ) -> Iterator[set[bytes]]:
+        added = [name for name, task in after.items() if before.get(name) != task]
+        removed = [name for name, task in before.items() if after.get(name) != task]
+        known = {task.task.id for task in before.values()} if added and now_s is not None else set()
+        for some in slices(added):
+            given = [(name, after[name], self._of(service, after[name])) for name in some]
+            for name, task, records in given:
+                self.traits.add(name, task, records, new_s=None if task.task.id in known else now_s)
+            yield self._apply(given, added=True)
+        for some in slices(removed):
+            taken = [(name, before[name], self._of(service, before[name])) for name in some]
+            for name, task, records in taken:
+                self.traits.remove(name, task, records)
+            yield self._apply(taken, added=False)
+
+    def _apply(self, given: Sequence[tuple[str, Task, tuple[Record, ...]]], *, added: bool) -> set[bytes]:
+        """Names touched. All names of a changed task are: it may give the same records with another weight."""
+        records = [record for _, _, some in given for record in some]
+        touched = self.zone.apply(added=records) if added else self.zone.apply(removed=records)
+        touched.update(record.owner for record in records)
         return touched
 
-    def _take_service(self, before: Mapping[str, Task], after: Mapping[str, Task]) -> set[bytes]:
-        return self.zone.apply(
-            added=self._records(record for name, record in after.items() if before.get(name) != record),
-            removed=self._records(record for name, record in before.items() if after.get(name) != record),
-        )
+    def _of(self, service: str, task: Task) -> tuple[Record, ...]:  # noqa: ARG002  # whose names may clash with others'
+        return of_task(task, self.rules) if health(task) > 0 else ()
 
-    def _records(self, tasks: Iterable[Task]) -> Iterable[Record]:
-        for task in tasks:
-            yield from of_task(task, self.rules)
+
+def changed(old: Services, new: Services) -> list[str]:
+    """Services whose mapping is another object: all that a snapshot says of what has changed."""
+    found = [service for service, tasks in new.items() if old.get(service) is not tasks]
+    if len(old) + len(found) > len(new):  # some are gone, or nearly all are new
+        found += old.keys() - new.keys()
+    return found
+
+
+def slices(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[at : at + STEP] for at in range(0, len(names), STEP))
