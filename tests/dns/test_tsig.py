@@ -42,6 +42,15 @@ def judge(packet: bytes, *keys: tsig.Key, now_s: int = NOW_S) -> tsig.Verdict:
     return tsig.verify(packet, signature, {k.name: k for k in keys}, now_s=now_s)
 
 
+def ring(*keys: tsig.Key) -> tsig.KeyRing:
+    return tsig.KeyRing({k.name: k for k in keys})
+
+
+def notauth(packet: bytes) -> bytes:
+    """The reply the front makes of a failed check, unsigned."""
+    return packet[:2] + wire.header(wire.QR | tsig.NOTAUTH) + packet[12:29]
+
+
 @pytest.mark.parametrize("algorithm", NAMES.values())
 def test_a_query_signed_by_dnspython_holds(algorithm):
     """Every algorithm of RFC 8945 that is still to be used is understood."""
@@ -56,7 +65,7 @@ def test_dnspython_takes_our_signed_reply(algorithm):
     message, packet, _ = their_query(algorithm)
     reply = dns.message.make_response(dns.message.from_wire(packet, keyring=False, ignore_trailing=True))
     reply.tsig = None
-    signed = tsig.sign_reply(reply.to_wire(), judge(packet, key(algorithm)), now_s=NOW_S)
+    signed = ring(key(algorithm)).check(packet, 0, NOW_S).sign(reply.to_wire())
 
     assert dns.message.from_wire(signed, keyring=message.keyring, request_mac=message.mac).had_tsig
 
@@ -64,17 +73,18 @@ def test_dnspython_takes_our_signed_reply(algorithm):
 def test_a_reply_says_beforehand_how_much_room_its_signature_takes():
     """So that a signed reply is never longer than the client can take."""
     _, packet, _ = their_query()
-    verdict = judge(packet, key())
+    checked = ring(key()).check(packet, 0, NOW_S)
     bare = packet[:2] + wire.header(wire.QR) + packet[12:29]
 
-    assert len(bare) + tsig.room_bytes(verdict) >= len(tsig.sign_reply(bare, verdict, now_s=NOW_S))
+    assert len(bare) + checked.room >= len(checked.sign(bare))
 
 
 def test_every_message_of_a_stream_is_signed_over_the_one_before():
     """dnspython checks the chain as a secondary does."""
     message, packet, _ = their_query()
     bare = message.id.to_bytes(2, "big") + wire.header(wire.QR | wire.AA) + packet[12:29]
-    signed = list(tsig.sign_stream([bare] * 3, judge(packet, key()), now_s=NOW_S))
+    checked = ring(key()).check(packet, 0, NOW_S)
+    signed = [checked.sign(bare) for _ in range(3)]
 
     context = None
     for each in signed:
@@ -89,7 +99,8 @@ def test_a_message_missing_from_a_stream_is_noticed():
     """The planted fault for the test above: without its second message the chain breaks."""
     message, packet, _ = their_query()
     bare = message.id.to_bytes(2, "big") + wire.header(wire.QR | wire.AA) + packet[12:29]
-    first, _, third = tsig.sign_stream([bare] * 3, judge(packet, key()), now_s=NOW_S)
+    checked = ring(key()).check(packet, 0, NOW_S)
+    first, _, third = (checked.sign(bare) for _ in range(3))
     context = dns.message.from_wire(
         first, keyring=message.keyring, request_mac=message.mac, xfr=True, multi=True
     ).tsig_ctx
@@ -125,9 +136,8 @@ def test_an_unknown_key_a_wrong_secret_and_a_wrong_clock_are_told_apart():
 def test_dnspython_reads_the_reason_of_a_refusal(keys, late_s, raised):
     """NOTAUTH carries the error in its TSIG."""
     message, packet, _ = their_query()
-    refused = tsig.error_reply(packet, judge(packet, *keys, now_s=NOW_S + late_s), now_s=NOW_S + late_s)
+    refused = ring(*keys).check(packet, 0, NOW_S + late_s).sign(notauth(packet))
 
-    assert tsig.NOTAUTH == refused[3] & 15
     with pytest.raises(raised):
         dns.message.from_wire(refused, keyring=message.keyring, request_mac=message.mac)
 
@@ -136,7 +146,7 @@ def test_a_late_request_learns_our_time_signed():
     """RFC 8945, 5.2.3: the reply has the request's time signed and our time beside it."""
     _, packet, _ = their_query()
     mac = tsig.find(packet).mac
-    refused = tsig.error_reply(packet, judge(packet, key(), now_s=NOW_S + 1000), now_s=NOW_S + 1000)
+    refused = ring(key()).check(packet, 0, NOW_S + 1000).sign(notauth(packet))
     signature = tsig.find(refused)
 
     assert (NOW_S, (NOW_S + 1000).to_bytes(6, "big")) == (signature.time_s, signature.other)
@@ -170,6 +180,15 @@ def test_a_shortened_mac_is_refused():
 
 def _fields(signature):
     return {name: getattr(signature, name) for name in signature.__slots__}
+
+
+def test_a_broken_signature_is_a_format_error():
+    """Bytes after the TSIG, or a TSIG that is cut: FORMERR, unsigned."""
+    _, packet, _ = their_query()
+    checked = ring(key()).check(packet[:-1], 0, NOW_S)
+
+    assert wire.FORMERR == checked.error
+    assert (wire.FORMERR, None) == (checked.sign(notauth(packet))[3] & 15, tsig.find(checked.sign(notauth(packet))))
 
 
 @given(at=st.integers(0, 200), byte=st.integers(0, 255))

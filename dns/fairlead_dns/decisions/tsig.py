@@ -9,7 +9,7 @@ import re
 import struct
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -134,24 +134,18 @@ def room_bytes(verdict: Verdict) -> int:
     return len(signature.key) + 10 + len(signature.algorithm) + 16 + mac + 6
 
 
-def sign_reply(reply: bytes, verdict: Verdict, *, now_s: int) -> bytes:
-    """A reply (or the one error reply NOTAUTH) with the TSIG that its request's verdict asks for."""
-    return next(sign_stream([reply], verdict, now_s=now_s))
-
-
-def sign_stream(replies: Iterable[bytes], verdict: Verdict, *, now_s: int) -> Iterator[bytes]:
-    """Several messages that answer one request, each signed."""
-    asked, key = verdict.signature, verdict.key
+def signed_reply(
+    reply: bytes, verdict: Verdict, *, now_s: int, before: bytes, following: bool = False
+) -> tuple[bytes, bytes]:
+    """A reply with the TSIG its request's verdict asks for, and its MAC. `before` is the MAC of the request, or of the
+    message before when it is `following` in a stream.
+    """
+    signature, key = _reply_signature(verdict, reply, now_s), verdict.key
     if key is None:
-        yield from (_attached(r, _reply_signature(verdict, r, now_s), b"") for r in replies)
-        return
-    before, following = asked.mac, False
-    for reply in replies:
-        signature = _reply_signature(verdict, reply, now_s)
-        variables = _timers(signature) if following else _variables(signature)
-        before = _mac(key, len(before).to_bytes(2, "big") + before + reply, variables)
-        yield _attached(reply, signature, before)
-        following = True
+        return _attached(reply, signature, b""), b""
+    variables = _timers(signature) if following else _variables(signature)
+    mac = _mac(key, len(before).to_bytes(2, "big"), before, reply, variables)
+    return _attached(reply, signature, mac), mac
 
 
 def sign_request(packet: bytes, key: Key, *, now_s: int) -> bytes:
@@ -173,11 +167,54 @@ def proves_reply(reply: bytes, key: Key, request_mac: bytes, *, now_s: int) -> b
     return in_time and hmac.compare_digest(_mac(key, covered, _variables(signature)), signature.mac)
 
 
-def error_reply(packet: bytes, verdict: Verdict, *, now_s: int) -> bytes:
-    """NOTAUTH with the error in its TSIG: to a request whose signature does not hold."""
-    flags = wire.QR | (packet[2] << 8 | packet[3]) & (wire.OPCODE_MASK | wire.RD) | NOTAUTH
-    question = packet[wire.HEADER_BYTES : _past_name(packet, wire.HEADER_BYTES) + 4]
-    return sign_reply(packet[:2] + wire.header(flags) + question, verdict, now_s=now_s)
+@dataclass(slots=True)
+class KeyRing:
+    """What the front asks (front.Keys). Replaced as a whole when the keys are read anew."""
+
+    keys: Mapping[bytes, Key]
+
+    def check(self, packet: bytes, tsig_at: int, now_s: float) -> "Checked":  # noqa: ARG002  # where it is, is found again with its bounds
+        """What cannot be read is FORMERR, whoever signed it."""
+        try:
+            signature = find(packet)
+            verdict = verify(packet, signature, self.keys, now_s=int(now_s)) if signature else None
+        except wire.MalformedError:
+            signature = verdict = None
+        if signature is None:
+            return Checked(verdict=None, now_s=int(now_s))
+        return Checked(verdict=verdict, now_s=int(now_s), _before=signature.mac)
+
+
+@dataclass(slots=True)
+class Checked:
+    """A request's signature, judged, and the state of its replies' signatures (front.Signed)."""
+
+    verdict: Verdict | None
+    now_s: int
+    _before: bytes = b""
+    _following: bool = False
+
+    @property
+    def key(self) -> bytes:
+        return self.verdict.signature.key if self.verdict else b""
+
+    @property
+    def error(self) -> int:
+        return self.verdict.error if self.verdict else wire.FORMERR
+
+    @property
+    def room(self) -> int:
+        return room_bytes(self.verdict) if self.verdict else 0
+
+    def sign(self, reply: bytes) -> bytes:
+        """In order, for a stream: each signature covers the one before."""
+        if self.verdict is None:
+            return reply[:3] + bytes((reply[3] & 0xF0 | wire.FORMERR,)) + reply[4:]
+        signed, self._before = signed_reply(
+            reply, self.verdict, now_s=self.now_s, before=self._before, following=self._following
+        )
+        self._following = True
+        return signed
 
 
 _STATEMENT = re.compile(r'key\s+"?([^\s"{}]+)"?\s*\{([^}]*)\}\s*;?')
