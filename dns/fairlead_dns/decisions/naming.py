@@ -150,20 +150,20 @@ def timed(records: Iterable[Record], discovery: Discovery, rules: Rules) -> tupl
 def of_framework(framework: Framework, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
     """`F.domain` A, and `_framework._tcp.F.domain` SRV when its port is known."""
     fragment = labels.domain_fragment(framework.name, rules.spec)
-    parsed = _parsed(addresses)
-    if not fragment or not parsed:
+    found = parsed(addresses)
+    if not fragment or not found:
         return ()
     owner = (*fragment.split("."), rules.domain)
-    srv = [(("_framework", "_tcp", *owner), owner, framework.port)] if _is_port(framework.port) else []
-    return tuple(records({owner: parsed}, srv, rules))
+    srv = [(("_framework", "_tcp", *owner), owner, framework.port)] if is_port(framework.port) else []
+    return tuple(records({owner: found}, srv, rules))
 
 
 def of_agent(agent: Agent, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
     """`slave.domain` A of every agent, `_slave._tcp.domain` SRV, one name of its own, and its PTR."""
-    parsed = _parsed(addresses)
+    found = parsed(addresses)
     owner, alone = ("slave", rules.domain), (agent_label(agent, rules), "slave", rules.domain)
-    srv = [(("_slave", "_tcp", rules.domain), owner, agent.port)] if _is_port(agent.port) and parsed else []
-    return (*records({owner: parsed, alone: parsed}, srv, rules), *_pointers(parsed, alone, rules))
+    srv = [(("_slave", "_tcp", rules.domain), owner, agent.port)] if is_port(agent.port) and found else []
+    return (*records({owner: found, alone: found}, srv, rules), *_pointers(found, alone, rules))
 
 
 def agent_label(agent: Agent, rules: Rules) -> str:
@@ -180,13 +180,13 @@ def of_masters(masters: Sequence[MasterInfo], leader: MasterInfo | None, rules: 
     hosts: dict[tuple[str, ...], tuple[tuple[int, bytes], ...]] = {}
     everyone: tuple[tuple[int, bytes], ...] = ()
     for index, master in enumerate(known):
-        hosts[f"master{index}", rules.domain] = _parsed([master.address.ip])
-        everyone += _parsed([master.address.ip])
+        hosts[f"master{index}", rules.domain] = parsed([master.address.ip])
+        everyone += parsed([master.address.ip])
     hosts["master", rules.domain] = everyone
     srv = []
     if leader is not None:
         owner = ("leader", rules.domain)
-        hosts[owner] = _parsed([leader.address.ip])
+        hosts[owner] = parsed([leader.address.ip])
         srv = [(("_leader", f"_{p}", rules.domain), owner, leader.address.port) for p in BOTH]
     return tuple(dict.fromkeys(records(hosts, srv, rules)))
 
@@ -194,7 +194,7 @@ def of_masters(masters: Sequence[MasterInfo], leader: MasterInfo | None, rules: 
 def of_server(mname: str, addresses: Iterable[str]) -> tuple[Record, ...]:
     """The name server's own name, which SOA and NS give."""
     owner = wire.parse_text(mname)
-    return () if owner is None else tuple(Record(owner, kind, data) for kind, data in _parsed(addresses))
+    return () if owner is None else tuple(Record(owner, kind, data) for kind, data in parsed(addresses))
 
 
 def slave_labels(labels_: Sequence[str], domain: str) -> tuple[str, ...]:
@@ -205,19 +205,19 @@ def instance(task: Member | Portless, rules: Rules, rival: str = "") -> Instance
     host = task.ips.host
     if not host and isinstance(task, Member):
         host = (task.serviceEndpoint.host,)
-    agents = _parsed(host)
+    agents = parsed(host)
     sources: Mapping[str, tuple[str, ...]] = {
         "host": host,
         "mesos": task.ips.mesos,
         "netinfo": task.ips.netinfo,
         "docker": task.ips.docker,
     }
-    own = next(filter(None, (_parsed(sources[s]) for s in rules.ip_sources)), ())
+    own = next(filter(None, (parsed(sources[s]) for s in rules.ip_sources)), ())
     ports = task.ports if isinstance(task, Member) else ()
     return Instance(task=task.task, discovery=task.discovery, ports=ports, own=own, agents=agents, rival=rival)
 
 
-def _parsed(addresses: Iterable[str]) -> tuple[tuple[int, bytes], ...]:
+def parsed(addresses: Iterable[str]) -> tuple[tuple[int, bytes], ...]:
     """Literal addresses only, each once, in order."""
     return tuple(dict.fromkeys(a for a in map(wire.address, addresses) if a is not None))
 
@@ -251,11 +251,11 @@ def _services(
     for port in one.ports:
         for protocol in BOTH:
             owner = (*first, f"_{protocol}", *fragment)
-            if one.agents and _is_port(port.host_port):
+            if one.agents and is_port(port.host_port):
                 yield slave_labels(owner, rules.domain), on_agent, port.host_port
                 if not one.discovery.name:
                     yield (*owner, rules.domain), on_agent, port.host_port
-        if one.discovery.name and one.own and _is_port(port.number):
+        if one.discovery.name and one.own and is_port(port.number):
             yield from _discovered(port, first, (*fragment, rules.domain), (*canonical, rules.domain), rules)
 
 
@@ -307,5 +307,5 @@ def _is_local(data: bytes) -> bool:
     return data[0] == LOOPBACK if len(data) == IP4_BYTES else data == bytes(15) + b"\1" or data[:2] == b"\xfe\x80"
 
 
-def _is_port(number: int) -> bool:
+def is_port(number: int) -> bool:
     return 0 < number <= HIGHEST_PORT
