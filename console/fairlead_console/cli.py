@@ -35,6 +35,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
 """Module and summary by verb; the module has a command of the verb's name."""
 DAEMON_HELP: Mapping[str, str] = {
     "registry": "the local registry's process",
+    "discovery": "endpoints over HTTP, watched: for programs the registry is closed to",
     "master": "offers, operator API, publishing of endpoints",
     "agent": "runs tasks on one machine",
     "services": "long-running services, Marathon's REST API",

@@ -8,6 +8,7 @@ from types import MappingProxyType
 DAEMONS: Mapping[str, str] = MappingProxyType(
     {
         "registry": "fairlead_discovery.registryd",
+        "discovery": "fairlead_discovery.discoveryd",
         "master": "fairlead_core.master.daemon",
         "agent": "fairlead_core.agent.daemon",
         "services": "fairlead_core.services.daemon",

@@ -47,13 +47,19 @@ def make_app(
     *,
     content_types: Collection[str] = ("application/json",),
     own_proof: Collection[str] = (),
+    closed: tuple[str, ...] = (),
 ) -> web.Application:
     """An application with the common pages and checks; the daemon adds its own routes.
 
-    Writes to paths in `own_proof` need no token: their handlers check who calls by other means.
+    Writes to paths in `own_proof` need no token: their handlers check who calls by other means. Reads of paths that
+    begin with one of `closed` need it as writes do.
     """
     rules = access.Rules(
-        names=our_names(settings), token=ensure_token(settings), content_types=content_types, own_proof=own_proof
+        names=our_names(settings),
+        token=ensure_token(settings),
+        content_types=content_types,
+        own_proof=own_proof,
+        closed=closed,
     )
     app = web.Application(middlewares=[_errors, _checker(rules)], client_max_size=BODY_LIMIT_BYTES)
 

@@ -32,3 +32,7 @@ name_servers_refused = Gauge(
     "Announced name servers that are not heeded: unreadable, or a TTL beyond a day",
 )
 foreign_skipped = Gauge("fairlead_discovery_foreign_skipped", "Foreign nodes that could not be read", ["format"])
+
+watchers = Gauge("fairlead_discovery_watchers", "Long polls and streams of the HTTP watch API at this moment")
+watchers_refused = Counter("fairlead_discovery_watchers_refused", "Watchers refused: there were too many")
+watchers_slow = Counter("fairlead_discovery_watchers_slow", "Streams closed, because their client read nothing")

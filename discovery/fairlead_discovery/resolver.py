@@ -10,31 +10,21 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from fairlead_daemon.errors import Unavailable
 from fairlead_discovery.announcing import first
-from fairlead_discovery.decisions import dns_labels
 from fairlead_discovery.decisions.picking import Endpoint, Pool, Strategy, endpoints
-from fairlead_discovery.decisions.service_names import NameIndex, Wanted, parse
+from fairlead_discovery.decisions.service_names import Meant, NameIndex, Naming, Wanted, parse
 from fairlead_discovery.reading import snapshots
 from fairlead_discovery.registry import Registry
-from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_discovery.snapshots import UNKNOWN, Snapshot
 from fairlead_discovery.store import Cell
 
 FIRST_S = 5.0
 """How long entering waits for a first snapshot; after it a Resolver without one says that nothing is known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Naming:
-    """How DNS names are made: as the name servers' settings `domain` and `rfc952` say."""
-
-    domain: str = "mesos"
-    rfc952: bool = False
 
 
 class Resolver:
@@ -43,15 +33,15 @@ class Resolver:
     Out of sight of the registry the last good state is used; with `keep`, a file, also after a restart.
     """
 
-    def __init__(self, registry: Registry, *, naming: Naming = Naming(), keep: Path | None = None) -> None:  # frozen
+    def __init__(self, registry: Registry, *, naming: Naming = Naming(), keep: Path | None = None) -> None:  # noqa: B008  # frozen
         self._registry = registry
         self._domain = naming.domain
         self._keep = keep
-        self._index = NameIndex(dns_labels.rfc952 if naming.rfc952 else dns_labels.rfc1123)
-        self._snapshot = Cell(Snapshot(revision=-1, trust=Trust.STALE, why="nothing was read yet"))
+        self._index = NameIndex(naming.spec)
+        self._snapshot = Cell(UNKNOWN)
         self._known = asyncio.Event()
         self._pools: dict[str, Pool] = {}
-        self._services: dict[str, frozenset[str]] = {}
+        self._meanings: dict[str, frozenset[Meant]] = {}
         """Of each pool's name."""
         self._turns: dict[str, int] = {}
         self._loads: dict[str, int] = {}
@@ -169,26 +159,25 @@ class Resolver:
         changed = {service for service in before.keys() | after.keys() if before.get(service) is not after.get(service)}
         self._snapshot.set(snapshot)
         for name in [*self._pools] if changed else ():
-            if self._services[name] & changed or self._services[name] != self._meant(self._parsed(name)):
-                del self._pools[name], self._services[name]
+            meant = self._meanings[name]
+            if any(one.service in changed for one in meant) or meant != self._index.meant(self._parsed(name)):
+                del self._pools[name], self._meanings[name]
         if snapshot.revision >= 0:
             self._known.set()
 
     def _parsed(self, name: str) -> Wanted:
         return parse(name, domain=self._domain)
 
-    def _meant(self, wanted: Wanted) -> frozenset[str]:
-        return frozenset({wanted.service}) if wanted.service else self._index.services(wanted.dns)
-
     def _pool(self, name: str) -> Pool:
         pool = self._pools.get(name)
         if pool is None:
             self._raise_ended()
             wanted = self._parsed(name)
-            meant, members = self._meant(wanted), self._snapshot.value.members
-            pool = Pool(e for s in sorted(meant) for e in endpoints(s, members.get(s, {}).values(), wanted.port))
+            meant, members = self._index.meant(wanted), self._snapshot.value.members
+            found = ((one.service, one.of(members.get(one.service, {}).values())) for one in meant)
+            pool = Pool({e for service, those in found for e in endpoints(service, those, wanted.port)})
             if pool.endpoints:  # names that mean nothing are not kept: there are endlessly many
-                self._pools[name], self._services[name] = pool, meant
+                self._pools[name], self._meanings[name] = pool, meant
         return pool
 
     def _turn(self, pool: Pool, asked: "_Asked") -> Endpoint:

@@ -36,3 +36,7 @@ class Snapshot:
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
+
+
+UNKNOWN = Snapshot(revision=-1, trust=Trust.STALE, why="nothing was read yet")
+"""Before anything was seen."""

@@ -35,6 +35,8 @@ class Rules:
     content_types: Collection[str] = ("application/json",)
     own_proof: Collection[str] = ()
     """Paths whose handlers ask for a proof of their own instead of the token."""
+    closed: tuple[str, ...] = ()
+    """Beginnings of paths whose reads too want the token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +53,14 @@ def judge(request: Request, rules: Rules) -> Denied | None:
         )
     if request.origin and not is_ours(_origin_host(request.origin), rules.names):
         return Denied(status=403, message=f"origin {request.origin!r} is foreign to this server")
-    if request.method in READS:
+    reads = request.method in READS
+    if reads and not request.path.startswith(rules.closed):
         return None
     if request.path not in rules.own_proof and not _token_fits(request, rules.token):
         return Denied(
             status=401, message="this server wants its token: `Authorization: Bearer …`, see the `token` setting"
         )
-    return _judge_body(request, rules.content_types)
+    return None if reads else _judge_body(request, rules.content_types)
 
 
 def _judge_body(request: Request, allowed: Collection[str]) -> Denied | None:

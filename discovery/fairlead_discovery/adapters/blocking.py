@@ -8,8 +8,9 @@ from typing import Self, TypeVar
 from fairlead_daemon.errors import Unavailable
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.picking import Endpoint, Strategy
+from fairlead_discovery.decisions.service_names import Naming
 from fairlead_discovery.registry import Registry
-from fairlead_discovery.resolver import Naming, Resolver
+from fairlead_discovery.resolver import Resolver
 
 T = TypeVar("T")
 WAIT_S = 15.0

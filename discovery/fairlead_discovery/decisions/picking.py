@@ -52,7 +52,7 @@ class Endpoint:
 def endpoints(service: str, members: Iterable[Member], port: str) -> Iterable[Endpoint]:
     """Of each member that has such a port ("": the first one)."""
     for member in members:
-        address = _address(member, port)
+        address = address_of(member, port)
         if address is not None:
             yield Endpoint(
                 service=service,
@@ -65,7 +65,8 @@ def endpoints(service: str, members: Iterable[Member], port: str) -> Iterable[En
             )
 
 
-def _address(member: Member, port: str) -> Address | None:
+def address_of(member: Member, port: str) -> Address | None:
+    """Of the port so called, in any case; "" is the first one."""
     if not port:
         return member.serviceEndpoint
     exact = member.additionalEndpoints.get(port)

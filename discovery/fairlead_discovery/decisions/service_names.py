@@ -2,9 +2,11 @@
 
 marathon:/shop/web    /shop/web    web-shop.marathon.mesos    _web-shop._tcp.marathon.mesos
 _http._web-shop._tcp.marathon.mesos  (the port called http)
+web-shop-iffe9-s0.marathon.mesos     (one instance: its task's hash, its agent's tail)
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -15,6 +17,19 @@ from fairlead_discovery.records import Member
 APPS = "marathon"
 """The framework that a bare app id is of."""
 PROTOCOLS = ("_tcp", "_udp")
+_SUFFIX = re.compile(rf"(.+)-([{dns_labels.ZBASE32}]{{{dns_labels.HASH_LENGTH}}})-([^-]*)\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """How DNS names are made: as the name servers' settings `domain` and `enforce_rfc952` say."""
+
+    domain: str = "mesos"
+    rfc952: bool = False
+
+    @property
+    def spec(self) -> dns_labels.Spec:
+        return dns_labels.rfc952 if self.rfc952 else dns_labels.rfc1123
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +39,40 @@ class Wanted:
     service: str = ""
     dns: str = ""
     port: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What tells one instance in a name of Mesos-DNS: `web-iffe9-s0`."""
+
+    hash: str
+    tail: str
+
+    def fits(self, member: Member) -> bool:
+        tail = dns_labels.agent_tail(member.task.agent)
+        return self.tail == tail and self.hash == dns_labels.task_hash(member.task.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """A service, or one instance of it."""
+
+    service: str
+    instance: Instance | None = None
+
+    def of(self, members: Iterable[Member]) -> Iterator[Member]:
+        return (member for member in members if self.instance is None or self.instance.fits(member))
+
+
+def instances(dns: str) -> Iterator[tuple[str, Instance]]:
+    """Each way to read a name as one of an instance: the service's name, and which. Any label may bear the suffix, for
+    names and frameworks have dots.
+    """
+    labels = dns.split(".")
+    for at, label in enumerate(labels):
+        found = _SUFFIX.match(label)
+        if found is not None:
+            yield ".".join((*labels[:at], found[1], *labels[at + 1 :])), Instance(found[2], found[3])
 
 
 def parse(name: str, *, domain: str) -> Wanted:
@@ -77,6 +126,18 @@ class NameIndex:
 
     def services(self, dns: str) -> frozenset[str]:
         return frozenset(self._services.get(dns, ()))
+
+    def names(self, service: str) -> frozenset[str]:
+        """Without the domain."""
+        return self._names.get(service, frozenset())
+
+    def meant(self, wanted: Wanted) -> frozenset[Meant]:
+        """A key means its service, though there may be none."""
+        if wanted.service:
+            return frozenset({Meant(wanted.service)})
+        whole = {Meant(service) for service in self.services(wanted.dns)}
+        parts = {Meant(service, one) for dns, one in instances(wanted.dns) for service in self.services(dns)}
+        return frozenset(whole | parts)
 
     def _of(self, members: Mapping[str, Member]) -> Iterator[str]:
         for member in members.values():

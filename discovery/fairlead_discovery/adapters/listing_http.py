@@ -1,0 +1,339 @@
+"""The HTTP watch API: services and their endpoints, long polls and event streams, for programs the registry is closed to.
+
+GET /v2/services                every service; as an event stream: all endpoints, then what changes (`?name=…` these alone)
+GET /v2/services/{name}         endpoints; `?index=…&wait=30s` answers at once when there is news, else after the wait
+
+Names are service keys, app ids or DNS names. Each answer says how far it may be believed, in its body and headers.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from fairlead_daemon.errors import Refused, Unavailable
+from fairlead_daemon.logs import Log
+from fairlead_daemon.web import error_response, json_response
+from fairlead_discovery import metrics
+from fairlead_discovery.decisions.listing import Index, Told, differs, digest, of_etags, seconds
+from fairlead_discovery.listing import EVERYTHING, Listing, NotThere, View
+
+log = Log("listing")
+EVENTS = "text/event-stream"
+SLICE = 25
+"""Services told in one piece: whoever else waits is answered between two of them."""
+CALM_S = 0.05
+"""A stream tells what changed at most so often: a slow reader gets less pieces, not later ones."""
+NAMES = 200
+"""Names that one stream may ask for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one server bears."""
+
+    watchers: int = 5000
+    """Most long polls and streams at a time; more are refused with 503."""
+    per_client: int = 1000
+    """The same of one address."""
+    longest_s: float = 300.0
+    """A wait is cut to this."""
+    write_s: float = 10.0
+    """A stream whose client reads nothing for so long is closed."""
+    beat_s: float = 5.0
+    """Each stream says so often that it is there, with trust and age."""
+
+
+def add_routes(app: web.Application, listing: Listing, limits: Limits = Limits()) -> None:
+    """Below /v2. Every answer comes from the listing as it is at that moment."""
+    site = _Site(listing, limits)
+    app.router.add_get("/v2/services", _worded(site.services))
+    app.router.add_get("/v2/services/{name:.+}", _worded(site.service))
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _worded(handler: Handler) -> Handler:
+    async def worded(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except NotThere as error:
+            return error_response(404, str(error))
+
+    return worded
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a client says that it knows, and how long it waits for more."""
+
+    index: str
+    wait_s: float
+    conditional: bool
+
+    @classmethod
+    def of(cls, request: web.Request, limits: Limits) -> "_Asked":
+        index = request.query.get("index", "") or of_etags(request.headers.get("If-None-Match", ""))
+        wait = request.query.get("wait", "")
+        return cls(
+            index=index,
+            wait_s=min(limits.longest_s, seconds(wait)) if wait else 0.0,
+            conditional="index" not in request.query,
+        )
+
+    def news(self, index: Index) -> bool:
+        return not self.index or differs(self.index, index)
+
+
+class _Site:
+    def __init__(self, listing: Listing, limits: Limits) -> None:
+        self._listing = listing
+        self._limits = limits
+        self._clients: Counter[str] = Counter()
+
+    async def services(self, request: web.Request) -> web.StreamResponse:
+        if EVENTS in request.headers.get("Accept", ""):
+            return await self._stream_all(request)
+        rows, index = await self._polled(request, (EVERYTHING,), self._rows)
+        return self._answer(request, {"services": rows}, index)
+
+    async def service(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        topics = self._listing.topics((name,))
+        if EVENTS in request.headers.get("Accept", ""):
+            return await self._stream_one(request, name, topics)
+
+        def look() -> tuple[View, Index]:
+            view = self._listing.view(name)
+            return view, view.index
+
+        view, index = await self._polled(request, topics, look)
+        if not view.services:
+            response = error_response(404, str(self._listing.missing(name)))
+            response.headers.update(self._headers(index))
+            return response
+        return self._answer(request, self._body(view), index)
+
+    # --- one answer
+
+    def _rows(self) -> tuple[list[dict[str, Any]], Index]:
+        found = self._listing.services()
+        rows = [{"service": s, "names": names, "endpoints": count} for s, (names, count) in found.items()]
+        now = self._listing.snapshot
+        word = digest(f"{s} {count}\n".encode() for s, (_, count) in found.items())
+        return rows, Index(now.revision, word, now.trust.value)
+
+    async def _polled(
+        self, request: web.Request, topics: Sequence[str] | frozenset[str], look: Callable[[], Any]
+    ) -> Any:
+        """What `look` gives when it is news, or when the wait is over."""
+        asked = _Asked.of(request, self._limits)
+        found = look()
+        if not asked.wait_s or asked.news(found[1]):
+            return found
+        with self._watcher(request), self._listing.watching(topics) as changed:
+            try:
+                async with asyncio.timeout(asked.wait_s):
+                    while not asked.news((found := look())[1]):
+                        await changed.wait()
+                        changed.clear()
+            except TimeoutError:
+                pass
+            return found
+
+    def _answer(self, request: web.Request, body: Mapping[str, Any], index: Index) -> web.Response:
+        asked = _Asked.of(request, self._limits)
+        if asked.conditional and not asked.news(index):
+            return web.Response(status=304, headers=self._headers(index))
+        response = json_response({**self._trust(index), **body})
+        response.headers.update(self._headers(index))
+        return response
+
+    def _body(self, view: View) -> dict[str, Any]:
+        services = set(view.services)
+        leaving = [record for record in self._listing.snapshot.leaving.values() if record.service in services]
+        names = sorted({name for service in view.services for name in self._listing.dns_names(service)})
+        return {
+            "name": view.name,
+            "services": view.services,
+            "names": names,
+            "endpoints": view.endpoints,
+            "leaving": leaving,
+        }
+
+    def _trust(self, index: Index) -> dict[str, Any]:
+        now = self._listing.snapshot
+        return {
+            "index": str(index),
+            "revision": now.revision,
+            "trust": now.trust.value,
+            "why": now.why,
+            "age_s": round(self._listing.age_s, 3),
+        }
+
+    def _headers(self, index: Index) -> dict[str, str]:
+        now = self._listing.snapshot
+        return {
+            "ETag": index.etag,
+            "Cache-Control": "no-cache",
+            "X-Fairlead-Index": str(index),
+            "X-Fairlead-Revision": str(now.revision),
+            "X-Fairlead-Trust": now.trust.value,
+            "X-Fairlead-Age": f"{self._listing.age_s:.1f}",
+        }
+
+    # --- streams
+
+    async def _stream_one(self, request: web.Request, name: str, topics: frozenset[str]) -> web.StreamResponse:
+        """Events `endpoints`, each the whole answer; a comment as a sign of life."""
+        known = request.headers.get("Last-Event-ID", "")
+        with self._watcher(request), self._listing.watching(topics) as changed:
+            stream = await _Stream.opened(request, self._limits)
+            async for _ in _turns(changed, self._limits.beat_s):
+                view = self._listing.view(name)
+                if not known or differs(known, view.index):
+                    known = str(view.index)
+                    body = {**self._trust(view.index), **self._body(view)}
+                    await stream.event("endpoints", known, body)
+                else:
+                    await stream.beat()
+        return stream.response
+
+    async def _stream_all(self, request: web.Request) -> web.StreamResponse:
+        """Events `services`, each a decisions.listing.Told."""
+        names = tuple(dict.fromkeys(request.query.getall("name", [])))
+        if len(names) > NAMES:
+            raise Refused(f"{len(names)} names, a stream takes {NAMES}; without any it tells all")
+        with self._watcher(request), self._listing.watching(self._listing.topics(names)) as changed:
+            stream = await _Stream.opened(request, self._limits)
+            teller = (
+                _Some(self._listing, names) if names else _All(self._listing, request.headers.get("Last-Event-ID", ""))
+            )
+            async for _ in _turns(changed, self._limits.beat_s):
+                async for told in teller.told():
+                    await stream.event("services", "" if told.more else teller.place, told)
+        return stream.response
+
+    @contextmanager
+    def _watcher(self, request: web.Request) -> Iterator[None]:
+        """Raises Unavailable when there are too many."""
+        client = request.remote or ""
+        if self._clients.total() >= self._limits.watchers:
+            metrics.watchers_refused.inc()
+            raise Unavailable(f"{self._limits.watchers} watchers wait here already; ask another server, or later")
+        if self._clients[client] >= self._limits.per_client:
+            metrics.watchers_refused.inc()
+            raise Unavailable(f"{self._limits.per_client} watchers of {client} wait here already")
+        self._clients[client] += 1
+        metrics.watchers.inc()
+        try:
+            yield
+        finally:
+            metrics.watchers.dec()
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
+
+
+async def _turns(changed: asyncio.Event, beat_s: float) -> AsyncIterator[None]:
+    """At once, then after each change, not too often, and at every beat."""
+    while True:
+        changed.clear()
+        yield
+        await asyncio.sleep(CALM_S)
+        try:
+            async with asyncio.timeout(beat_s):
+                await changed.wait()
+        except TimeoutError:
+            pass
+
+
+class _All:
+    """Everything, or what changed since another stream of this very server stopped."""
+
+    def __init__(self, listing: Listing, last: str) -> None:
+        self._listing = listing
+        instance, _, number = last.partition("-")
+        known = instance == listing.instance and number.isdecimal() and listing.forgotten <= int(number)
+        self._number = int(number) if known and int(number) <= listing.number else -1
+
+    @property
+    def place(self) -> str:
+        return f"{self._listing.instance}-{self._number}"
+
+    async def told(self) -> AsyncIterator[Told]:
+        whole = self._number < self._listing.forgotten
+        since, self._number = self._number, self._listing.number
+        services = list(self._listing.snapshot.members) if whole else self._listing.changed_since(since)
+        async for told in _pieces(self._listing, services, whole=whole):
+            yield told
+
+
+class _Some:
+    """Services by name; whole at first."""
+
+    def __init__(self, listing: Listing, names: Sequence[str]) -> None:
+        self._listing = listing
+        self._names = names
+        self._meant: frozenset[str] | None = None
+        self._number = -1
+        self.place = ""
+
+    async def told(self) -> AsyncIterator[Told]:
+        meant, before = self._listing.meant(self._names), self._meant
+        changed = (
+            meant
+            if before is None
+            else meant.intersection(self._listing.changed_since(self._number)) | (before ^ meant)
+        )
+        self._meant, self._number = meant, self._listing.number
+        async for told in _pieces(self._listing, sorted(changed), whole=before is None):
+            yield told
+
+
+async def _pieces(listing: Listing, services: Sequence[str], *, whole: bool) -> AsyncIterator[Told]:
+    """At least one, though it be empty: it tells trust and age. What changes meanwhile is told in the next turn again."""
+    for at in range(0, max(1, len(services)), SLICE):
+        yield listing.telling(services[at : at + SLICE], whole=whole, more=at + SLICE < len(services))
+        await asyncio.sleep(0)
+
+
+class _Stream:
+    """Server-sent events to one client."""
+
+    def __init__(self, request: web.Request, limits: Limits) -> None:
+        self.response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-store"})
+        self._request = request
+        self._write_s = limits.write_s
+
+    @classmethod
+    async def opened(cls, request: web.Request, limits: Limits) -> "_Stream":
+        stream = cls(request, limits)
+        await stream.response.prepare(request)
+        return stream
+
+    async def event(self, kind: str, place: str, value: object) -> None:
+        """Raises ConnectionError when the client is gone, or reads nothing."""
+        mark = f"id: {place}\n" if place else ""
+        await self._write(b"%sevent: %s\ndata: %s\n\n" % (mark.encode(), kind.encode(), msgspec.json.encode(value)))
+
+    async def beat(self) -> None:
+        await self._write(b": %d\n\n" % time.time())
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._write_s):
+                await self.response.write(data)
+        except TimeoutError as error:
+            metrics.watchers_slow.inc()
+            log.warning("watcher reads nothing, closed", client=self._request.remote, seconds=self._write_s)
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionResetError("the client reads nothing") from error
