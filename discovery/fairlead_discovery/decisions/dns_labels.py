@@ -37,12 +37,12 @@ _RFC952 = _Cut(RFC952_LIMIT, "-0123456789", "-")
 
 def rfc1123(text: str) -> str:
     """The default. `%%Nginx_Proxy` -> `nginx-proxy`; "" when nothing legal is in it."""
-    return _trim(_legal(text), _RFC1123)
+    return _trim(legal(text), _RFC1123)
 
 
 def rfc952(text: str) -> str:
     """At most 24 characters, no leading digit: Mesos-DNS' `enforceRFC952`. `4abc123` -> `abc123`."""
-    return _trim(_legal(text), _RFC952)
+    return _trim(legal(text), _RFC952)
 
 
 def domain_fragment(name: str, spec: Spec) -> str:
@@ -86,7 +86,8 @@ def spoken_names(task: str, discovery: str, spec: Spec) -> Iterator[tuple[str, .
     yield (mangled,)
 
 
-def _legal(text: str) -> str:
+def legal(text: str) -> str:
+    """What may stand in a label, in lower case: neither cut nor trimmed."""
     return "".join(_KEPT.get(ord(c), "") for c in text)
 
 

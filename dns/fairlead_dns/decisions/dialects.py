@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.records import Port
-from fairlead_dns.decisions import wire
+from fairlead_dns.decisions import naming, wire
 from fairlead_dns.decisions.naming import IP4_BYTES, Dialect, Instance, Record, Rules, apart, is_port, wired
 
 TAGS_LABEL = "FAIRLEAD_DNS_TAGS"
@@ -157,7 +157,7 @@ def dcos(one: Instance, dialect: Dialect, rules: Rules) -> Iterator[Record]:
     mapped = any(port.host_port and port.host_port != port.number for port in one.ports)
     container = one.own or one.agents
     auto = one.agents if mapped or not one.own else one.own
-    fragment = labels.domain_fragment(one.framework, rules.spec)
+    fragment = naming.framework_labels(one.framework, rules.spec)
     for task in consul_services(one, rules) if fragment else ():
         for kind, addresses in (("agentip", one.agents), ("containerip", container), ("autoip", auto)):
             yield from addressed((task, *fragment.split("."), kind, domain_of(dialect)), addresses)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.records import Port
-from fairlead_dns.decisions import wire
+from fairlead_dns.decisions import naming, wire
 from fairlead_dns.decisions.dialects import TXT, consul_services, reached, served
 from fairlead_dns.decisions.naming import Dialect, Instance, Record, Rules, instance_label, is_port, slave_labels, wired
 
@@ -49,7 +49,7 @@ def svcb(one: Instance, _dialect: Dialect, rules: Rules) -> Iterator[Record]:
 
 def dns_sd(one: Instance, _dialect: Dialect, rules: Rules) -> Iterator[Record]:
     browse = wired(("_services", "_dns-sd", "_udp", rules.domain))
-    nowhere = not reached(one).addresses or not labels.domain_fragment(one.framework, rules.spec)
+    nowhere = not reached(one).addresses or not naming.framework_labels(one.framework, rules.spec)
     for port in () if nowhere else one.ports:
         kind = rules.spec(port.name)
         for protocol in port.protocols or ("tcp",):
@@ -59,7 +59,7 @@ def dns_sd(one: Instance, _dialect: Dialect, rules: Rules) -> Iterator[Record]:
 
 
 def _found_by(browse: bytes, one: Instance, port: Port, service: tuple[str, ...], rules: Rules) -> Iterator[Record]:
-    fragment = labels.domain_fragment(one.framework, rules.spec).replace(".", "-")
+    fragment = naming.framework_labels(one.framework, rules.spec).replace(".", "-")
     alone = (labels.fit(f"{instance_label(one, rules)}-{fragment}"), *service)
     owner, listed = wired(alone), wired(service)
     if owner is not None and listed is not None:
@@ -80,7 +80,7 @@ def dns_sd_itself(rules: Rules) -> Iterator[Record]:
 
 def target(one: Instance, rules: Rules) -> tuple[str, ...]:
     """The instance's name, under `slave` when it is reached at its agent's address."""
-    here = (instance_label(one, rules), *labels.domain_fragment(one.framework, rules.spec).split("."))
+    here = (instance_label(one, rules), *naming.framework_labels(one.framework, rules.spec).split("."))
     return (*here, rules.domain) if reached(one).own else slave_labels(here, rules.domain)
 
 
@@ -95,7 +95,7 @@ def txt(*strings: str) -> bytes:
 
 
 def _shared(one: Instance, rules: Rules) -> Iterator[tuple[str, ...]]:
-    fragment = labels.domain_fragment(one.framework, rules.spec)
+    fragment = naming.framework_labels(one.framework, rules.spec)
     if fragment and reached(one).addresses:
         for task in consul_services(one, rules):
             yield (task, *fragment.split("."), rules.domain)

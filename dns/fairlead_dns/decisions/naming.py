@@ -12,6 +12,8 @@ _T._tcp|_udp.F.slave.domain                    SRV, with DiscoveryInfo      -> C
 T-<digest>.F.domain                            the same as T.F.domain, where two services have that in common
 """
 
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -105,7 +107,7 @@ def of_task(task: Member | Portless, rules: Rules, rival: str = "") -> tuple[Rec
 
 
 def of_instance(one: Instance, rules: Rules) -> Iterable[Record]:
-    framework = labels.domain_fragment(one.framework, rules.spec)
+    framework = framework_labels(one.framework, rules.spec)
     found: dict[Record, None] = {}
     if framework:
         for name in _spoken(one, rules):
@@ -149,13 +151,26 @@ def timed(records: Iterable[Record], discovery: Discovery, rules: Rules) -> tupl
 
 def of_framework(framework: Framework, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
     """`F.domain` A, and `_framework._tcp.F.domain` SRV when its port is known."""
-    fragment = labels.domain_fragment(framework.name, rules.spec)
+    fragment = framework_labels(framework.name, rules.spec)
     found = parsed(addresses)
     if not fragment or not found:
         return ()
     owner = (*fragment.split("."), rules.domain)
     srv = [(("_framework", "_tcp", *owner), owner, framework.port)] if is_port(framework.port) else []
     return tuple(records({owner: found}, srv, rules))
+
+
+RESERVED = re.compile(r"leader|master\d*|ns\d+|(.*\.)?slave")
+"""Names below the domain that are ours: a framework that is called so does not get them."""
+
+
+@lru_cache(maxsize=4096)
+def framework_labels(name: str, spec: labels.Spec) -> str:
+    """F: `pod_1.Marathon` -> `pod-1.marathon`; one called like the masters or the agents gets a digest: `leader-1a2b3c4d`."""
+    fragment = labels.domain_fragment(name, spec)
+    if not RESERVED.fullmatch(fragment):
+        return fragment
+    return apart(fragment, hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8])
 
 
 def of_agent(agent: Agent, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Member, Portless
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_dns.decisions.naming import Record, Rules, of_task
+from fairlead_dns.decisions.claims import Claims
+from fairlead_dns.decisions.naming import Record, Rules
+from fairlead_dns.decisions.speaking import of_task
 from fairlead_dns.decisions.traits import Traits, health
 from fairlead_dns.decisions.zone import Zone
 
@@ -27,6 +29,12 @@ class Sources:
     members: Services = field(default_factory=dict)
     portless: Services = field(default_factory=dict)
     others: dict[str, tuple[Record, ...]] = field(default_factory=dict)
+    claims: Claims = field(init=False)
+    rivals: dict[str, str] = field(default_factory=dict)
+    """Services that share a name with another one, by what tells them apart: as their records stand in the zone."""
+
+    def __post_init__(self) -> None:
+        self.claims = Claims(self.rules)
 
     def take_snapshot(self, snapshot: Snapshot, *, now_s: float | None = None) -> set[bytes]:
         return set[bytes]().union(*self.steps(snapshot, now_s=now_s))
@@ -37,9 +45,15 @@ class Sources:
         Of a service what is new comes before what is old goes. Yields the names touched by each step. `now_s`: tasks
         that are new to us begin to warm up now; None: they are as old as ourselves.
         """
-        yield from self._take_all(self.members, snapshot.members, now_s)
-        yield from self._take_all(self.portless, snapshot.portless, now_s)
+        moved: set[str] = set()
+        for old, new in ((self.members, snapshot.members), (self.portless, snapshot.portless)):
+            yield from self._claim_all(old, new, moved)
+        turned = {service for service in moved if self.claims.rival(service) != self.rivals.get(service, "")}
+        yield from self._take_all(self.members, snapshot.members, turned, now_s)
+        yield from self._take_all(self.portless, snapshot.portless, turned, now_s)
         self.members, self.portless = snapshot.members, snapshot.portless
+        for service in turned:
+            self._turn(service)
 
     def take_other(self, who: str, records: tuple[Record, ...]) -> set[bytes]:
         """Frameworks, agents, masters, ourselves: `who` replaces what it gave before."""
@@ -52,9 +66,45 @@ class Sources:
             del self.others[who]
         return self.zone.apply(added=records, removed=before)
 
-    def _take_all(self, old: Services, new: Services, now_s: float | None) -> Iterator[set[bytes]]:
+    def _claim_all(self, old: Services, new: Services, moved: set[str]) -> Iterator[set[bytes]]:
+        """Puts into `moved` whose rivals may be others now. Touches no name: it yields for the sake of queries."""
+        for count, service in enumerate(changed(old, new)):
+            before, after = old.get(service, {}), new.get(service, {})
+            moved |= self.claims.take(
+                service,
+                added=(task for name, task in after.items() if before.get(name) != task),
+                removed=(task for name, task in before.items() if after.get(name) != task),
+            )
+            if count % STEP == 0:
+                yield set()
+
+    def _take_all(self, old: Services, new: Services, turned: set[str], now_s: float | None) -> Iterator[set[bytes]]:
         for service in changed(old, new):
             yield from self._take(service, old.get(service, {}), new.get(service, {}), now_s)
+        for service in turned:
+            before, after = old.get(service, {}), new.get(service, {})
+            yield from self._rename(service, [n for n, task in after.items() if before.get(n) == task], after)
+
+    def _rename(self, service: str, kept: Sequence[str], tasks: Mapping[str, Task]) -> Iterator[set[bytes]]:
+        """What stays of a service that has come to share a name with another one, or shares it no more."""
+        for some in slices(kept):
+            touched: set[bytes] = set()
+            for name in some:
+                before, after = (
+                    self._of(service, tasks[name], self.rivals.get(service, "")),
+                    self._of(service, tasks[name]),
+                )
+                self.traits.remove(name, tasks[name], before)
+                self.traits.add(name, tasks[name], after, new_s=None)
+                touched |= self.zone.apply(added=after, removed=before)
+            yield touched
+
+    def _turn(self, service: str) -> None:
+        rival = self.claims.rival(service)
+        if rival:
+            self.rivals[service] = rival
+        else:
+            self.rivals.pop(service, None)
 
     def _take(
         self, service: str, before: Mapping[str, Task], after: Mapping[str, Task], now_s: float | None
@@ -68,7 +118,8 @@ class Sources:
                 self.traits.add(name, task, records, new_s=None if task.task.id in known else now_s)
             yield self._apply(given, added=True)
         for some in slices(removed):
-            taken = [(name, before[name], self._of(service, before[name])) for name in some]
+            was = self.rivals.get(service, "")
+            taken = [(name, before[name], self._of(service, before[name], was)) for name in some]
             for name, task, records in taken:
                 self.traits.remove(name, task, records)
             yield self._apply(taken, added=False)
@@ -80,8 +131,10 @@ class Sources:
         touched.update(record.owner for record in records)
         return touched
 
-    def _of(self, service: str, task: Task) -> tuple[Record, ...]:  # noqa: ARG002  # whose names may clash with others'
-        return of_task(task, self.rules) if health(task) > 0 else ()
+    def _of(self, service: str, task: Task, rival: str | None = None) -> tuple[Record, ...]:
+        """`rival` None: as it is told apart now."""
+        told_apart = self.claims.rival(service) if rival is None else rival
+        return of_task(task, self.rules, told_apart) if health(task) > 0 else ()
 
 
 def changed(old: Services, new: Services) -> list[str]:

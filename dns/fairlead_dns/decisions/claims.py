@@ -1,0 +1,126 @@
+"""Which services have the same names, and which names were too long for a label: what a person must be told.
+
+Mesos-DNS gave `/a.b` and `/b/a` one name, and `Web_1` and `web-1` of one framework too. Such a name goes on meaning all of
+them; beside it each has one of its own, with a digest of its key: `web-1-1a2b3c4d.marathon.mesos`.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from fairlead_discovery.decisions import dns_labels as labels
+from fairlead_discovery.records import Member, Portless
+from fairlead_dns.decisions import dialects, naming
+from fairlead_dns.decisions.naming import Rules
+
+DIGEST = 8
+
+
+@dataclass(slots=True)
+class Claims:
+    """Owned by one task. A change costs the names of the tasks that changed."""
+
+    rules: Rules
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Service -> shared name (`web.marathon`, `web.shop.svc`) -> how many of its tasks have it."""
+    holders: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Shared name -> the services that have it."""
+    shared: set[str] = field(default_factory=set)
+    """Of these, the names that more than one service has."""
+    cut: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Service -> name that was too long for a label -> how many of its tasks have it."""
+
+    def take(
+        self, service: str, *, added: Iterable[Member | Portless] = (), removed: Iterable[Member | Portless] = ()
+    ) -> set[str]:
+        """Returns the services whose `rival` may be another now."""
+        moved: set[str] = set()
+        for task in added:
+            for name in called(task, self.rules):
+                if _count(self.counts, service, name, 1):
+                    moved |= self._hold(name, (*self.holders.get(name, ()), service))
+            for name in too_long(task, self.rules):
+                _count(self.cut, service, name, 1)
+        for task in removed:
+            for name in called(task, self.rules):
+                if _count(self.counts, service, name, -1):
+                    moved |= self._hold(name, tuple(s for s in self.holders[name] if s != service))
+            for name in too_long(task, self.rules):
+                _count(self.cut, service, name, -1)
+        return moved
+
+    def rival(self, service: str) -> str:
+        """Not "" when another service has one of its names: the digest that tells this one apart."""
+        if self.shared and any(name in self.shared for name in self.counts.get(service, ())):
+            return digest(service)
+        return ""
+
+    def collisions(self) -> Mapping[str, tuple[str, ...]]:
+        """Shared name -> its services, of those that have more than one."""
+        return {name: tuple(sorted(self.holders[name])) for name in sorted(self.shared)}
+
+    def _hold(self, name: str, services: tuple[str, ...]) -> set[str]:
+        before = self.holders.pop(name, ())
+        if services:
+            self.holders[name] = services
+        if len(services) > 1:
+            self.shared.add(name)
+        else:
+            self.shared.discard(name)
+        return {*before, *services} if len(before) > 1 or len(services) > 1 else set()
+
+
+def digest(service: str) -> str:
+    return hashlib.sha256(service.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST]
+
+
+def called(task: Member | Portless, rules: Rules) -> tuple[str, ...]:
+    """The names that all tasks of a service have in common, one for each place where others may have it too."""
+    names = _mesos(task.task.name, task.discovery.name, task.task.framework, rules.rfc952)
+    return (*names, *_foreign(task, rules)) if rules.dialects else names
+
+
+@lru_cache(maxsize=16384)
+def _mesos(name: str, discovery: str, framework: str, rfc952: bool) -> tuple[str, ...]:  # a cache's key
+    spec = labels.rfc952 if rfc952 else labels.rfc1123
+    fragment = naming.framework_labels(framework, spec)
+    spoken = labels.spoken_names(name, discovery, spec) if fragment else ()
+    return tuple(".".join((*parts, fragment)) for parts in spoken if parts[-1])
+
+
+def _foreign(task: Member | Portless, rules: Rules) -> Iterator[str]:
+    one = naming.instance(task, rules)
+    for dialect in rules.dialects:
+        if dialect.kind == "consul":
+            yield from (f"{label}.service" for label in dialects.consul_services(one, rules))
+        if dialect.kind == "kubernetes":
+            yield from (f"{label}.{namespace}.svc" for label, namespace in dialects.kubernetes_services(one, rules))
+
+
+def too_long(task: Member | Portless, rules: Rules) -> tuple[str, ...]:
+    """What was cut to become a label: the task's name, its name with hash and agent, or a port's name."""
+    ports = tuple(port.name for port in task.ports) if isinstance(task, Member) else ()
+    return _too_long(task.discovery.name or task.task.name, task.task.agent, ports, rules.rfc952)
+
+
+@lru_cache(maxsize=16384)
+def _too_long(name: str, agent: str, ports: tuple[str, ...], rfc952: bool) -> tuple[str, ...]:  # see above
+    spec, limit = (labels.rfc952, labels.RFC952_LIMIT) if rfc952 else (labels.rfc1123, labels.LABEL_LIMIT)
+    found = [text for text in (name, *ports) if len(labels.legal(text).strip("-")) > limit]
+    tail = labels.HASH_LENGTH + len(labels.agent_tail(agent)) + 2
+    if not found and len(spec(name)) + tail > labels.LABEL_LIMIT:
+        found.append(name)
+    return tuple(found)
+
+
+def _count(counts: dict[str, dict[str, int]], service: str, name: str, change: int) -> bool:
+    """Whether that was the first or the last."""
+    of_service = counts.setdefault(service, {})
+    before = of_service.get(name, 0)
+    of_service[name] = before + change
+    if not of_service[name]:
+        del of_service[name]
+    if not of_service:
+        del counts[service]
+    return not before or before + change == 0
