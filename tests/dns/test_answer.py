@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fairlead_discovery.records import Discovery, Ips, Member
 from fairlead_discovery.snapshots import Trust
-from fairlead_dns.decisions import answer, wire
+from fairlead_dns.decisions import prepared, wire
 from fairlead_dns.decisions.asked import EDE_NOT_AUTHORITATIVE, EDE_NOT_READY, Came, Transport
 from fairlead_dns.decisions.naming import Rules
 from fairlead_dns.names import Names
@@ -305,7 +305,7 @@ def test_random_names_and_types_are_not_kept() -> None:
 
 def test_the_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the limit they begin anew, and answers stay right."""
-    monkeypatch.setattr(answer, "ENTRIES", 10)
+    monkeypatch.setattr(prepared, "ENTRIES", 10)
     made = names(*(member(n, name=f"web{n}") for n in range(40)))
 
     found = [data(ask(made.answers, f"web{n}.marathon.mesos")) for n in range(40)]

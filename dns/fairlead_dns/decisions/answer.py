@@ -1,12 +1,14 @@
 """A question into a reply's bytes, with prebuilt answers for what is asked again: the handler of our own names.
 
 Two caches. The client's `view.fast` maps a whole packet, less its id, to a function that gives the next prebuilt reply,
-less its id: the hot path is one look-up and one concatenation. `_prepared` maps (folded name, type, room, EDNS, flags)
-to the same function, for packets that never repeat (0x20 case, cookies). A change of the zone drops what depends on its names.
+less its id: the hot path is one look-up and one concatenation. `cache` maps (folded name, type, room, EDNS, flags) to
+the same functions, for packets that never repeat (0x20 case, cookies), and for sets of which each client network gets
+a part of its own. A change of the zone drops what depends on its names.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import repeat
 
 from fairlead_discovery.snapshots import Trust
@@ -17,25 +19,25 @@ from fairlead_dns.decisions.asked import (
     EDE_STALE_NXDOMAIN,
     EDNS_BYTES,
     Asked,
-    Next,
     Transport,
     error,
 )
+from fairlead_dns.decisions.choosing import Chooser, Group
+from fairlead_dns.decisions.clients import UNKNOWN, Client, Clients
+from fairlead_dns.decisions.frames import OWNER, RECORD_BYTES, TARGET_AT, Frame
+from fairlead_dns.decisions.prepared import Cache, Plan, Prepared
+from fairlead_dns.decisions.selection import Candidate
+from fairlead_dns.decisions.traits import Traits
 from fairlead_dns.decisions.zone import Zone
 
-VARIANTS = 64
-ROUNDS = 64  # how often the same orders are given before new ones are drawn
-ENTRIES = 50_000
-CACHE_BYTES = 64 * 1024 * 1024
-PACKETS_PER_ENTRY = 16  # header flags and offered sizes differ between clients; more than this is someone playing
 COMMON = frozenset({wire.A, wire.AAAA, wire.SRV, wire.ANY, 64, 65})  # with SVCB and HTTPS, which browsers ask for
 ROTATED = frozenset({wire.A, wire.AAAA, wire.SRV})
-TARGET_AT = {wire.SRV: 6, wire.NS: 0}
-"""Where a type's data holds the name whose addresses go along."""
 SERIAL = b""
 """Stands among the names an answer depends on when it holds the serial."""
-OWNER = b"\xc0\x0c"
-"""A pointer to the question: the answer's owner has the case that was asked (0x20)."""
+ZONEVERSION = 19
+"""EDNS option (RFC 9660): the zone's serial beside the answer."""
+ZONEVERSION_BYTES = 10
+SOA_SERIAL = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,50 +54,6 @@ class Authority:
     expire_s: int = 86400
 
 
-@dataclass(slots=True, eq=False)
-class _Prepared:
-    """An entry of the caches: what it depends on, and under which packets it stands in which view's `fast`."""
-
-    key: tuple[bytes, int, int, int, int]
-    next: Next
-    names: tuple[bytes, ...]
-    packets: list[tuple[dict[bytes, Next], bytes]] = field(default_factory=list)
-
-    def leave_fast(self) -> None:
-        for fast, packet in self.packets:
-            fast.pop(packet, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """What every reply to one kind of query has in common. `room`: bytes for records, the OPT already off."""
-
-    question: bytes
-    flags: int
-    room: int
-    opt: bytes
-
-    def build(self, answers: Sequence[bytes], authority: bytes = b"", extra: Sequence[bytes] = ()) -> bytes:
-        """All but the id. Answers that do not fit are cut with TC; extras that do not fit are left out silently."""
-        room, flags, kept = self.room - len(authority), self.flags, list(answers)
-        if sum(map(len, answers)) > room:
-            kept, flags = _fitting(answers, room), flags | wire.TC
-            extra = ()
-        more = _fitting(extra, room - sum(map(len, kept)))
-        counts = wire.header(flags, len(kept), 1 if authority else 0, len(more) + bool(self.opt))
-        return b"".join((counts, self.question, *kept, authority, *more, self.opt))
-
-
-def _fitting(records: Iterable[bytes], room: int) -> list[bytes]:
-    kept = []
-    for record in records:
-        room -= len(record)
-        if room < 0:
-            break
-        kept.append(record)
-    return kept
-
-
 @dataclass(slots=True)
 class Answers:
     """Owned by one task. `chance` gives numbers in [0, 1): the order of addresses is drawn from it."""
@@ -103,12 +61,13 @@ class Answers:
     zone: Zone
     authority: Authority
     chance: Callable[[], float]
+    traits: Traits = field(default_factory=Traits)
+    clients: Clients = field(default_factory=Clients)
+    chooser: Chooser = field(default_factory=Chooser)
     trust: Trust | None = None
     """None: nothing is known yet, and every query gets SERVFAIL."""
     serial: int = 0
-    _prepared: dict[tuple[bytes, int, int, int, int], _Prepared] = field(default_factory=dict)
-    _dependents: dict[bytes, set[_Prepared]] = field(default_factory=dict)
-    _cached_bytes: int = 0
+    cache: Cache = field(default_factory=Cache)
 
     def reply(self, asked: Asked) -> bytes:
         """See asked.Handler. Only for names at and below the zone's apexes."""
@@ -116,129 +75,162 @@ class Answers:
             return error(asked, wire.REFUSED)
         if self.trust is None:
             return error(asked, wire.SERVFAIL, ede=EDE_NOT_READY)
-        return asked.packet[:2] + self._body(asked)
+        wish = _version_wish(asked)
+        if wish is None:
+            return asked.packet[:2] + self._body(asked)
+        if wish:
+            return error(asked, wire.FORMERR)
+        reply = asked.packet[:2] + self._body(replace(asked, room=asked.room - ZONEVERSION_BYTES))
+        return wire.with_options(reply, wire.option(ZONEVERSION, self._version(asked.query)))
 
     def changed(self, names: Iterable[bytes], *, serial: int, trust: Trust) -> None:
         """The zone has changed: forget the answers that depend on `names`, on the serial, or on the trust."""
         if trust is not self.trust:
-            self.forget()
+            self.cache.forget()
         if serial != self.serial:
-            self._drop(SERIAL)
+            self.cache.drop(SERIAL)
         for name in names:
-            self._drop(name)
+            self.cache.drop(name)
         self.serial, self.trust = serial, trust
 
     def forget(self) -> None:
-        for prepared in self._prepared.values():
-            prepared.leave_fast()
-        self._prepared.clear()
-        self._dependents.clear()
-        self._cached_bytes = 0
+        self.cache.forget()
 
     @property
     def cached(self) -> int:
-        return len(self._prepared)
+        return len(self.cache.entries)
 
     def _body(self, asked: Asked) -> bytes:
         query = asked.query
         if asked.came.transport is not Transport.UDP:
-            return self._frame_and_plan(asked)[0]()
+            plan = self._plan(asked)
+            return next(iter(plan.draw(self._client(asked, plan))))
         key = (query.name, query.kind, asked.room, 0 if query.edns is None else 1 + query.edns.do, asked.flags)
-        prepared = self._prepared.get(key)
+        prepared = self.cache.entries.get(key)
         if prepared is None:
-            following, names, lasting = self._frame_and_plan(asked)
-            if not lasting:
-                return following()
-            prepared = self._keep(key, following, names)
-        if asked.repeats:
-            self._remember(asked, prepared)
-        body = prepared.next()
+            plan = self._plan(asked)
+            if not plan.lasting:
+                return next(iter(plan.draw(UNKNOWN)))
+            prepared = self.cache.keep(key, plan)
+        body = self._next(asked, prepared)
         return body[:10] + query.question + body[10 + len(query.question) :]
 
-    def _apex(self, query: wire.Query) -> int | None:
-        """Offset in the name at which one of our zones begins."""
-        for start in query.starts:
-            if query.name[start:] in self.zone.apexes:
-                return start
-        return None
+    def _next(self, asked: Asked, prepared: Prepared) -> bytes:
+        plan = prepared.plan
+        client = self._client(asked, plan)
+        rotation = self.cache.rotation(prepared, client)
+        if asked.repeats and plan.by_view and (not plan.by_place or asked.view.key == client.place):
+            rotation.enter_fast(asked.view.fast, asked.packet[2:])
+        return rotation.next()
 
-    def _frame_and_plan(self, asked: Asked) -> tuple[Next, tuple[bytes, ...], bool]:
-        """The next reply's function, the names it depends on, whether it is worth keeping."""
-        query, once = asked.query, asked.came.transport is not Transport.UDP
+    def _client(self, asked: Asked, plan: Plan) -> Client:
+        return self.clients.of(asked.came.client) if plan.varies else UNKNOWN
+
+    def _apex(self, query: wire.Query) -> int:
+        """Offset in the name at which our zone begins."""
+        return next(start for start in query.starts if query.name[start:] in self.zone.apexes)
+
+    def _version(self, query: wire.Query) -> bytes:
+        """RFC 9660: how many of the name's labels are the zone's, that it is SOA's serial, which."""
+        apex = query.name[self._apex(query) :]
+        return bytes((len(wire.labels(apex)), SOA_SERIAL)) + self.serial.to_bytes(4, "big")
+
+    def _plan(self, asked: Asked) -> Plan:
+        query = asked.query
         name, sets = query.name, self.zone.sets(query.name)
-        found = query.question if once else query.name + query.question[-4:]
         kind = _minimal(query.kind, sets)
         if name in self.zone.apexes and kind in (wire.SOA, wire.NS, wire.ANY):
-            frame = self._frame(asked, found)
-            data = self.authority.mname if kind == wire.NS else self._soa()
-            kind = wire.NS if kind == wire.NS else wire.SOA
-            return (
-                repeat(self._positive(frame, kind, [data], self.authority.ttl_s)).__next__,
-                (name, SERIAL, self.authority.mname),
-                True,
-            )
+            return self._apex_plan(self._frame(asked), wire.NS if kind == wire.NS else wire.SOA, name)
         if kind in sets:
-            frame = self._frame(asked, found)
-            return self._found(frame, kind, sorted(sets[kind]), name, once=once)
+            return self._found(self._frame(asked), kind, name)
         exists = self.zone.exists(name)
-        frame = self._frame(asked, found, rcode=wire.NOERROR if exists else wire.NXDOMAIN)
-        lasting = exists and query.kind in COMMON
-        return repeat(frame.build((), self._negative(query))).__next__, (name, SERIAL), lasting
+        frame = self._frame(asked, rcode=wire.NOERROR if exists else wire.NXDOMAIN)
+        negative = frame.build((), self._negative(query))
+        return Plan(lambda _: repeat(negative), (name, SERIAL), lasting=exists and query.kind in COMMON)
 
-    def _frame(self, asked: Asked, question: bytes, *, rcode: int = wire.NOERROR) -> _Frame:
+    def _apex_plan(self, frame: Frame, kind: int, name: bytes) -> Plan:
+        data = self.authority.mname if kind == wire.NS else self._soa()
+        body = self._positive(frame, kind, [data], self.authority.ttl_s)
+        return Plan(lambda _: repeat(body), (name, SERIAL, self.authority.mname), bytes_each=len(body))
+
+    def _frame(self, asked: Asked, *, rcode: int = wire.NOERROR) -> Frame:
+        """Datagrams' replies are kept for other cases of the name too; the question's case is put in later."""
         query, opt = asked.query, b""
+        question = query.name + query.question[-4:] if asked.came.transport is Transport.UDP else query.question
         if query.edns is not None:
             opt = wire.opt_record(EDNS_BYTES, do=query.edns.do, ede=self._ede(rcode))
         flags = wire.QR | wire.AA | asked.flags | rcode
-        return _Frame(question, flags, asked.room - wire.HEADER_BYTES - len(question) - len(opt), opt)
+        return Frame(question, flags, asked.room - wire.HEADER_BYTES - len(question) - len(opt), opt)
 
     def _ede(self, rcode: int) -> int | None:
         if self.trust is Trust.LIVE:
             return None
         return EDE_STALE_NXDOMAIN if rcode == wire.NXDOMAIN else EDE_STALE
 
-    def _found(
-        self, frame: _Frame, kind: int, data: list[bytes], name: bytes, *, once: bool
-    ) -> tuple[Next, tuple[bytes, ...], bool]:
+    def _found(self, frame: Frame, kind: int, name: bytes) -> Plan:
+        data = self.zone.sets(name)[kind]
         at = TARGET_AT.get(kind)
         names = (name,) if at is None else (name, *{d[at:] for d in data})
         ttl_s = self.zone.ttl_s(name, kind, self.authority.ttl_s)
-        if len(data) == 1 or once or kind not in ROTATED:
-            return repeat(self._positive(frame, kind, self._shuffled(data), ttl_s)).__next__, names, True
-        return self._rotations(frame, kind, data, ttl_s).__next__, names, True
+        if kind not in ROTATED or len(data) == 1:
+            body = self._positive(frame, kind, sorted(data), ttl_s)
+            return Plan(lambda _: repeat(body), names, bytes_each=len(body))
+        group = self.group(name, kind, room=frame.room)
+        return Plan(
+            partial(self._round, frame, group, ttl_s),
+            names,
+            by_place=group.by_place,
+            by_network=group.by_network,
+            own=group.own,
+            bytes_each=self.chooser.rounds(group) * min(frame.room, 2 * group.bytes_all),
+        )
 
-    def _rotations(self, frame: _Frame, kind: int, data: list[bytes], ttl_s: int) -> Iterator[bytes]:
-        """Every record comes first equally often; orders are built when they are first given."""
-        while True:
-            order, made = self._shuffled(data), []
-            for start in range(min(len(order), VARIANTS)):
-                made.append(self._positive(frame, kind, order[start:] + order[:start], ttl_s))
-                yield made[-1]
-            for _ in range(ROUNDS):
-                yield from made
+    def group(self, name: bytes, kind: int, *, room: int) -> Group:
+        """A set of ours with all that choosing from it needs. `room`: bytes there are for its records."""
+        data = self.zone.sets(name)[kind]
+        candidates = [Candidate(d, weight=self.traits.weight(name, kind, d, n)) for d, n in sorted(data.items())]
+        sizes = {c.rdata: RECORD_BYTES + len(c.rdata) for c in candidates}
+        group = self.chooser.group(kind, candidates, sizes, room=room)
+        if not self.traits.places and not self.chooser.prefer_own_machine:
+            return group
+        machines = [frozenset(self._hosts(kind, c.rdata)) for c in candidates]
+        places = [self.traits.place(min(each, default=b"")) for each in machines]
+        return group.standing(places, machines if self.chooser.prefer_own_machine else ())
 
-    def _shuffled(self, data: Sequence[bytes]) -> list[bytes]:
-        return sorted(data, key=lambda _: self.chance())
+    def _hosts(self, kind: int, rdata: bytes) -> Iterator[bytes]:
+        """Addresses of the machine a record leads to."""
+        if kind != wire.SRV:
+            yield rdata
+            return
+        sets = self.zone.sets(wire.srv_target(rdata))
+        yield from sets.get(wire.A, ())
+        yield from sets.get(wire.AAAA, ())
 
-    def _positive(self, frame: _Frame, kind: int, data: Sequence[bytes], ttl_s: int) -> bytes:
+    def _round(self, frame: Frame, group: Group, ttl_s: int, client: Client) -> Iterator[bytes]:
+        chosen = self.chooser.choose(group, client)
+        given = frame.cut() if chosen.cut else frame
+        for order in self.chooser.turns(chosen, group, self.chance):
+            yield self._positive(given, group.kind, order, ttl_s)
+
+    def _positive(self, frame: Frame, kind: int, data: Sequence[bytes], ttl_s: int) -> bytes:
         answers = [wire.record(OWNER, kind, ttl_s, d) for d in data]
         return frame.build(answers, extra=self._addresses(frame, kind, data))
 
-    def _addresses(self, frame: _Frame, kind: int, data: Sequence[bytes]) -> list[bytes]:
+    def _addresses(self, frame: Frame, kind: int, data: Sequence[bytes]) -> list[bytes]:
         """A and AAAA of every target, owners pointing into the answer's own data."""
         at = TARGET_AT.get(kind)
         if at is None:
             return []
         extra: list[bytes] = []
         seen: set[bytes] = set()
-        offset = wire.HEADER_BYTES + len(frame.question) + 12 + at  # 12: owner pointer, type, class, TTL, length
+        offset = frame.answers_at + RECORD_BYTES + at
         for d in data:
             target = d[at:]
             if target not in seen:
                 seen.add(target)
                 owner = wire.pointer(offset) if offset < wire.POINTER_LIMIT else target
                 extra += self._address_records(owner, target)
-            offset += 12 + len(d)
+            offset += RECORD_BYTES + len(d)
         return extra
 
     def _address_records(self, owner: bytes, target: bytes) -> Iterator[bytes]:
@@ -249,44 +241,21 @@ class Answers:
                 yield wire.record(owner, kind, ttl_s, address)
 
     def _negative(self, query: wire.Query) -> bytes:
-        apex = self._apex(query)
-        assert apex is not None
         ttl_s = min(self.authority.ttl_s, self.authority.negative_ttl_s)
-        return wire.record(wire.pointer(wire.HEADER_BYTES + apex), wire.SOA, ttl_s, self._soa())
+        return wire.record(wire.pointer(wire.HEADER_BYTES + self._apex(query)), wire.SOA, ttl_s, self._soa())
 
     def _soa(self) -> bytes:
         us = self.authority
         timers_s = (us.refresh_s, us.retry_s, us.expire_s, us.negative_ttl_s)
         return wire.soa_rdata(us.mname, us.rname, self.serial, timers_s)
 
-    def _keep(self, key: tuple[bytes, int, int, int, int], following: Next, names: tuple[bytes, ...]) -> _Prepared:
-        cost = min(max(1, len(self.zone.sets(key[0]).get(key[1], ()))), VARIANTS) * key[2]
-        if len(self._prepared) >= ENTRIES or self._cached_bytes + cost > CACHE_BYTES:
-            self.forget()
-        self._cached_bytes += cost
-        prepared = self._prepared[key] = _Prepared(key, following, names)
-        for name in names:
-            self._dependents.setdefault(name, set()).add(prepared)
-        return prepared
 
-    def _remember(self, asked: Asked, prepared: _Prepared) -> None:
-        fast, rest = asked.view.fast, asked.packet[2:]
-        if rest not in fast and len(prepared.packets) < PACKETS_PER_ENTRY:
-            prepared.packets.append((fast, rest))
-            fast[rest] = prepared.next
-
-    def _drop(self, name: bytes) -> None:
-        for prepared in tuple(self._dependents.get(name, ())):
-            del self._prepared[prepared.key]
-            prepared.leave_fast()
-            for other in prepared.names:
-                self._forget_dependent(other, prepared)
-
-    def _forget_dependent(self, name: bytes, prepared: _Prepared) -> None:
-        dependents = self._dependents.get(name, set())
-        dependents.discard(prepared)
-        if not dependents:
-            self._dependents.pop(name, None)
+def _version_wish(asked: Asked) -> bytes | None:
+    """What the client's ZONEVERSION option holds, None when it has none. It must hold nothing."""
+    edns = asked.query.edns
+    if edns is None or edns.plain:
+        return None
+    return next((data for code, data in edns.options if code == ZONEVERSION), None)
 
 
 def _minimal(kind: int, sets: Iterable[int]) -> int:

@@ -15,7 +15,6 @@ from itertools import groupby
 
 MASK = (1 << 64) - 1
 WEIGHT_STEPS = 100  # of unequal SRV weights: the largest is so many times the setting's weight
-HIGHEST_WEIGHT = 65535
 
 Chance = Callable[[], float]
 
@@ -80,16 +79,15 @@ def how_many(candidates: Sequence[Candidate], most: int) -> int:
     return min(max(map(len, tiers), default=1), most)
 
 
-def numbers(candidates: Sequence[Candidate], unit: int) -> list[int]:
-    """SRV weights: `unit` for all when all are equal, else in proportion, the largest WEIGHT_STEPS units.
+def numbers(candidates: Sequence[Candidate]) -> list[int]:
+    """By what to multiply SRV weights: 1 for all when all are equal, else in proportion, WEIGHT_STEPS for the largest.
 
     Only what has no weight at all gets 0 (RFC 2782: a very small chance).
     """
     largest = max((c.weight for c in candidates), default=0.0)
     if largest <= 0 or all(c.weight == largest for c in candidates):
-        return [unit] * len(candidates)
-    top = min(WEIGHT_STEPS * max(unit, 1), HIGHEST_WEIGHT)
-    return [max(1, round(top * c.weight / largest)) if c.weight > 0 else 0 for c in candidates]
+        return [1] * len(candidates)
+    return [max(1, round(WEIGHT_STEPS * c.weight / largest)) if c.weight > 0 else 0 for c in candidates]
 
 
 def _turns(tier: list[Candidate], count: int, chance: Chance) -> Iterator[list[Candidate]]:

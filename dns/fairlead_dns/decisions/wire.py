@@ -31,6 +31,7 @@ HEADER_BYTES = 12
 NAME_LIMIT = 255
 LABEL_LIMIT = 63
 POINTER_LIMIT = 0x4000
+HIGHEST_16 = 65535
 DO = 0x8000
 
 _OPT_START = b"\0\0\x29"
@@ -114,6 +115,13 @@ def reverse(rdata: bytes) -> bytes:
 def srv_rdata(weight: int, port: int, target: bytes) -> bytes:
     """Priority 0. The target is not compressed (RFC 2782)."""
     return _srv.pack(0, weight, port) + target
+
+
+def srv_graded(rdata: bytes, tier: int, factor: int) -> bytes:
+    """The same SRV data, its priority lower by `tier` and its weight `factor` times as large, both capped."""
+    priority, weight, _ = _srv.unpack_from(rdata)
+    graded = (min(priority + tier, HIGHEST_16), min(weight * factor, HIGHEST_16))
+    return struct.pack("!HH", *graded) + rdata[4:]
 
 
 def srv_target(rdata: bytes) -> bytes:
