@@ -1,4 +1,5 @@
 // htmx puts sections in place; this says when the connection is lost, and draws the graph.
+// Stands before htmx in the page: the first request may fail before a later script listens.
 "use strict";
 (() => {
   const SILENT_MS = 12000; // the server sends something every 5 s
