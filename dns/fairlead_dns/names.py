@@ -7,14 +7,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
-from fairlead_discovery.snapshots import Snapshot
+from fairlead_discovery.snapshots import UNKNOWN, Snapshot
 from fairlead_dns.decisions.answer import Answers, Authority
+from fairlead_dns.decisions.choosing import Chooser
+from fairlead_dns.decisions.clients import Clients, Locality
 from fairlead_dns.decisions.front import Front
 from fairlead_dns.decisions.naming import Record, Rules, of_agent, of_framework, of_masters, of_server
 from fairlead_dns.decisions.sources import Sources
+from fairlead_dns.decisions.traits import Traits
 from fairlead_dns.decisions.zone import Zone
 
 SERIALS = 2**32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How answers depend on who asks and on who gives: where clients stand, what is chosen, how long newcomers warm up."""
+
+    localities: tuple[Locality, ...] = ()
+    chooser: Chooser = field(default_factory=Chooser)
+    warm_up_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -23,6 +35,7 @@ class Names:
 
     rules: Rules
     authority: Authority
+    manner: Manner = field(default_factory=Manner)
     zone: Zone = field(init=False)
     answers: Answers = field(init=False)
     front: Front = field(init=False)
@@ -31,24 +44,46 @@ class Names:
     agents: Mapping[str, Agent] = field(default_factory=dict)
     masters: tuple[MasterInfo, ...] = ()
     leader: MasterInfo | None = None
+    snapshot: Snapshot = UNKNOWN
+    """The newest; its endpoints may be on their way into the zone."""
     documents_changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when one of the four above has; whoever acts on it clears it."""
+    """Set when frameworks, agents or masters have; whoever acts on it clears it."""
     _followed: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.zone = Zone(set(self.authority.apexes))
-        self.answers = Answers(self.zone, self.authority, random.random)
-        self.sources = Sources(self.rules, self.zone)
+        traits = Traits(places=bool(self.manner.localities), warm_up_s=self.manner.warm_up_s)
+        clients = Clients(self.manner.localities)
+        self.answers = Answers(self.zone, self.authority, random.random, traits, clients, self.manner.chooser)
+        self.sources = Sources(self.rules, self.zone, traits)
         self.front = Front(time.time)
+        if self.manner.localities:
+            self.front.views.classify = lambda client: clients.of(client).place
         for apex in self.authority.apexes:
             self.front.serve(apex, self.answers)
 
     def take_snapshot(self, snapshot: Snapshot) -> int:
         """Returns how many names have other answers now. A snapshot of nothing known yet (revision -1) is none."""
+        return sum(self.steps(snapshot))
+
+    def steps(self, snapshot: Snapshot, *, now_s: float | None = None) -> Iterator[int]:
+        """The same in steps between which queries may be answered: each name as it was, or as it is now. The serial
+        and the trust come with the last step. To be run to the end. `now_s`: see Sources.steps.
+        """
         if snapshot.revision < 0:
-            return 0
-        touched = self.sources.take_snapshot(snapshot)
-        self.answers.changed(touched, serial=snapshot.revision % SERIALS, trust=snapshot.trust)
+            return
+        self.snapshot = snapshot
+        for touched in self.sources.steps(snapshot, now_s=now_s):
+            if self.answers.trust is not None:
+                self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
+            yield len(touched)
+        self.answers.changed((), serial=snapshot.revision % SERIALS, trust=snapshot.trust)
+
+    def warm_up(self, now_s: float) -> int:
+        """Returns how many names have other answers because of who is no newcomer any more, or less of one."""
+        touched = self.answers.traits.tick(now_s)
+        if touched and self.answers.trust is not None:
+            self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
         return len(touched)
 
     def take_frameworks(self, frameworks: Mapping[str, Framework]) -> None:
