@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
@@ -11,11 +11,12 @@ from fairlead_discovery.snapshots import UNKNOWN, Snapshot
 from fairlead_dns.decisions.answer import Answers, Authority
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Clients, Locality
-from fairlead_dns.decisions.front import Front
-from fairlead_dns.decisions.naming import Record, Rules, of_agent, of_framework, of_masters, of_server
+from fairlead_dns.decisions.front import Front, Route
+from fairlead_dns.decisions.naming import Record, Rules, of_framework, of_masters, of_server
 from fairlead_dns.decisions.sources import Sources
+from fairlead_dns.decisions.speaking import of_agent, of_ourselves
 from fairlead_dns.decisions.traits import Traits
-from fairlead_dns.decisions.zone import Zone
+from fairlead_dns.decisions.zone import ARPA, Zone
 
 SERIALS = 2**32
 
@@ -61,6 +62,7 @@ class Names:
             self.front.views.classify = lambda client: clients.of(client).place
         for apex in self.authority.apexes:
             self.front.serve(apex, self.answers)
+        self._replace("dialects", {"": of_ourselves(self.rules)})
 
     def take_snapshot(self, snapshot: Snapshot) -> int:
         """Returns how many names have other answers now. A snapshot of nothing known yet (revision -1) is none."""
@@ -74,6 +76,7 @@ class Names:
             return
         self.snapshot = snapshot
         for touched in self.sources.steps(snapshot, now_s=now_s):
+            self._point(touched)
             if self.answers.trust is not None:
                 self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
             yield len(touched)
@@ -94,7 +97,7 @@ class Names:
 
     def take_agents(self, agents: Mapping[str, Agent]) -> None:
         self.agents = agents
-        self._replace("agent", {key: of_agent(a, (a.host,), self.rules) for key, a in agents.items()})
+        self._replace("agent", {key: of_agent(a, self.rules) for key, a in agents.items()})
 
     def take_masters(self, masters: tuple[MasterInfo, ...], leader: MasterInfo | None) -> None:
         self.masters, self.leader = masters, leader
@@ -118,5 +121,16 @@ class Names:
         for key in self._followed.get(kind, set()) | keys:
             touched |= self.sources.take_other(f"{kind} {key}", records.get(key, ()))
         self._followed[kind] = keys
+        self._point(touched)
         if touched and self.answers.trust is not None:
             self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
+
+    def _point(self, touched: Iterable[bytes]) -> None:
+        """The reverse name of a known address is a zone of its own that comes and goes with its records."""
+        for name in touched:
+            if not name.endswith(ARPA) or name in self.authority.apexes:
+                continue
+            if name in self.zone.points:
+                self.front.routes[name] = Route(self.answers, recursive=False, notify=False)
+            else:
+                self.front.routes.pop(name, None)

@@ -2,14 +2,17 @@
 
 from typing import Any
 
+import dnslib
+
 from fairlead_discovery.records import Agent, Discovery, Framework, Ips, Member, Port
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.asked import Came, Transport
 from fairlead_dns.decisions.claims import Claims, digest
 from fairlead_dns.decisions.naming import Dialect, Rules, of_framework
 from fairlead_dns.decisions.why import Why, why
 from fairlead_dns.names import Names
-from harness.names import ask, authority, data, member, node_name
+from harness.names import ask, authority, data, member, node_name, query, rcode
 
 SHOP, TEAM = "marathon:/b/a", "marathon:/a.b"
 
@@ -19,6 +22,11 @@ def seen(services: dict[str, list[Member]], *, rules: Rules | None = None, made:
     members = {service: {node_name(m): m for m in them} for service, them in services.items()}
     made.take_snapshot(Snapshot(revision=made.answers.serial + 1, trust=Trust.LIVE, members=members))
     return made
+
+
+def front(made: Names, name: str, kind: str) -> dnslib.DNSRecord:
+    """What the server itself says."""
+    return dnslib.DNSRecord.parse(made.front.reply(query(name, kind), Came(Transport.UDP, "127.0.0.1")))
 
 
 def asked(made: Names, name: str) -> Why:
@@ -150,3 +158,15 @@ def test_no_framework_takes_the_names_of_masters_and_agents() -> None:
 
     names = [wire.text(records[0].owner) for records in made]
     assert ["leader-", "master12-", "x.slave-"] == [name.removesuffix(".mesos")[:-8] for name in names]
+
+
+def test_a_known_address_is_answered_and_its_neighbours_are_not() -> None:
+    """PTR without a configured reverse zone: an authority for that address alone, as long as it is known."""
+    made = seen({"s": [member(ips=Ips(host=("10.0.0.1",), netinfo=("172.16.0.2",)))]})
+    known = front(made, "2.0.16.172.in-addr.arpa", "PTR")
+    neighbour = front(made, "3.0.16.172.in-addr.arpa", "PTR")
+    seen({}, made=made)
+    gone = front(made, "2.0.16.172.in-addr.arpa", "PTR")
+
+    assert ("NOERROR", 1, True) == (rcode(known), known.header.aa, str(known.rr[0].rdata).startswith("web-"))
+    assert ["REFUSED", "REFUSED"] == [rcode(neighbour), rcode(gone)]
