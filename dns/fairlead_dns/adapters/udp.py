@@ -12,6 +12,7 @@ from fairlead_dns.metrics import Counts
 DRAIN = 128  # packets a wake-up: about a millisecond, so that changes and TCP have their turn
 PACKET_BYTES = 4096
 NOTHING: dict[bytes, Next] = {}
+NO_TABLES: dict[str, dict[bytes, Next]] = {}
 
 
 class UdpServer:
@@ -31,7 +32,8 @@ class UdpServer:
 
     def drain(self) -> None:
         """Answers what waits in the socket, up to DRAIN packets."""
-        receive, send, table = self._sock.recvfrom, self._sock.sendto, self._front.views.tables.get
+        receive, send = self._sock.recvfrom, self._sock.sendto
+        table = (self._front.views.tables if self._front.limiter is None else NO_TABLES).get
         hits = 0
         try:
             for _ in range(DRAIN):

@@ -34,6 +34,10 @@ class Transport(Enum):
         """Whether one query may have several messages as its reply (AXFR)."""
         return self in {Transport.TCP, Transport.DOT}
 
+    @property
+    def is_private(self) -> bool:
+        return self in {Transport.DOT, Transport.DOH}
+
 
 @dataclass(frozen=True, slots=True)
 class Came:
@@ -99,7 +103,7 @@ class Handler(Protocol):
     """Answers for everything at and below an apex.
 
     A reply carries the packet's id and the question as asked; an OPT exactly when the query has one, as the last
-    record, with no options but extended errors; no TSIG. Never raises, whatever the bytes.
+    record, without the front's options (NSID, cookie, keepalive, padding); no TSIG. Never raises, whatever the bytes.
     """
 
     def reply(self, asked: Asked) -> Handled: ...

@@ -24,11 +24,16 @@ from fairlead_dns.decisions.asked import (
     Handler,
     Transport,
     error,
-    failure,
     room_for,
 )
+from fairlead_dns.decisions.cookies import OPTION as COOKIE
+from fairlead_dns.decisions.cookies import BadCookieError, Cookies
+from fairlead_dns.decisions.identity import NSID, Identity
+from fairlead_dns.decisions.rate import Kind, Limiter, Verdict, kind_of
 
 ROOT = b"\0"
+KEEPALIVE, PADDING = 11, 12
+PADDED_BYTES = 468
 ACCEPTED = frozenset({wire.QUERY, wire.NOTIFY, wire.UPDATE})
 
 
@@ -58,17 +63,18 @@ class Route:
     notify: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Finish:
-    """What a handler's reply still needs."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a query's EDNS options asked of the front. `options`: those of the reply, in wire form."""
 
-    options: bytes
-    signed: Signed | None
+    options: bytes = b""
+    cookie: bool = False
+    proven: bool = False
+    """A valid cookie: the client's address is no invention."""
+    padded: bool = False
 
-    def __call__(self, reply: bytes) -> bytes:
-        if self.options:
-            reply = wire.with_options(reply, self.options)
-        return reply if self.signed is None else self.signed.sign(reply)
+
+PLAIN = Told()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,15 +107,28 @@ class Front:
     views: Views = field(default_factory=Views)
     keys: Keys | None = None
     """None: TSIG records are passed over and replies unsigned."""
+    cookies: Cookies | None = None
+    """None: cookies are passed over."""
+    identity: Identity = field(default_factory=Identity)
+    limiter: Limiter | None = None
+    """With one, no packet may be answered from `views.tables` without asking the front."""
+    keepalive_s: float = 10.0
+    """How long an idle TCP connection is kept, told to clients that ask (RFC 7828)."""
     routes: dict[bytes, Route] = field(default_factory=dict)
+    recursive: bool = False
+    """Whether any route is: RA is set for those it is open to."""
 
     def serve(self, apex: bytes, handler: Handler, *, recursive: bool = False, notify: bool = False) -> None:
         """From now on `handler` answers for the folded wire name `apex` and what is below it, but for longer apexes."""
         self.routes[apex] = Route(handler, recursive, notify)
-        self.views.clear_fast()
+        self._routed()
 
     def withdraw(self, apex: bytes) -> None:
         self.routes.pop(apex, None)
+        self._routed()
+
+    def _routed(self) -> None:
+        self.recursive = any(route.recursive for route in self.routes.values())
         self.views.clear_fast()
 
     def reply(self, packet: bytes, came: Came) -> Replied:
@@ -121,26 +140,69 @@ class Front:
             return None
         if packet[2] >> 3 & 15 not in ACCEPTED:
             return _bare(packet, flags, wire.NOTIMP)
+        if self.limiter is not None:
+            prebuilt = self._prebuilt(packet, came)
+            if prebuilt is not None:
+                name = packet[wire.HEADER_BYTES : packet.index(0, wire.HEADER_BYTES) + 3]
+                return self.within_rate(self.limiter, came.client, prebuilt, name)
         try:
             query = wire.parse_query(packet)
         except wire.MalformedError:
             return _bare(packet, flags, wire.FORMERR)
         view = self.views.of(came.client)
-        kept = flags & (wire.OPCODE_MASK | wire.RD) | (wire.RA if view.recursion else 0)
+        kept = flags & (wire.OPCODE_MASK | wire.RD) | (wire.RA if view.recursion and self.recursive else 0)
         room = room_for(query.edns) if came.transport is Transport.UDP else STREAM_BYTES
         return self._accepted(Asked(packet, query, came, view, kept, room))
 
+    def within_rate(self, limiter: Limiter, client: str, reply: bytes, name: bytes) -> bytes | None:
+        """The reply, or what is left of it."""
+        verdict = limiter.judge(client, reply, name, self.clock())
+        if verdict is Verdict.SLIP:
+            return wire.truncated(reply)
+        return reply if verdict is Verdict.SEND else None
+
+    def _prebuilt(self, packet: bytes, came: Came) -> bytes | None:
+        """A prebuilt answer with records, which the UDP loop would find by itself were there no limit."""
+        if came.transport is not Transport.UDP:
+            return None
+        following = self.views.tables.get(came.client, {}).get(packet[2:])
+        if following is None:
+            return None
+        reply = packet[:2] + following()
+        return reply if kind_of(reply) is Kind.ANSWER else None
+
     def _accepted(self, asked: Asked) -> Replied:
-        signed = None
+        signed, told = None, PLAIN
         if asked.query.tsig_at is not None and self.keys is not None:
             signed = self.keys.check(asked.packet, asked.query.tsig_at, self.clock())
             if signed.error:
                 return signed.sign(error(asked, wire.NOTAUTH))
             asked = replace(asked, key=signed.key, room=asked.room - signed.room)
-        refused = self._refused(asked)
-        return self._finished(asked, refused or self._handled(asked), _Finish(b"", signed))
+        if asked.query.edns is not None and asked.query.edns.options and asked.query.edns.version == 0:
+            try:
+                told = self._told(asked.query.edns.options, asked.came)
+            except BadCookieError:
+                return error(asked, wire.FORMERR)
+            asked = replace(asked, room=asked.room - len(told.options))
+        refused = self._refused(asked, told)
+        apex, handled = (b"", refused) if refused is not None else self._handled(asked)
+        return self._finished(asked, handled, _Finish(self, asked, told, signed, apex))
 
-    def _refused(self, asked: Asked) -> bytes | None:
+    def _told(self, options: tuple[tuple[int, bytes], ...], came: Came) -> Told:
+        """Raises BadCookieError."""
+        found, given, padded = b"", None, False
+        for code, data in dict(reversed(options)).items():  # the first of each counts
+            if code == COOKIE and self.cookies is not None:
+                given = self.cookies.check(data, came.client, int(self.clock()))
+                found += wire.option(COOKIE, given.data)
+            elif code == NSID and self.identity.nsid:
+                found += wire.option(NSID, self.identity.nsid)
+            elif code == KEEPALIVE and came.transport.streams:
+                found += wire.option(KEEPALIVE, min(int(self.keepalive_s * 10), 65535).to_bytes(2, "big"))
+            padded = padded or (code == PADDING and came.transport.is_private)
+        return Told(found, given is not None, given is not None and given.valid, padded)
+
+    def _refused(self, asked: Asked, told: Told) -> bytes | None:
         """First match wins."""
         query = asked.query
         if query.twice or query.kind == wire.OPT:
@@ -150,44 +212,81 @@ class Front:
         if not asked.view.query:
             return error(asked, wire.REFUSED, ede=EDE_PROHIBITED)
         if not query.question:
-            return error(asked, wire.FORMERR)
+            return error(asked, wire.NOERROR if told.cookie else wire.FORMERR)
+        if query.klass == wire.CH:
+            return self.identity.reply(asked)
         if query.klass != wire.IN:
             return error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
         if asked.opcode == wire.UPDATE or (query.kind == wire.AXFR and not asked.came.transport.streams):
             return error(asked, wire.REFUSED)
         return None
 
-    def _handled(self, asked: Asked) -> Handled:
-        route = self._route(asked.query)
+    def _handled(self, asked: Asked) -> tuple[bytes, Handled]:
+        apex = self._apex(asked.query)
+        route = self.routes.get(apex)
         if route is None:
-            return error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
+            return apex, error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
         if asked.opcode == wire.NOTIFY and not route.notify:
-            return error(asked, wire.NOTIMP)
+            return apex, error(asked, wire.NOTIMP)
         if route.recursive and not asked.view.recursion:
-            return error(asked, wire.REFUSED, ede=EDE_PROHIBITED)
-        return route.handler.reply(asked)
+            return apex, error(asked, wire.REFUSED, ede=EDE_PROHIBITED)
+        return apex, route.handler.reply(asked)
 
-    def _route(self, query: wire.Query) -> Route | None:
+    def _apex(self, query: wire.Query) -> bytes:
+        """The longest one that we serve; the root's if there is none."""
         for start in query.starts:
-            route = self.routes.get(query.name[start:])
-            if route is not None:
-                return route
-        return self.routes.get(ROOT)
+            if query.name[start:] in self.routes:
+                return query.name[start:]
+        return ROOT
 
-    def _finished(self, asked: Asked, handled: Handled, finish: _Finish) -> Replied:
+    def _finished(self, asked: Asked, handled: Handled, finish: "_Finish") -> Replied:
         if isinstance(handled, bytes):
             return finish(handled)
         if handled is None:
             return None
         if isinstance(handled, Iterator):
-            return Stream(map(finish, handled))
+            return Stream(message for message in map(finish, handled) if message is not None)
         return Waiting(
             handled,
             lambda reply: None if reply is None else finish(reply),
-            lambda: finish(
-                failure(asked.packet, asked.query, asked.flags, wire.SERVFAIL, ede=EDE_NO_REACHABLE_AUTHORITY)
-            ),
+            lambda: finish(error(asked, wire.SERVFAIL, ede=EDE_NO_REACHABLE_AUTHORITY)),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Finish:
+    """What a handler's reply still needs: options, its place under the rate limit, a signature."""
+
+    front: Front
+    asked: Asked
+    told: Told
+    signed: Signed | None
+    apex: bytes
+
+    def __call__(self, reply: bytes) -> bytes | None:
+        if self.told.options:
+            reply = wire.with_options(reply, self.told.options)
+        if self.told.padded:
+            reply = wire.with_options(reply, _padding(len(reply)))
+        if self.signed is not None:
+            return self.signed.sign(reply)
+        limiter = self.front.limiter
+        if limiter is None or self.told.proven or self.asked.came.transport is not Transport.UDP:
+            return reply
+        name = account_name(reply, self.asked.query, self.apex)
+        return self.front.within_rate(limiter, self.asked.came.client, reply, name)
+
+
+def account_name(reply: bytes, query: wire.Query, apex: bytes) -> bytes:
+    """An answer has its own account, "there is none" one for the whole zone: random names must not each have one."""
+    if kind_of(reply) is Kind.ANSWER:
+        return query.name + query.question[-4:-2]
+    return apex if apex != ROOT else query.name[query.starts[-2] :] if len(query.starts) > 1 else query.name
+
+
+def _padding(size: int) -> bytes:
+    """To a multiple of 468 bytes (RFC 8467), so that the size of what is encrypted tells nothing."""
+    return wire.option(PADDING, bytes(-(size + 4) % PADDED_BYTES))
 
 
 def _bare(packet: bytes, flags: int, rcode: int) -> bytes:

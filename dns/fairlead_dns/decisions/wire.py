@@ -139,7 +139,12 @@ def soa_rdata(mname: bytes, rname: bytes, serial: int, timers_s: tuple[int, int,
 
 def record(owner: bytes, kind: int, ttl_s: int, rdata: bytes) -> bytes:
     """One resource record; `owner` is a wire name or a pointer."""
-    return owner + _rr.pack(kind, IN, ttl_s, len(rdata)) + rdata
+    return owner + rr(kind, IN, ttl_s, rdata)
+
+
+def rr(kind: int, klass: int, ttl_s: int, rdata: bytes) -> bytes:
+    """A record of any class, less its owner."""
+    return _rr.pack(kind, klass, ttl_s, len(rdata)) + rdata
 
 
 def pointer(offset: int) -> bytes:
@@ -324,6 +329,17 @@ def with_options(reply: bytes, options: bytes) -> bytes:
         return reply
     length = int.from_bytes(reply[at + 9 : at + 11], "big") + len(options)
     return reply[: at + 9] + length.to_bytes(2, "big") + reply[at + 11 :] + options
+
+
+def truncated(reply: bytes) -> bytes:
+    """A reply of ours without its records, but its OPT, and with TC."""
+    end = _walk(reply, HEADER_BYTES)[0] + 4 if reply[5] else HEADER_BYTES
+    opt = b""
+    at = _opt_at(reply)
+    if at is not None:
+        opt = reply[at : skip_record(reply, at)[1]]
+    counts = _counts.pack(reply[5], 0, 0, bool(opt))
+    return reply[:2] + bytes((reply[2] | TC >> 8, reply[3])) + counts + reply[HEADER_BYTES:end] + opt
 
 
 def _opt_at(reply: bytes) -> int | None:
