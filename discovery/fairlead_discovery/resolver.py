@@ -1,6 +1,6 @@
 """Finding a service from a program, without DNS: its endpoints as they are now, and which to use next.
 
-async with Resolver(registry) as resolver:
+async with Resolver("zk://h1:2181,h2:2181") as resolver:  # or http://h1:8400,h2:8400, or an open Registry
     endpoint = resolver.pick("web-shop.marathon.mesos", client_zone="eu-1")
     async for endpoints in resolver.watch("marathon:/shop/web"):
         ...
@@ -14,8 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from fairlead_daemon.errors import Unavailable
+from fairlead_daemon.errors import Refused, Unavailable
+from fairlead_discovery.adapters.listing_client import Servers, http_snapshots, is_http, parse_urls
 from fairlead_discovery.announcing import first
+from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.picking import Endpoint, Pool, Strategy, endpoints
 from fairlead_discovery.decisions.service_names import Meant, NameIndex, Naming, Wanted, parse
 from fairlead_discovery.reading import snapshots
@@ -30,11 +32,23 @@ FIRST_S = 5.0
 class Resolver:
     """Reads the registry while it is entered; `pick` never waits. Names may be service keys, app ids or DNS names.
 
-    Out of sight of the registry the last good state is used; with `keep`, a file, also after a restart.
+    `source` is a Registry, its URL, or `http://h1:8400,h2:8400`: servers of the HTTP watch API, one of which is asked
+    (with the token in `token_file`, if any) for all services, or for `names` alone: then others are Refused.
+    Out of sight the last good state is used; with `keep`, a file, also after a restart.
     """
 
-    def __init__(self, registry: Registry, *, naming: Naming = Naming(), keep: Path | None = None) -> None:  # noqa: B008  # frozen
-        self._registry = registry
+    def __init__(
+        self,
+        source: Registry | str,
+        *,
+        naming: Naming = Naming(),  # noqa: B008  # frozen
+        keep: Path | None = None,
+        names: Collection[str] = (),
+        token_file: Path | None = None,
+    ) -> None:
+        self._source = source
+        self._only = frozenset(names)
+        self._token_file = token_file
         self._domain = naming.domain
         self._keep = keep
         self._index = NameIndex(naming.spec)
@@ -56,6 +70,7 @@ class Resolver:
                 await first(self._known, self._ended)
         except TimeoutError:
             pass
+        self._raise_ended()
         return self
 
     async def __aexit__(
@@ -148,7 +163,22 @@ class Resolver:
         self._ended.set()
 
     async def _read(self) -> None:
-        async with aclosing(snapshots(self._registry, keep=self._keep)) as found:  # type: ignore[type-var]  # a generator
+        if isinstance(self._source, str) and not is_http(self._source):
+            registry = await _opened(self._source)
+            try:
+                await self._follow(snapshots(registry, keep=self._keep))
+            finally:
+                await registry.close()
+        elif isinstance(self._source, str):
+            urls = parse_urls(self._source)
+            only = tuple(sorted(self._only))
+            servers = Servers(urls=urls, names=only, token_file=self._token_file, keep=self._keep)
+            await self._follow(http_snapshots(servers))
+        else:
+            await self._follow(snapshots(self._source, keep=self._keep))
+
+    async def _follow(self, source: AsyncIterator[Snapshot]) -> None:
+        async with aclosing(source) as found:  # type: ignore[type-var]  # a generator
             async for snapshot in found:
                 self._take(snapshot)
 
@@ -173,6 +203,8 @@ class Resolver:
         if pool is None:
             self._raise_ended()
             wanted = self._parsed(name)
+            if self._only and name not in self._only:
+                raise Refused(f"{name}: not among the names that this resolver was made for")
             meant, members = self._index.meant(wanted), self._snapshot.value.members
             found = ((one.service, one.of(members.get(one.service, {}).values())) for one in meant)
             pool = Pool({e for service, those in found for e in endpoints(service, those, wanted.port)})
@@ -186,6 +218,16 @@ class Resolver:
 
     def _least(self, pool: Pool, _: "_Asked") -> Endpoint:
         return pool.least_of_two((random.random(), random.random()), self._loads)  # noqa: S311  # balance, no secret
+
+
+async def _opened(url: str) -> Registry:
+    """Whoever gives up before it is open leaves no session behind."""
+    opening = asyncio.ensure_future(open_registry(url))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await (await opening).close()
+        raise
 
 
 class _Asked(NamedTuple):

@@ -38,5 +38,5 @@ class Snapshot:
     bad: Mapping[str, str] = field(default_factory=dict)
 
 
-UNKNOWN = Snapshot(revision=-1, trust=Trust.STALE, why="nothing was read yet")
+UNKNOWN = Snapshot(revision=-1, trust=Trust.STALE, why="out of sight, nothing was read yet")
 """Before anything was seen."""

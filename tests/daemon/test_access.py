@@ -99,3 +99,15 @@ def test_a_write_without_the_token_is_401(authorization: str):
 def test_reads_need_no_token():
     """Watching is open to whoever may connect."""
     assert None is judge(post(method="GET", has_body=False), LOCKED)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v2/services", 401), ("/v2/services/x", 401), ("/metrics", 200)])
+def test_reads_of_closed_paths_want_the_token_too(path: str, status: int):
+    """Where the registry itself is closed to who asks."""
+    closed = Rules(names=frozenset({"box"}), token="s3cret", closed=("/v2",))
+    read = post(method="GET", path=path, has_body=False, content_type="")
+    denied = judge(read, closed)
+    with_token = judge(post(method="GET", path=path, has_body=False, authorization="Bearer s3cret"), closed)
+
+    assert status == (200 if denied is None else denied.status)
+    assert None is with_token

@@ -3,13 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Self, TypeVar
 
 from fairlead_daemon.errors import Unavailable
-from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.picking import Endpoint, Strategy
 from fairlead_discovery.decisions.service_names import Naming
-from fairlead_discovery.registry import Registry
 from fairlead_discovery.resolver import Resolver
 
 T = TypeVar("T")
@@ -17,11 +16,15 @@ WAIT_S = 15.0
 
 
 class BlockingResolver:
-    """`with BlockingResolver("zk://h1:2181") as resolver: resolver.pick("/shop/web")`. Any thread may call it."""
+    """`with BlockingResolver("zk://h1:2181") as resolver: resolver.pick("/shop/web")`. Any thread may call it.
 
-    def __init__(self, url: str, *, naming: Naming = Naming()) -> None:  # noqa: B008  # frozen
+    The URL may be `http://…`, as Resolver's.
+    """
+
+    def __init__(self, url: str, *, naming: Naming = Naming(), token_file: Path | None = None) -> None:  # noqa: B008  # frozen
         self._url = url
         self._naming = naming
+        self._token_file = token_file
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fairlead-resolver", daemon=True)
 
@@ -29,7 +32,7 @@ class BlockingResolver:
         """Raises BadSettings for a bad URL, Unavailable when the registry is not seen."""
         self._thread.start()
         try:
-            self._registry, self._resolver = self._run(self._open())
+            self._resolver = self._run(self._open())
         except BaseException:
             self._stop()
             raise
@@ -65,18 +68,15 @@ class BlockingResolver:
             future.cancel()
             raise Unavailable(f"{self._url}: no answer within {WAIT_S:.0f} s") from error
 
-    async def _open(self) -> tuple[Registry, Resolver]:
-        registry = await open_registry(self._url)
-        resolver = await Resolver(registry, naming=self._naming).__aenter__()
+    async def _open(self) -> Resolver:
+        resolver = await Resolver(self._url, naming=self._naming, token_file=self._token_file).__aenter__()
         if resolver.snapshot.revision < 0:
             await resolver.__aexit__(None, None, None)
-            await registry.close()
-            raise Unavailable(f"{self._url}: the registry is out of sight")
-        return registry, resolver
+            raise Unavailable(f"{self._url}: {resolver.snapshot.why}")
+        return resolver
 
     async def _close(self) -> None:
         await self._resolver.__aexit__(None, None, None)
-        await self._registry.close()
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

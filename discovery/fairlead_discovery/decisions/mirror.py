@@ -1,0 +1,98 @@
+"""What servers of the HTTP watch API told, as snapshots: the last good state, whichever of them goes away or lags behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from fairlead_discovery.decisions.listing import Found, Told, member_of, told
+from fairlead_discovery.records import Member
+from fairlead_discovery.snapshots import UNKNOWN, Snapshot, Trust
+
+BEHIND_S = 10.0
+"""So long a server may be at an older revision than we are: longer, and the registry itself has gone back."""
+Members = Mapping[str, Mapping[str, Member]]
+
+
+@dataclass(slots=True)
+class Mirror:
+    """Pieces in, snapshots out. A service that was told again as it was stays the same object."""
+
+    snapshot: Snapshot = UNKNOWN
+    place: str = ""
+    """Where the stream stopped, for its server to go on: what `_theirs` is."""
+    known_s: float = 0.0
+    """When the snapshot was last known to be true."""
+    _theirs: Members | None = None
+    _pending: dict[str, Mapping[str, Member]] | None = None
+    _behind_s: float | None = None
+
+    def begin(self) -> None:
+        """A new stream: what an older one had not finished does not count."""
+        self._pending = None
+
+    def take(self, piece: Told, place: str, *, now_s: float) -> Snapshot | None:
+        """None while more is to come."""
+        if self._pending is None:
+            self._pending = {} if piece.whole else dict(self._theirs or {})
+        before = self._theirs or self.snapshot.members
+        for service, found in piece.services.items():
+            self._pending[service] = _same(before.get(service), _members(found))
+        for service in piece.gone:
+            self._pending.pop(service, None)
+        if piece.more:
+            return None
+        self._theirs, self._pending = self._pending, None
+        self.place = place or self.place
+        if self._lags(piece, now_s=now_s):
+            return self.lost(f"the server is at revision {piece.revision} yet", now_s=now_s)
+        live = piece.trust is Trust.LIVE
+        self.known_s = now_s if live else now_s - piece.age_s
+        self.snapshot = Snapshot(
+            revision=piece.revision,
+            trust=piece.trust,
+            why=piece.why,
+            age_s=0.0 if live else piece.age_s,
+            cluster=piece.cluster,
+            members=self._theirs,
+        )
+        return self.snapshot
+
+    def lost(self, why: str, *, now_s: float) -> Snapshot:
+        """Out of sight: the last good state, and how old it is."""
+        age_s = max(0.0, now_s - self.known_s) if self.known_s else 0.0
+        self.snapshot = replace(self.snapshot, trust=Trust.STALE, why=why, age_s=age_s)
+        return self.snapshot
+
+    def restore(self, kept: Told, *, known_s: float) -> None:
+        """What was kept on disk."""
+        self.known_s = known_s
+        members = {service: _members(found) for service, found in kept.services.items()}
+        self.snapshot = Snapshot(
+            revision=kept.revision, trust=Trust.STALE, why="kept on disk", cluster=kept.cluster, members=members
+        )
+
+    def kept(self) -> Told:
+        now = self.snapshot
+        services = {
+            service: tuple(told(service, member, member.serviceEndpoint) for member in members.values())
+            for service, members in now.members.items()
+        }
+        return Told(cluster=now.cluster, revision=now.revision, trust=now.trust, whole=True, services=services)
+
+    def _lags(self, piece: Told, *, now_s: float) -> bool:
+        """A server that knows less than another one did: for a while it is not believed."""
+        if piece.cluster != self.snapshot.cluster or piece.revision >= self.snapshot.revision:
+            self._behind_s = None
+            return False
+        self._behind_s = now_s if self._behind_s is None else self._behind_s
+        if piece.revision < 0 or piece.trust is not Trust.LIVE or now_s - self._behind_s < BEHIND_S:
+            return True
+        self._behind_s = None
+        return False
+
+
+def _members(found: tuple[Found, ...]) -> Mapping[str, Member]:
+    return {f"{each.task} {each.host}:{each.port}": member_of(each) for each in found}
+
+
+def _same(before: Mapping[str, Member] | None, now: Mapping[str, Member]) -> Mapping[str, Member]:
+    return before if before is not None and before == now else now
