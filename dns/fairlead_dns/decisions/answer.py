@@ -193,11 +193,11 @@ class Answers:
         group = self.chooser.group(kind, candidates, sizes, room=room)
         if not self.traits.places and not self.chooser.prefer_own_machine:
             return group
-        machines = [frozenset(self._hosts(kind, c.rdata)) for c in candidates]
+        machines = [frozenset(self.hosts(kind, c.rdata)) for c in candidates]
         places = [self.traits.place(min(each, default=b"")) for each in machines]
         return group.standing(places, machines if self.chooser.prefer_own_machine else ())
 
-    def _hosts(self, kind: int, rdata: bytes) -> Iterator[bytes]:
+    def hosts(self, kind: int, rdata: bytes) -> Iterator[bytes]:
         """Addresses of the machine a record leads to."""
         if kind != wire.SRV:
             yield rdata

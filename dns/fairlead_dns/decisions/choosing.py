@@ -89,10 +89,13 @@ class Chooser:
             return list(group.candidates)
         return selection.merged(ranked, self.least)
 
+    def limit(self, group: Group, client: Client) -> list[Candidate]:
+        """What this client may get of it, however it comes."""
+        ranked = self.tiers(group, client)
+        return selection.part(ranked, client.network, self.record_limit) if group.limited else ranked
+
     def choose(self, group: Group, client: Client) -> Chosen:
-        chosen = self.tiers(group, client)
-        if group.limited:
-            chosen = selection.part(chosen, client.network, self.record_limit)
+        chosen = self.limit(group, client)
         if sum(group.sizes[c.rdata] for c in chosen) <= group.room:
             return Chosen(chosen, cut=False)
         return Chosen(selection.part(chosen, client.network, _fitting(chosen, group, client)), cut=True)

@@ -127,7 +127,7 @@ def _packed(text: str) -> Iterator[str]:
 def _among(sources: Sources, name: bytes, tasks: Iterator[Named]) -> Iterator[Giver]:
     for service, node, task in tasks:
         for dialect, records in _by_dialect(task, sources.rules, sources.rivals.get(service, "")):
-            told = tuple(_told(record) for record in records if record.owner == name)
+            told = tuple(text_of(record) for record in records if record.owner == name)
             if told:
                 status = task.status if isinstance(task, Member) else ""
                 yield Giver(
@@ -151,7 +151,7 @@ def _by_dialect(task: Member | Portless, rules: Rules, rival: str) -> Iterator[t
 def _others(sources: Sources, name: bytes) -> dict[str, tuple[str, ...]]:
     found = {}
     for who, records in sources.others.items():
-        told = tuple(_told(record) for record in records if record.owner == name)
+        told = tuple(text_of(record) for record in records if record.owner == name)
         if told:
             found[who.strip()] = told
     return found
@@ -171,7 +171,7 @@ def _apart(sources: Sources, service: str) -> str:
     return ""
 
 
-def _told(record: Record) -> str:
+def text_of(record: Record) -> str:
     """`A 10.0.0.1`, `SRV web.mesos.:80`, `PTR web.mesos.`; other types by number and length."""
     if record.kind in (wire.A, wire.AAAA, wire.SRV):
         return f"{wire.TYPE_NAMES[record.kind]} {shown(record)}"
