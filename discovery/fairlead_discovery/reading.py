@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery import metrics, paths
 from fairlead_discovery.announcing import first
 from fairlead_discovery.decisions.belief import Belief, Now
-from fairlead_discovery.decisions.decoding import Contents, Hider, leaving_members, unleased
+from fairlead_discovery.decisions.decoding import Contents, Hider
 from fairlead_discovery.decisions.election import lowest
 from fairlead_discovery.decisions.trust import Confirmed
 from fairlead_discovery.keeping import Keeper, load
@@ -211,15 +211,8 @@ class Reader:
         return Trust.LIVE, ""
 
     def _visible(self, contents: Contents, *, live: bool) -> Mapping[str, Mapping[str, Member]]:
-        leaving = leaving_members(contents)
         by_lease = live and not self._led
-        alive = frozenset[str]().union(*self._leases.values())
-
-        def hidden(service: str, members: Mapping[str, Member]) -> Iterable[str]:
-            gone = leaving.get(service, frozenset())
-            return gone | unleased(members, gone, alive) if by_lease else gone
-
-        return self._hider.visible(contents.members, hidden)
+        return self._hider.visible(contents, frozenset[str]().union(*self._leases.values()) if by_lease else None)
 
 
 def _now() -> Now:

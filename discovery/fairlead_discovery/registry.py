@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fairlead_discovery.decisions.delta import Delta
+
 SESSION_S = 10.0
 ANY = -1
 """`expect`: whatever version is there, or none."""
@@ -75,6 +77,8 @@ class Sight:
     cluster: str = ""
     revision: int = -1
     folders: Mapping[str, Folder] = field(default_factory=dict)
+    delta: Delta | None = field(default=None, compare=False, repr=False)
+    """Which folders differ from those of the sight before; None: compare them all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

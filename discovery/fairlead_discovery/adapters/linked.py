@@ -16,6 +16,7 @@ from fairlead_daemon.errors import Conflict, FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import messages as m
 from fairlead_discovery import metrics
+from fairlead_discovery.decisions.delta import Delta
 from fairlead_discovery.decisions.ops import AnyOp
 from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import SESSION_S, Folder, Node, Sight
@@ -64,15 +65,26 @@ class ClockFeed:
     def take(self, push: m.Push) -> None:
         old = self.cell.value.folders
         folders: dict[str, Folder] = {} if push.whole else dict(old)
+        differ = old.keys() - push.folders.keys() if push.whole else set()
         for name, changes in push.folders.items():
             before = old.get(name, {})
             now = changed({} if push.whole else before, {k: None if v is None else v[0] for k, v in changes.items()})
+            same = now == before
+            if not same:
+                differ.add(name)
             if now:
-                folders[name] = before if now == before else now
+                folders[name] = before if same else now
             else:
                 folders.pop(name, None)
-        revision = self.cluster.base + push.revision
-        self.cell.set(Sight(in_sight=True, cluster=self.cluster.uuid, revision=revision, folders=folders))
+        self.cell.set(
+            Sight(
+                in_sight=True,
+                cluster=self.cluster.uuid,
+                revision=self.cluster.base + push.revision,
+                folders=folders if differ else old,
+                delta=Delta(old, frozenset(differ)),
+            )
+        )
 
     def lose(self) -> None:
         last = self.cell.value

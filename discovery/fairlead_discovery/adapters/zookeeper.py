@@ -21,6 +21,7 @@ from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, make_acl
 
 from fairlead_daemon.errors import BadSettings, Conflict, Refused, Unavailable
+from fairlead_discovery.adapters import zookeeper_bulk as bulk
 from fairlead_discovery.adapters.zookeeper_place import Place, credentials, secret
 from fairlead_discovery.decisions.ops import Check, Drop, Make
 from fairlead_discovery.decisions.sessions import Event
@@ -103,8 +104,10 @@ class Client:
 
     def __init__(self, place: Place, on_link: Callable[[Link], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_link = on_link
+        self._reads_many = True
+        """Until a server says that it cannot."""
         self._place = place
+        self._on_link = on_link
         self._begin()
 
     def _begin(self) -> None:
@@ -131,6 +134,22 @@ class Client:
         except kz.NoNodeError:
             return None
         return _znode(data, stat)
+
+    async def get_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        """Data of nodes that never change, in one request; None for no such node, and for one that only holds others."""
+        if self._reads_many:
+            try:
+                return _found(paths, await self._call(self._ask_many, bulk.ReadMany(tuple(paths))))
+            except kz.UnimplementedError:  # before ZooKeeper 3.6; it closes the connection, the session goes on
+                self._reads_many = False
+                raise Unavailable("zookeeper: it reads nodes one by one only") from None
+        nodes = await asyncio.gather(*map(self.get, paths))
+        return [None if n is None or (not n.data and n.children) else n.data for n in nodes]
+
+    def _ask_many(self, request: bulk.ReadMany) -> Any:
+        asked = self._handler.async_result()
+        self._kazoo._call(request, asked)  # noqa: SLF001  # kazoo has no other way for a request it does not know
+        return asked
 
     async def stat(self, path: str, watch: Watch | None = None) -> Znode | None:
         """Without the data. The watch is set in any case: it is called when the node comes."""
@@ -282,6 +301,15 @@ def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
         future.set_exception(result.exception)
     else:
         future.set_result(result.value)
+
+
+def _found(paths: Sequence[str], answers: Sequence[bytes | int | None]) -> Sequence[bytes | None]:
+    """Raises Refused naming the first node that we may not read."""
+    for path, answer in zip(paths, answers, strict=True):
+        if isinstance(answer, int):
+            name = getattr(kz.EXCEPTIONS.get(answer), "__name__", answer)
+            raise Refused(f"zookeeper {path}: {name}{_HINT}")
+    return answers  # type: ignore[return-value]  # numbers were refused
 
 
 def _session(number: int) -> str:

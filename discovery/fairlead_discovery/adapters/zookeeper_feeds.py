@@ -7,15 +7,17 @@ then is read again, and with that the sight is whole.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.zookeeper import Client, Watch, Znode
+from fairlead_discovery.adapters.zookeeper_folders import Documents, Members, all_of, each
 from fairlead_discovery.announcing import first
+from fairlead_discovery.decisions.delta import Delta
 from fairlead_discovery.decisions.pace import REST_S, rest_s
 from fairlead_discovery.records import Cluster
 from fairlead_discovery.registry import Folder, Node, Sight
@@ -115,6 +117,10 @@ class Feed:
         async with self._limit:
             return await self.base.client.get(self.base.full(path), watch)
 
+    async def many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+        async with self._limit:
+            return await self.base.client.get_many([*map(self.base.full, paths)])
+
     async def children(self, folder: str, watch: Watch) -> tuple[str, ...] | None:
         async with self._limit:
             return await self.base.client.children(self.base.full(folder), watch)
@@ -123,90 +129,9 @@ class Feed:
         """Whether a folder that was missing just now has been made meanwhile; watches for that, if not."""
         return await self.base.client.stat(self.base.full(folder), watch) is not None
 
-    async def each(self, work: Callable[[str], Awaitable[None]], items: Iterable[str]) -> None:
-        await all_of(*map(work, items))
-
-
-async def all_of(*work: Awaitable[Any]) -> list[Any]:
-    """All at once. Raises the first error after all have ended."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results
-
 
 def _folders_of(taken: Iterable[str]) -> set[str]:
     return {folder for folder in taken if paths.clocked_folder(f"{folder}/x") == folder}
-
-
-class Documents:
-    """The nodes of one folder: known, marked, read again."""
-
-    def __init__(self, feed: Feed, folder: str, *, immutable: bool, mark: Watch) -> None:
-        """`mark` is called when something changed. Nodes that are `immutable` are read once and not watched."""
-        self.nodes: dict[str, Node] = {}
-        self._feed = feed
-        self._folder = folder
-        self._immutable = immutable
-        self._mark = mark
-        self._names: tuple[str, ...] = ()
-        self._stale: set[str] = set()
-
-    def forget(self) -> None:
-        if not self._immutable:
-            self._stale.update(self.nodes)
-
-    async def read(self) -> bool:
-        """Brings `nodes` up to date: a new mapping when something changed. False when there is no such folder."""
-        there = await self.read_names()
-        await self.read_nodes()
-        return there
-
-    async def read_names(self) -> bool:
-        names = await self._feed.children(self._folder, self._mark)
-        self._names = names or ()
-        return names is not None
-
-    async def read_nodes(self) -> bool:
-        """What `read_names` found, as far as it is not known yet. False when some of it is gone: what came in its
-        place is not known then, before the names have been read again.
-        """
-        names = self._names
-        gone = self.nodes.keys() - set(names)
-        self._stale -= gone
-        wanted = [n for n in names if n not in self.nodes or n in self._stale]
-        fresh: dict[str, Node] = {}
-        missing: set[str] = set()
-        vanished = False
-
-        async def one(name: str) -> None:
-            nonlocal vanished
-            watch = None if self._immutable else self._watch(name)
-            node = await self._feed.node(f"{self._folder}/{name}", watch)
-            vanished = vanished or node is None
-            if node is None or (not node.data and node.children):
-                missing.add(name)  # gone meanwhile, or a mere folder
-            else:
-                fresh[name] = Node(node.data, node.version)
-
-        self._stale -= set(wanted)  # before they are read: what changes meanwhile is marked again
-        try:
-            await self._feed.each(one, wanted)
-        except BaseException:
-            self._stale.update(self.nodes.keys() & set(wanted))
-            raise
-        after = {name: node for name, node in self.nodes.items() if name not in gone and name not in missing} | fresh
-        if after != self.nodes:
-            self.nodes = after
-        return not vanished
-
-    def _watch(self, name: str) -> Watch:
-        def watched() -> None:
-            self._stale.add(name)
-            self._mark()
-
-        return watched
 
 
 class FolderFeed(Feed):
@@ -217,7 +142,7 @@ class FolderFeed(Feed):
         self.users = 0
         self._folder = folder
         super().__init__(base)
-        self._documents = Documents(self, folder, immutable=False, mark=self.wake.set)
+        self._documents = Documents(self, folder, self.wake.set)
 
     def forget(self) -> None:
         self._documents.forget()
@@ -236,13 +161,13 @@ class ClockFeed(Feed):
     def __init__(self, base: Base) -> None:
         self.cell = Cell(Sight(in_sight=False))
         self._dirty: set[str] = set()
-        self._folders: dict[str, Documents] = {}
-        self._data: dict[str, tuple[Mapping[str, Node], Folder]] = {}
-        """What a folder's nodes were turned into: the same object as long as they are."""
+        self._folders: dict[str, Documents | Members] = {}
         self._cluster_dirty = True
         self._ticked = False
         """The clock has ticked since we were told its time last."""
         self._asked = 0
+        self._read: set[str] = set()
+        """Folders that were read, or went, since the last sight."""
         super().__init__(base)
 
     def forget(self) -> None:
@@ -272,9 +197,24 @@ class ClockFeed(Feed):
         except BaseException:
             self._dirty |= taken | late
             raise
-        folders = {folder: self._view(folder) for folder, documents in self._folders.items() if documents.nodes}
         if self.base.connection.value.in_sight:
-            self.cell.set(Sight(in_sight=True, cluster=self.base.cluster.uuid, revision=revision, folders=folders))
+            folders, delta = self._seen()
+            uuid = self.base.cluster.uuid
+            self.cell.set(Sight(in_sight=True, cluster=uuid, revision=revision, folders=folders, delta=delta))
+
+    def _seen(self) -> tuple[Mapping[str, Folder], Delta]:
+        """All folders, and which of them differ from the last sight's."""
+        last = self.cell.value.folders
+        read, self._read = self._read, set()
+        now = {folder: self._folders[folder].data if folder in self._folders else {} for folder in read}
+        changed = {folder: data for folder, data in now.items() if (data or None) is not last.get(folder)}
+        if not changed:
+            return last, Delta(last, frozenset())
+        gone = {folder for folder, data in changed.items() if not data}
+        folders = {**last, **changed}
+        for folder in gone:
+            del folders[folder]
+        return folders, Delta(last, frozenset(changed))
 
     async def _revision(self) -> int:
         """Base and version belong together: a rebase changes both, and its watch event comes first."""
@@ -308,17 +248,20 @@ class ClockFeed(Feed):
 
     async def _read_names(self, taken: set[str]) -> None:
         """Adds the folders it finds on its way to `taken`."""
-        await self.each(self._read_root, [root for root in paths.NESTED if root in taken])
+        await each(self._read_root, [root for root in paths.NESTED if root in taken])
         found = {folder for folder in self._dirty if folder.rpartition("/")[0] in paths.NESTED}
         self._dirty -= found
         taken |= found
-        await self.each(self._read_folder_names, _folders_of(taken) - {paths.LEAVING})
+        await each(self._read_folder_names, _folders_of(taken) - {paths.LEAVING})
 
     async def _read_nodes(self, taken: set[str]) -> None:
-        folders = [folder for folder in _folders_of(taken) - {paths.LEAVING} if folder in self._folders]
-        if not taken:
-            return
-        *again, _ = await all_of(*map(self._read_folder_nodes, folders), self._read_leaving())
+        """The leaving records too, when they have changed or somebody is missed: what only came has none."""
+        folders = _folders_of(taken) - {paths.LEAVING}
+        self._read |= folders
+        there = [self._folders[folder] for folder in folders if folder in self._folders]
+        loses = len(there) < len(folders) or any(folder.loses() for folder in there)
+        leaving = [self._read_leaving()] if loses or paths.LEAVING in taken | self._dirty else []
+        again = await all_of(*map(self._read_folder_nodes, folders), *leaving)
         if any(again):
             await self._read_leaving()
 
@@ -330,13 +273,19 @@ class ClockFeed(Feed):
             await self._read_folder_names(folder)
         raise Unavailable(f"{folder} changes faster than it can be read")
 
-    async def _read_leaving(self) -> None:
+    async def _read_leaving(self) -> bool:
         """After all other names: whoever is missed there is in it by now, for a record comes in the commit that takes
-        away.
+        away. Returns False: nothing else is to be read again for it.
         """
         self._dirty.discard(paths.LEAVING)
-        await self._read_folder_names(paths.LEAVING)
-        await self._folders[paths.LEAVING].read_nodes()  # a record that is gone has no successor
+        self._read.add(paths.LEAVING)
+        try:
+            await self._read_folder_names(paths.LEAVING)
+            await self._folders[paths.LEAVING].read_nodes()  # a record that is gone has no successor
+        except BaseException:
+            self._dirty.add(paths.LEAVING)
+            raise
+        return False
 
     async def _read_root(self, root: str) -> None:
         names = await self._children(root)
@@ -348,7 +297,7 @@ class ClockFeed(Feed):
 
     def _forget_folder(self, folder: str) -> None:
         self._folders.pop(folder, None)
-        self._data.pop(folder, None)
+        self._read.add(folder)
 
     async def _children(self, root: str) -> tuple[str, ...]:
         names = await self.children(root, self._marker(root))
@@ -359,22 +308,14 @@ class ClockFeed(Feed):
     async def _read_folder_names(self, folder: str) -> None:
         documents = self._folders.get(folder)
         if documents is None:
-            immutable = folder.rpartition("/")[0] in paths.NESTED
-            documents = Documents(self, folder, immutable=immutable, mark=self._marker(folder))
-            self._folders[folder] = documents
+            kind = Members if folder.rpartition("/")[0] in paths.NESTED else Documents
+            documents = self._folders[folder] = kind(self, folder, self._marker(folder))
         if await documents.read_names():
             return
         if folder not in paths.CLOCKED:
             self._forget_folder(folder)  # it has no watch: its root's must find it anew, should it come back
         elif await self.appeared(folder, self._marker(folder)):
             self._marker(folder)()
-
-    def _view(self, folder: str) -> Folder:
-        nodes = self._folders[folder].nodes
-        known = self._data.get(folder)
-        if known is None or known[0] is not nodes:
-            known = self._data[folder] = (nodes, {name: node.data for name, node in nodes.items()})
-        return known[1]
 
     def _marker(self, folder: str) -> Watch:
         def mark() -> None:

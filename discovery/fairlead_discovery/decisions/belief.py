@@ -1,7 +1,9 @@
 """What a reader believes, sight by sight. Pure: times come as arguments."""
 
 from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from fairlead_discovery.decisions.decoding import Contents, Decoder
 from fairlead_discovery.decisions.trust import (
@@ -15,7 +17,10 @@ from fairlead_discovery.decisions.trust import (
     judge,
     settles,
 )
+from fairlead_discovery.records import Leaving
 from fairlead_discovery.registry import Sight
+
+RECORD_MARK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +33,13 @@ class Now:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Good:
-    """A state that was believed. `known_s`: wall clock, when it was last known to be true."""
+    """A state that was believed. `known_s`: wall clock, when it was last known to be true. `step` counts all states."""
 
     reading: Reading
     contents: Contents
     sight: Sight
     known_s: float
+    step: int = 0
 
 
 class Belief:
@@ -46,10 +52,16 @@ class Belief:
         self._decoder = Decoder()
         self._anchors: deque[tuple[float, Good]] = deque()
         self._recorded: dict[str, float] = {}
+        self._recorded_s = 0.0
+        self._leaving: Mapping[str, Leaving] = {}
+        self._steps = 0
+        self._touched: dict[str, int] = {}
+        """The step in which a service's tasks changed last, the latest at the end."""
+        self._contents = Contents()
 
     def remember(self, sight: Sight, *, known_s: float, now: Now) -> None:
         """Begins with a state of an earlier run."""
-        contents = self._decoder.contents(sight.folders)
+        contents = self._decoded(sight)
         self.good = Good(reading=reading(sight, contents), contents=contents, sight=sight, known_s=known_s)
         self._recorded = dict.fromkeys(contents.leaving, now.steady_s)
 
@@ -68,8 +80,10 @@ class Belief:
         return max(0.0, now.wall_s - self.good.known_s)
 
     def _judge(self, sight: Sight, now: Now, word: Confirmed | None) -> None:
-        contents = self._decoder.contents(sight.folders)
-        new = Good(reading=reading(sight, contents), contents=contents, sight=sight, known_s=now.wall_s)
+        contents = self._decoded(sight)
+        new = Good(
+            reading=reading(sight, contents), contents=contents, sight=sight, known_s=now.wall_s, step=self._steps
+        )
         self._remember_records(contents, now.steady_s)
         if self.good is not None:
             anchor = self._anchor(self.good, now.steady_s)
@@ -93,6 +107,7 @@ class Belief:
             recorded=self._recorded.keys(),
             gap_s=now.wall_s - good.known_s,
             held=self.doubt.cause if self.doubt is not None else None,
+            touched=self._touched_since(anchor.step),
         )
         doubt = judge(comparison)
         if doubt is not None and settles(word, doubt, new.reading, good_s=good.known_s):
@@ -105,11 +120,30 @@ class Belief:
             self._anchors.popleft()
         return self._anchors[0][1] if self._anchors else good
 
+    def _decoded(self, sight: Sight) -> Contents:
+        before = self._contents
+        contents = self._contents = self._decoder.contents(sight.folders, sight.delta)
+        self._steps += 1
+        if contents is not before and contents.delta is not None:
+            for service in contents.delta.keys:
+                self._touched.pop(service, None)
+                self._touched[service] = self._steps
+        return contents
+
+    def _touched_since(self, step: int) -> Collection[str]:
+        """Services whose tasks changed after that step."""
+        return [service for service, _ in takewhile(lambda item: item[1] > step, reversed(self._touched.items()))]
+
     def _remember_records(self, contents: Contents, steady_s: float) -> None:
-        self._recorded.update(dict.fromkeys(contents.leaving, steady_s))
-        old = [task for task, seen_s in self._recorded.items() if steady_s - seen_s > RECORD_MEMORY_S]
-        for task in old:
-            del self._recorded[task]
+        """What is still there is marked as seen once in a while: there may be many, and looks are often."""
+        if contents.leaving is self._leaving and steady_s - self._recorded_s < RECORD_MARK_S:
+            return
+        self._leaving, self._recorded_s = contents.leaving, steady_s
+        for task in contents.leaving:
+            self._recorded.pop(task, None)
+            self._recorded[task] = steady_s
+        while self._recorded and steady_s - next(iter(self._recorded.values())) > RECORD_MEMORY_S:
+            del self._recorded[next(iter(self._recorded))]
 
 
 def reading(sight: Sight, contents: Contents) -> Reading:

@@ -1,16 +1,23 @@
 """From the clocked tree's bytes to records, each new node once. What cannot be read is left out and named."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, Generic, TypeVar
+
+from msgspec.structs import force_setattr
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
-from fairlead_discovery.records import Leaving, Member, Portless, Route, decode
+from fairlead_discovery.decisions.delta import Delta, differing
+from fairlead_discovery.records import Leaving, Member, Portless, Route, TaskRef, decode
 from fairlead_discovery.registry import Folder
 
 R = TypeVar("R")
 Services = Mapping[str, Mapping[str, R]]
+FEW = 16
+"""Up to so many nodes that went are looked after one by one."""
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +31,8 @@ class Contents:
     bad: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By service, by task id: the agent ("" when the member cannot be read). Counted by trust."""
+    delta: Delta | None = None
+    """Services whose members or tasks differ from those of the contents before; `since` is their `members`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,79 +43,157 @@ class _Folder(Generic[R]):
     tasks: Mapping[str, str]
 
 
+_EMPTY: _Folder[Any] = _Folder({}, {}, {}, {})
+
+
 class Decoder:
-    """Keeps what it has decoded: a folder that is the same object is not looked at again."""
+    """Keeps what it has decoded: a folder that is the same object is not looked at again, nor is a node."""
 
     def __init__(self) -> None:
+        self._source: Mapping[str, Folder] = {}
         self._folders: dict[str, _Folder[Any]] = {}
         self._last = Contents()
 
-    def contents(self, folders: Mapping[str, Folder]) -> Contents:
-        for gone in self._folders.keys() - folders.keys():
-            del self._folders[gone]
-        bad: dict[str, str] = {}
-        members = self._services(paths.ENDPOINTS, Member, folders, bad)
-        contents = Contents(
-            members=members,
-            portless=self._services(paths.PORTLESS, Portless, folders, bad),
-            leaving=self._named(paths.LEAVING, Leaving, folders, bad, self._last.leaving),
-            routes=self._named(paths.ROUTES, Route, folders, bad, self._last.routes),
+    def contents(self, folders: Mapping[str, Folder], delta: Delta | None = None) -> Contents:
+        """`delta` tells what is new in `folders`. The very same contents when nothing is."""
+        changed = differing(self._source, folders, delta)
+        self._source = folders
+        if changed:
+            self._last = self._changed(folders, changed)
+        return self._last
+
+    def _changed(self, folders: Mapping[str, Folder], changed: Collection[str]) -> Contents:
+        last = self._last
+        by_root: dict[str, dict[str, _Folder[Any]]] = {root: {} for root in paths.CLOCKED}
+        bad = dict(last.bad)
+        for path in changed:
+            parent, _, name = path.rpartition("/")
+            root = parent if parent in paths.NESTED else path
+            if root in _KINDS:
+                now, before = self._folder(path, _KINDS[root], folders.get(path))
+                by_root[root][paths.unescape(name)] = now
+                for node in before.bad:
+                    del bad[node]
+                bad.update(now.bad)
+        endpoints = by_root[paths.ENDPOINTS]
+        return Contents(
+            members=_merged(last.members, {s: f.records for s, f in endpoints.items()}),
+            portless=_merged(last.portless, {s: f.records for s, f in by_root[paths.PORTLESS].items()}),
+            leaving=_named(last.leaving, by_root[paths.LEAVING]),
+            routes=_named(last.routes, by_root[paths.ROUTES]),
             bad=bad,
-            tasks={
-                paths.unescape(path[len(paths.ENDPOINTS) + 1 :]): self._folders[path].tasks
-                for path in folders
-                if path.startswith(f"{paths.ENDPOINTS}/")
-            },
+            tasks=_merged(last.tasks, {s: f.tasks for s, f in endpoints.items()}),
+            delta=Delta(last.members, frozenset(endpoints)),
         )
-        self._last = contents
-        return contents
 
-    def _services(
-        self, root: str, kind: type[R], folders: Mapping[str, Folder], bad: dict[str, str]
-    ) -> dict[str, Mapping[str, R]]:
-        out: dict[str, Mapping[str, R]] = {}
-        for path, source in folders.items():
-            if path.startswith(f"{root}/"):
-                folder = self._folder(path, kind, source)
-                bad.update(folder.bad)
-                if folder.records:
-                    out[paths.unescape(path[len(root) + 1 :])] = folder.records
-        return out
-
-    def _named(
-        self, path: str, kind: type[R], folders: Mapping[str, Folder], bad: dict[str, str], last: Mapping[str, R]
-    ) -> Mapping[str, R]:
-        source = folders.get(path)
+    def _folder(self, path: str, kind: type[R], source: Folder | None) -> tuple[_Folder[R], _Folder[R]]:
+        """The folder as it is now, and as it was."""
+        before: _Folder[R] = self._folders.pop(path, _EMPTY)
         if source is None:
-            return {} if last else last
-        folder = self._folder(path, kind, source)
-        bad.update(folder.bad)
+            return _EMPTY, before
+        now = self._folders[path] = _decoded(path, kind, source, before)
+        return now, before
+
+
+_KINDS: Mapping[str, type[Any]] = {
+    paths.ENDPOINTS: Member,
+    paths.PORTLESS: Portless,
+    paths.LEAVING: Leaving,
+    paths.ROUTES: Route,
+}
+
+
+def _merged(before: Services[R], changed: Services[R]) -> Services[R]:
+    """The same object when nothing changed. Services without any are left out."""
+    differ = {service: now for service, now in changed.items() if (now or None) is not before.get(service)}
+    if not differ:
+        return before
+    after = {**before, **differ}
+    for service, now in differ.items():
+        if not now:
+            del after[service]
+    return after
+
+
+def _named(last: Mapping[str, R], changed: Mapping[str, _Folder[R]]) -> Mapping[str, R]:
+    """A folder that is no folder of folders: its records by their own names."""
+    for folder in changed.values():
         named = {paths.unescape(name): record for name, record in folder.records.items()}
         return last if same(named, last) else named
-
-    def _folder(self, path: str, kind: type[R], source: Folder) -> _Folder[R]:
-        known: _Folder[R] | None = self._folders.get(path)
-        if known is not None and known.source is source:
-            return known
-        records: dict[str, R] = {}
-        bad: dict[str, str] = {}
-        for name, data in source.items():
-            if known is not None and name in known.records and known.source[name] == data:
-                records[name] = known.records[name]
-                continue
-            try:
-                records[name] = decode(kind, data, place=f"{path}/{name}")
-            except Refused as error:
-                bad[f"{path}/{name}"] = str(error)
-        tasks = {paths.task_of(name): _agent(records.get(name)) for name in source}
-        kept = known.records if known is not None and same(records, known.records) else records
-        folder = _Folder(source, kept, bad, tasks)
-        self._folders[path] = folder
-        return folder
+    return last
 
 
-def _agent(record: object) -> str:
-    return record.task.agent if isinstance(record, Member | Portless) else ""
+def _decoded(path: str, kind: type[R], source: Folder, known: _Folder[R]) -> _Folder[R]:
+    old = known.source
+    fresh = [name for name, data in source.items() if old.get(name) is not data]
+    gone = old.keys() - source.keys()
+    records, bad = dict(known.records), dict(known.bad)
+    for name in gone:
+        records.pop(name, None)
+        bad.pop(f"{path}/{name}", None)
+    like: R | None = None
+    for name in fresh:
+        if name in records and old.get(name) == source[name]:
+            continue
+        records.pop(name, None)
+        bad.pop(f"{path}/{name}", None)
+        try:
+            like = records[name] = shared(decode(kind, source[name], place=f"{path}/{name}"), like)
+        except Refused as error:
+            bad[f"{path}/{name}"] = str(error)
+    kept = known.records if same(records, known.records) else records
+    tasks = _tasks(source, kept, known.tasks, fresh, gone) if kind is Member else {}
+    return _Folder(source, kept, bad, known.tasks if tasks == known.tasks else tasks)
+
+
+def _tasks(
+    source: Folder, records: Mapping[str, Any], known: Mapping[str, str], fresh: Collection[str], gone: Collection[str]
+) -> Mapping[str, str]:
+    """By task id: the agent. A task may have two nodes for a moment, when its member is replaced."""
+    if len(gone) > FEW:
+        known, fresh, gone = {}, source, ()
+    tasks = dict(known)
+    for name in gone:
+        tasks.pop(paths.task_of(name), None)
+    for start in {name.rpartition("_")[0] for name in gone}:
+        fresh = [*fresh, *(name for name in source if name.startswith(start) and name.rpartition("_")[0] == start)]
+    for name in fresh:
+        task, record = paths.task_of(name), records.get(name)
+        if record is None:
+            tasks[task] = ""
+        else:
+            tasks[record.task.id if record.task.id == task else task] = record.task.agent
+    return tasks
+
+
+def shared(record: R, like: R | None = None) -> R:
+    """The record with what many have in common as one object each, which takes half the memory.
+
+    `like` is another of its service: their discovery and addresses are often the same.
+    """
+    if isinstance(record, Member):
+        _share(record, ("zone", "region", "status"))
+        _share(record.serviceEndpoint, ("host",))
+        for address in record.additionalEndpoints.values():
+            _share(address, ("host",))
+        if not record.additionalEndpoints:
+            force_setattr(record, "additionalEndpoints", _NOTHING)
+    if isinstance(record, Member | Portless):
+        _share(record.task, _TASK_TEXTS)
+        for name in ("discovery", "ips"):
+            if like is not None and getattr(record, name) == getattr(like, name):
+                force_setattr(record, name, getattr(like, name))
+    return record
+
+
+_TASK_TEXTS = tuple(name for name in TaskRef.__struct_fields__ if name != "id")
+
+
+def _share(record: Any, names: Iterable[str]) -> None:
+    for name in names:
+        text = getattr(record, name)
+        if text and type(text) is str:
+            force_setattr(record, name, intern(text))
 
 
 def same(one: Mapping[str, R], other: Mapping[str, R]) -> bool:
@@ -118,36 +205,49 @@ class Hider:
     """Leaves members out of services; a service's mapping stays the same object while nothing about it changes."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Mapping[str, Member], frozenset[str], Mapping[str, Member]]] = {}
+        self._before: Contents = Contents()
+        self._leaving: Mapping[str, frozenset[str]] = {}
+        self._alive: frozenset[str] | None = None
+        self._hidden: dict[str, frozenset[str]] = {}
+        self._shown: Services[Member] = {}
 
-    def visible(
-        self, members: Services[Member], hidden: Callable[[str, Mapping[str, Member]], Iterable[str]]
-    ) -> dict[str, Mapping[str, Member]]:
-        """`hidden(service, members)` names the nodes to leave out. Services without any are left out whole."""
-        known: dict[str, tuple[Mapping[str, Member], frozenset[str], Mapping[str, Member]]] = {}
-        out: dict[str, Mapping[str, Member]] = {}
-        for service, mine in members.items():
-            names = frozenset(hidden(service, mine))
-            shown = self._shown(service, mine, names) if names else mine
-            if names:
-                known[service] = (mine, names, shown)
-            if shown:
-                out[service] = shown
-        self._known = known
-        return out
-
-    def _shown(self, service: str, mine: Mapping[str, Member], names: frozenset[str]) -> Mapping[str, Member]:
-        before = self._known.get(service)
-        if before is not None and before[0] is mine and before[1] == names:
-            return before[2]
-        return {name: member for name, member in mine.items() if name not in names}
+    def visible(self, contents: Contents, alive: frozenset[str] | None) -> Services[Member]:
+        """Without what is leaving and, with `alive`, what sits on agents that are not among them (see unleased).
+        Services without any are left out whole. The very same object when nothing has changed.
+        """
+        leaving = leaving_members(contents)
+        before, self._before = self._before, contents
+        whole = alive != self._alive
+        changed: Collection[str] = contents.members.keys() | before.members.keys()
+        if not whole:
+            changed = differing(before.members, contents.members, contents.delta)
+            changed = {
+                *changed,
+                *(s for s in leaving.keys() | self._leaving.keys() if leaving.get(s) != self._leaving.get(s)),
+            }
+        self._leaving, self._alive = leaving, alive
+        shown: dict[str, Mapping[str, Member]] = {}
+        for service in changed:
+            mine = contents.members.get(service, {})
+            names = leaving.get(service, frozenset())
+            if alive is not None:
+                names |= unleased(mine, names, alive)
+            if names == self._hidden.get(service, frozenset()) and before.members.get(service) is mine:
+                continue
+            self._hidden[service] = names
+            if not names:
+                del self._hidden[service]
+            shown[service] = {name: member for name, member in mine.items() if name not in names} if names else mine
+        self._shown = _merged(self._shown, shown) if self._hidden else contents.members
+        return self._shown
 
 
 def leaving_members(contents: Contents) -> Mapping[str, frozenset[str]]:
-    """By service, the node names of tasks that have a leaving record."""
+    """By service, the node names of tasks that have a leaving record and still stand."""
     tasks: dict[str, set[str]] = {}
     for task, record in contents.leaving.items():
-        tasks.setdefault(record.service, set()).add(task)
+        if task in contents.tasks.get(record.service, ()):
+            tasks.setdefault(record.service, set()).add(task)
     return {
         service: frozenset(n for n in contents.members.get(service, ()) if paths.task_of(n) in gone)
         for service, gone in tasks.items()

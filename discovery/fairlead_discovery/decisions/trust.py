@@ -11,6 +11,7 @@ and all tasks of whole agents, as long as at least half of the agents stay (susp
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
@@ -50,9 +51,11 @@ class Doubt:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what is costly is worked out once, and only if asked for
 class Comparison:
-    """The last good reading and a new one. `recorded`: tasks that were seen leaving lately."""
+    """The last good reading and a new one. `recorded`: tasks that were seen leaving lately; `touched`: services that
+    may differ, None for all.
+    """
 
     good: Reading
     new: Reading
@@ -60,14 +63,25 @@ class Comparison:
     gap_s: float = 0.0
     held: Cause | None = None
     """Why the reading before this one was not believed."""
+    touched: Collection[str] | None = None
 
-    @property
+    @cached_property
     def known(self) -> int:
         return sum(map(len, self.good.tasks.values()))
 
-    @property
+    @cached_property
     def missing(self) -> int:
-        return missing(self.good.tasks, self.new.tasks, self.recorded)
+        """How many tasks have disappeared that nothing accounts for."""
+        return _unaccounted(self._lost, self.good.tasks, self.new.tasks) if self.missing_most else 0
+
+    @cached_property
+    def missing_most(self) -> int:
+        """As many at most: what withdrawn agents account for is left out, for that takes a look at all tasks."""
+        return _unreplaced(self._lost, self.good.tasks, self.new.tasks, ())
+
+    @cached_property
+    def _lost(self) -> Tasks:
+        return _without_record(self.good.tasks, self.new.tasks, self.recorded, self.touched)
 
 
 class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,25 +109,34 @@ def settles(word: Confirmed | None, doubt: Doubt, new: Reading, *, good_s: float
 
 def missing(good: Tasks, new: Tasks, recorded: Collection[str]) -> int:
     """How many tasks have disappeared that nothing accounts for."""
+    return _unaccounted(_without_record(good, new, recorded, None), good, new)
+
+
+def _without_record(good: Tasks, new: Tasks, recorded: Collection[str], touched: Collection[str] | None) -> Tasks:
     gone: dict[str, dict[str, str]] = {}
-    for service, tasks in good.items():
-        now = new.get(service, {})
-        if now is tasks:
-            continue
-        lost = {t: agent for t, agent in tasks.items() if t not in now and t not in recorded}
-        if lost:
-            gone[service] = lost
+    for service in good if touched is None else touched:
+        tasks, now = good.get(service, {}), new.get(service, {})
+        if now is not tasks:
+            missed = {t: agent for t, agent in tasks.items() if t not in now and t not in recorded}
+            if missed:
+                gone[service] = missed
+    return gone
+
+
+def _unaccounted(gone: Tasks, good: Tasks, new: Tasks) -> int:
     if not gone:
         return 0
-    withdrawn = _withdrawn(good, new, {agent for lost in gone.values() for agent in lost.values()})
-    return sum(_unreplaced(lost, good.get(s, {}), new.get(s, {}), withdrawn) for s, lost in gone.items())
+    agents = {agent for tasks in gone.values() for agent in tasks.values()}
+    return _unreplaced(gone, good, new, _withdrawn(good, new, agents))
 
 
-def _unreplaced(
-    lost: Mapping[str, str], before: Mapping[str, str], now: Mapping[str, str], withdrawn: Collection[str]
-) -> int:
-    replacements = sum(task not in before for task in now)
-    return max(0, sum(agent not in withdrawn for agent in lost.values()) - replacements)
+def _unreplaced(gone: Tasks, good: Tasks, new: Tasks, withdrawn: Collection[str]) -> int:
+    missed = 0
+    for service, tasks in gone.items():
+        before = good.get(service, {})
+        replacements = sum(task not in before for task in new.get(service, {}))
+        missed += max(0, sum(agent not in withdrawn for agent in tasks.values()) - replacements)
+    return missed
 
 
 def _withdrawn(good: Tasks, new: Tasks, touched: Collection[str]) -> frozenset[str]:
@@ -154,7 +177,12 @@ RULES: Sequence[Rule] = (
     ),
     (
         Cause.MASS,
-        lambda c: c.gap_s < GAP_S and c.known >= MASS_TASKS and 2 * c.missing > c.known,
+        lambda c: (
+            c.gap_s < GAP_S
+            and 2 * c.missing_most > MASS_TASKS
+            and MASS_TASKS <= c.known < 2 * c.missing_most
+            and c.known < 2 * c.missing
+        ),
         lambda c: f"{c.missing} of {c.known} tasks are gone at once without a leaving record",
     ),
 )

@@ -1,0 +1,58 @@
+"""Many nodes in one request: ZooKeeper's multiRead (3.6 and later), which kazoo lacks. Formats as in zookeeper.jute.
+
+One request a node costs more in kazoo's thread than in ZooKeeper: 100,000 nodes took 37 s one by one.
+"""
+
+import struct
+from typing import NamedTuple
+
+READ_MANY = 22
+_GET = 4
+_ERROR = -1
+_NO_NODE = -101
+_head = struct.Struct("!iBi")
+_number = struct.Struct("!i")
+_stat = struct.Struct("!56xi8x")
+"""Of a node's 68 bytes only the number of its children."""
+_END = _head.pack(-1, 1, -1)
+
+
+class ReadMany(NamedTuple):
+    """What kazoo's connection wants of a request: a type, its bytes, and what to make of the answer's."""
+
+    paths: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.paths[0]} and {len(self.paths) - 1} more"
+
+    @property
+    def type(self) -> int:
+        return READ_MANY
+
+    def serialize(self) -> bytes:
+        return b"".join((*map(_get, self.paths), _END))
+
+    def deserialize(self, data: bytes, offset: int) -> list[bytes | int | None]:
+        """For each path its data, None (no such node, or one that only holds others), or an error's number."""
+        answers: list[bytes | int | None] = []
+        while True:
+            kind, done, _ = _head.unpack_from(data, offset)
+            offset += _head.size
+            if done:
+                return answers
+            number: int = _number.unpack_from(data, offset)[0]
+            offset += _number.size
+            if kind == _ERROR:
+                answers.append(None if number == _NO_NODE else number)
+                continue
+            end = offset + max(0, number)
+            holds_others = end == offset and _stat.unpack_from(data, end)[0]
+            answers.append(None if holds_others else bytes(data[offset:end]))
+            offset = end + _stat.size
+
+
+def _get(path: str) -> bytes:
+    """Without a watch."""
+    name = path.encode()
+    return b"".join((_head.pack(_GET, 0, -1), _number.pack(len(name)), name, b"\0"))

@@ -1,0 +1,158 @@
+"""Folders on ZooKeeper as far as they are known: of documents, which change, and of members, which never do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from fairlead_discovery.adapters.zookeeper import Watch, Znode
+from fairlead_discovery.registry import Folder, Node
+
+T = TypeVar("T")
+CHUNK = 128
+"""Members read in one request: their data, at most 512 KiB each, stands in memory at once."""
+
+
+class Reads(Protocol):
+    """What a folder asks of its feed. Paths are without the chroot."""
+
+    async def node(self, path: str, watch: Watch | None) -> Znode | None: ...
+
+    async def many(self, paths: Sequence[str]) -> Sequence[bytes | None]: ...
+
+    async def children(self, folder: str, watch: Watch) -> tuple[str, ...] | None: ...
+
+
+class Documents:
+    """Nodes that change: each is watched, and read again when it was marked."""
+
+    def __init__(self, feed: Reads, folder: str, mark: Watch) -> None:
+        """`mark` is called when something changed."""
+        self.nodes: dict[str, Node] = {}
+        """A new mapping whenever something changed, as is `data`."""
+        self.data: Folder = {}
+        self._feed = feed
+        self._folder = folder
+        self._mark = mark
+        self._names: tuple[str, ...] = ()
+        self._stale: set[str] = set()
+
+    def forget(self) -> None:
+        """All watches are gone."""
+        self._stale.update(self.nodes)
+
+    async def read(self) -> bool:
+        """Brings `nodes` up to date. False when there is no such folder."""
+        there = await self.read_names()
+        await self.read_nodes()
+        return there
+
+    async def read_names(self) -> bool:
+        """False when there is no such folder: then nothing watches it either."""
+        names = await self._feed.children(self._folder, self._mark)
+        self._names = names or ()
+        return names is not None
+
+    def loses(self) -> bool:
+        """Whether nodes that we know are not among the names that were read."""
+        return not self.nodes.keys() <= set(self._names)
+
+    async def read_nodes(self) -> bool:
+        """What `read_names` found, as far as it is not known yet. False when some of it is gone: what came in its
+        place is not known then, before the names have been read again.
+        """
+        names = self._names
+        gone = self.nodes.keys() - set(names)
+        self._stale -= gone
+        wanted = [n for n in names if n not in self.nodes or n in self._stale]
+        fresh: dict[str, Node] = {}
+        missing: set[str] = set()
+        vanished = False
+
+        async def one(name: str) -> None:
+            nonlocal vanished
+            node = await self._feed.node(f"{self._folder}/{name}", self._watch(name))
+            vanished = vanished or node is None
+            if node is None or (not node.data and node.children):
+                missing.add(name)  # gone meanwhile, or a mere folder
+            else:
+                fresh[name] = Node(node.data, node.version)
+
+        self._stale -= set(wanted)  # before they are read: what changes meanwhile is marked again
+        try:
+            await each(one, wanted)
+        except BaseException:
+            self._stale.update(self.nodes.keys() & set(wanted))
+            raise
+        after = {name: node for name, node in self.nodes.items() if name not in gone and name not in missing} | fresh
+        if after != self.nodes:
+            self.nodes = after
+            self.data = {name: node.data for name, node in after.items()}
+        return not vanished
+
+    def _watch(self, name: str) -> Watch:
+        def watched() -> None:
+            self._stale.add(name)
+            self._mark()
+
+        return watched
+
+
+class Members:
+    """Nodes whose names say their content: each is read once, many in a request, and none is watched."""
+
+    def __init__(self, feed: Reads, folder: str, mark: Watch) -> None:
+        """See Documents, here and below."""
+        self.data: Mapping[str, bytes] = {}
+        self._feed = feed
+        self._folder = folder
+        self._mark = mark
+        self._names: tuple[str, ...] = ()
+
+    def forget(self) -> None:
+        """What was read stays true; that names have been read before does not."""
+
+    async def read_names(self) -> bool:
+        names = await self._feed.children(self._folder, self._mark)
+        self._names = names or ()
+        return names is not None
+
+    def loses(self) -> bool:
+        return not self.data.keys() <= set(self._names)
+
+    async def read_nodes(self) -> bool:
+        names = self._names
+        known = self.data
+        wanted = [name for name in names if name not in known]
+        if not wanted and len(names) == len(known):
+            return True
+        answers: dict[str, bytes | None] = {}
+
+        async def some(start: int) -> None:
+            chunk = wanted[start : start + CHUNK]
+            found = await self._feed.many([f"{self._folder}/{name}" for name in chunk])
+            answers.update(zip(chunk, found, strict=True))
+
+        await each(some, range(0, len(wanted), CHUNK))
+        fresh = {name: data for name, data in answers.items() if data is not None}
+        after = dict(known)
+        for name in known.keys() - set(names):
+            del after[name]
+        after.update(fresh)
+        if fresh or len(after) != len(known):
+            self.data = after
+        return len(fresh) == len(wanted)
+
+
+async def each(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
+    await all_of(*map(work, items))
+
+
+async def all_of(*work: Awaitable[Any]) -> list[Any]:
+    """All at once. Raises the first error after all have ended."""
+    if len(work) == 1:
+        return [await work[0]]
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
