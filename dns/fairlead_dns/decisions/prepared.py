@@ -26,8 +26,8 @@ class Rotation:
 
     draw: Callable[[], Iterator[bytes]]
     next: Next = field(init=False)
-    packets: list[tuple[dict[bytes, Next], bytes]] = field(default_factory=list)
-    """Under which packets it stands in which view's `fast`."""
+    packets: dict[tuple[int, bytes], dict[bytes, Next]] = field(default_factory=dict)
+    """Under which packets it stands in which view's `fast`, which is told by its identity; it may be gone from there."""
 
     def __post_init__(self) -> None:
         self.next = self._turns().__next__
@@ -43,12 +43,13 @@ class Rotation:
                 yield from made
 
     def enter_fast(self, fast: dict[bytes, Next], packet: bytes) -> None:
-        if packet not in fast and len(self.packets) < PACKETS_PER_ENTRY:
-            self.packets.append((fast, packet))
+        key = id(fast), packet
+        if key in self.packets or len(self.packets) < PACKETS_PER_ENTRY:
+            self.packets[key] = fast
             fast[packet] = self.next
 
     def leave_fast(self) -> None:
-        for fast, packet in self.packets:
+        for (_, packet), fast in self.packets.items():
             fast.pop(packet, None)
 
 
@@ -154,7 +155,7 @@ class Cache:
         for prepared in tuple(self.entries.values()):
             for rotation in tuple(prepared.turns.values()):
                 bodies = list(rotation.draw()) if rotation.packets else []
-                yield from ((fast, packet, bodies) for fast, packet in rotation.packets)
+                yield from ((fast, packet, bodies) for (_, packet), fast in rotation.packets.items())
 
     def _forget_dependent(self, name: bytes, prepared: Prepared) -> None:
         dependents = self._dependents.get(name, set())
