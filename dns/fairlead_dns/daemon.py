@@ -24,6 +24,7 @@ from fairlead_discovery.records import Agent, Framework, MasterInfo, NameServer,
 from fairlead_discovery.registry import Node, Registry
 from fairlead_dns import settings as told
 from fairlead_dns.adapters import kept
+from fairlead_dns.adapters.forward_setup import forwarding
 from fairlead_dns.adapters.http import add_routes
 from fairlead_dns.adapters.sockets import Bound, bind
 from fairlead_dns.adapters.tcp import Limits, TcpServer
@@ -47,7 +48,10 @@ async def run(settings: DnsSettings, context: Context) -> None:
     app = make_app(settings, context.health)
     add_routes(app, settings, names)
     kept.load(_file(settings, "documents"), names)
-    async with _serving(settings, names, counts) as (places, tcp):
+    async with (
+        _serving(settings, names, counts) as (places, tcp),
+        forwarding(names.front, settings, places) as forwards,
+    ):
         runner, port = await serve(app, settings)
         collector = DnsCollector(counts, lambda: _state(names, tcp))
         REGISTRY.register(collector)
@@ -64,6 +68,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 _announce(registry, settings, places, loaded),
                 kept.keep(_file(settings, "documents"), names),
                 tcp.sweep(),
+                forwards.run(),
             )
         finally:
             REGISTRY.unregister(collector)

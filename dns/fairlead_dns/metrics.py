@@ -1,6 +1,6 @@
 """What `fairlead dns` counts, and the page Prometheus reads. The packet path only adds to plain integers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Histogram
@@ -81,3 +81,62 @@ class DnsCollector(Collector):
             for code, name in RCODE_NAMES.items():
                 family.add_metric([transport.value, name], replies[code])
         return family
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardState:
+    """The forwarder at this moment. `counters` and `gauges` by the last part of their names."""
+
+    counters: Mapping[str, int]
+    gauges: Mapping[str, int]
+    upstreams: Mapping[tuple[str, str], tuple[str, float]]
+    """Zone and place -> circuit, smoothed round trip in seconds."""
+
+
+FORWARD_COUNTERS = {
+    "hits": "Forwarded names answered from the cache, prepared packets not counted",
+    "misses": "Questions that had to be asked",
+    "merged": "Questions that joined an identical one under way",
+    "stale": "Answers given past their time",
+    "prefetches": "Popular answers asked for again before their time was over",
+    "local": "Questions for names that are never sent on",
+    "failures": "Questions no upstream answered",
+    "shed": "Questions refused because too many were under way",
+    "loops": "Questions of our own that came back to us",
+    "upstream_queries": "Queries sent to upstreams, retries and probes included",
+    "evicted": "Answers forgotten for want of room",
+}
+FORWARD_GAUGES = {
+    "in_flight": "Questions at upstreams",
+    "queued": "Questions that wait for their turn",
+    "waiting": "Clients that wait",
+    "cached": "Answers kept",
+    "cached_bytes": "Their memory, estimated",
+}
+
+
+class ForwardCollector(Collector):
+    """Reads the forwarder when the page is asked for."""
+
+    def __init__(self, state: Callable[[], ForwardState]) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._state()
+        for name, text in FORWARD_COUNTERS.items():
+            yield CounterMetricFamily(f"fairlead_dns_forward_{name}", text, value=state.counters[name])
+        for name, text in FORWARD_GAUGES.items():
+            yield GaugeMetricFamily(f"fairlead_dns_forward_{name}", text, value=state.gauges[name])
+        labels = ["zone", "upstream"]
+        trip = GaugeMetricFamily("fairlead_dns_upstream_trip_seconds", "Smoothed round trip", labels=labels)
+        circuit = GaugeMetricFamily(
+            "fairlead_dns_upstream_circuit",
+            "1 for closed (used), suspect or open (not used)",
+            labels=[*labels, "circuit"],
+        )
+        for (zone, place), (now, trip_s) in state.upstreams.items():
+            trip.add_metric([zone, place], trip_s)
+            for known in ("closed", "suspect", "open"):
+                circuit.add_metric([zone, place, known], known == now)
+        yield trip
+        yield circuit

@@ -4,16 +4,16 @@ import socket
 from typing import Literal
 
 from fairlead_daemon.errors import BadSettings
-from fairlead_daemon.settings import DaemonSettings
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.answer import Authority
 from fairlead_dns.decisions.naming import Rules
+from fairlead_dns.forward_settings import ForwardSettings
 
 LONGEST_TTL_S = 3600  # every kill waits a TTL out: more is a typing error
 HIGHEST_WEIGHT = 65535
 
 
-class DnsSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DnsSettings(ForwardSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Mesos-DNS' own key is named where there is one."""
 
     port: int = 8123

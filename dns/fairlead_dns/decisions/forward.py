@@ -1,0 +1,294 @@
+"""The forwarder's decisions: what is answered at once, what is asked of whom, what becomes of those who wait.
+
+    asked -> loop? -> local zone? -> cache -> (RD) -> identical question under way? -> a new flight, or the queue
+
+A flight is one question on its way to upstreams; everybody who asks it meanwhile waits for the same one. It answers
+nothing by itself: the adapter runs it and brings back a Reply or a Failure.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import repeat
+
+from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.asked import (
+    EDE_NETWORK_ERROR,
+    EDE_NO_REACHABLE_AUTHORITY,
+    EDE_NOT_AUTHORITATIVE,
+    EDE_STALE,
+    EDE_STALE_NXDOMAIN,
+    Asked,
+    Next,
+    error,
+)
+from fairlead_dns.decisions.forward_cache import STALE_TTL_S, Cache, Entry, Failure, Key
+from fairlead_dns.decisions.forward_local import OWNER, Local
+from fairlead_dns.decisions.forward_upstreams import Group, Upstream, Zones
+from fairlead_dns.decisions.forward_wire import CD, Reply, ede_option, has_flag, opt
+
+EDE_OTHER = 0
+ANY_TTL_S = 3600
+HINFO = 13
+MINIMAL = b"\x07RFC8482\0"
+META = range(128, 256)
+PREPARED = 4096
+"""Most whole packets that are answered without asking us, in one second."""
+TICK_S = 1.0
+BUSY = Failure(EDE_OTHER, "too many queries under way")
+LOOP = Failure(EDE_OTHER, "this query came from here: upstreams form a loop")
+SILENT = Failure(EDE_NO_REACHABLE_AUTHORITY, "no upstream answered in time")
+UNREACHABLE = Failure(EDE_NETWORK_ERROR, "no upstream can be reached")
+NONE_USABLE = Failure(EDE_NO_REACHABLE_AUTHORITY, "every upstream is out of order")
+UNWILLING = Failure(EDE_NO_REACHABLE_AUTHORITY, "upstreams answered with an error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    in_flight: int = 256
+    waiting: int = 2048
+    """Clients that wait, those whose question is queued included. Past it: SERVFAIL at once."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One client that waits. `give` takes its reply, once."""
+
+    asked: Asked
+    give: Callable[[bytes], None]
+    given: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One question on its way. A prefetch has no waiters."""
+
+    key: Key
+    question: bytes
+    """Folded: case is drawn anew for every query."""
+    group: Group
+    waiters: list[Waiter] = field(default_factory=list)
+    started: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The client has to wait for `flight`. `new`: it is to be started. `stale`: may be given meanwhile, if late."""
+
+    flight: Flight
+    new: bool
+    stale: Entry | None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Since the start."""
+
+    hits: int = 0
+    misses: int = 0
+    stale: int = 0
+    merged: int = 0
+    shed: int = 0
+    prefetches: int = 0
+    local: int = 0
+    loops: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Forwarding:
+    """Owned by one task. `now_s` is the same clock everywhere, only going forward."""
+
+    zones: Zones
+    cache: Cache
+    limits: Limits = field(default_factory=Limits)
+    local_zones: bool = True
+    tally: Tally = field(default_factory=Tally)
+    flights: dict[Key, Flight] = field(default_factory=dict)
+    queue: deque[Flight] = field(default_factory=deque)
+    running: int = 0
+    waiting: int = 0
+    sent: dict[tuple[int, bytes], Upstream] = field(default_factory=dict)
+    """Every query under way to an upstream, by id and question: random both, so whoever sends them is a loop."""
+    tokens: dict[bytes, Upstream] = field(default_factory=dict)
+    """Names made up for a probe, which nobody else can ask for."""
+    wanted: list[Flight] = field(default_factory=list)
+    """Prefetches to be started."""
+    _prepared: list[tuple[dict[bytes, Next], bytes]] = field(default_factory=list)
+
+    def ask(self, asked: Asked, now_s: float) -> bytes | Wait:
+        """First match wins."""
+        query = asked.query
+        if self.sent or self.tokens:
+            upstream = self.tokens.get(query.name) or self.sent.get((int.from_bytes(asked.packet[:2]), query.question))
+            if upstream is not None:
+                self.tally.loops += 1
+                upstream.looped(now_s)
+                return failed(asked, LOOP)
+        if query.kind in META or not query.kind:
+            return _meta(asked)
+        group = self.zones.find(query.name, query.starts)
+        here = Local.find(query.name, query.starts) if self.local_zones else None
+        if here is not None and (group is None or len(group.zone) < len(query.name) - here.start):
+            self.tally.local += 1
+            reply = here.reply(query.name, query.kind)
+            return assembled(asked, reply, reply.records, wire.AA)
+        if group is None:
+            return error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
+        return self._known(asked, group, now_s)
+
+    def _known(self, asked: Asked, group: Group, now_s: float) -> bytes | Wait:
+        key = key_of(asked)
+        entry = self.cache.find(key, now_s)
+        if entry is not None and (entry.fresh(now_s) or now_s < entry.quiet_until_s):
+            return self._hit(asked, group, entry, now_s)
+        if not asked.flags & wire.RD:
+            return error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
+        if self.waiting >= self.limits.waiting:
+            self.tally.shed += 1
+            return self.stale(asked, entry) if entry is not None else failed(asked, BUSY)
+        flight = self.flights.get(key)
+        self.tally.misses += flight is None
+        self.tally.merged += flight is not None
+        return Wait(flight or self._open(key, group), flight is None, entry)
+
+    def _hit(self, asked: Asked, group: Group, entry: Entry, now_s: float) -> bytes:
+        self.tally.hits += 1
+        entry.hits += 1
+        if entry.failure is not None:
+            return failed(asked, entry.failure)
+        if not entry.fresh(now_s):
+            return self.stale(asked, entry)
+        if self.cache.wants_prefetch(entry, now_s) and entry.key not in self.flights and self._has_room():
+            self.tally.prefetches += 1
+            self.wanted.append(self._open(entry.key, group))
+        age_s = now_s - entry.stored_s
+        reply = assembled(asked, entry.reply, entry.reply.aged(-int(-age_s // 1)))
+        if asked.repeats and entry.keep_s - age_s > 2 * TICK_S and len(self._prepared) < PREPARED:
+            rest = asked.packet[2:]
+            self._prepared.append((asked.view.fast, rest))
+            asked.view.fast[rest] = repeat(reply[2:]).__next__
+        return reply
+
+    def tick(self) -> None:
+        """Every TICK_S: whole packets prepared in the last second have the wrong TTL from now on."""
+        for fast, rest in self._prepared:
+            fast.pop(rest, None)
+        self._prepared.clear()
+
+    def stale(self, asked: Asked, entry: Entry) -> bytes:
+        """The last good answer, with a TTL of 30 s and the extended error that says so."""
+        self.tally.stale += 1
+        code = EDE_STALE_NXDOMAIN if entry.reply.rcode == wire.NXDOMAIN else EDE_STALE
+        return assembled(asked, entry.reply, entry.reply.stale(STALE_TTL_S), ede=Failure(code, ""))
+
+    # --- flights ------------------------------------------------------------------------------------------------------
+
+    def _open(self, key: Key, group: Group) -> Flight:
+        question = key.name + key.kind.to_bytes(2, "big") + wire.IN.to_bytes(2, "big")
+        flight = self.flights[key] = Flight(key, question, group)
+        return flight
+
+    def _has_room(self) -> bool:
+        return self.running < self.limits.in_flight and not self.queue
+
+    def join(self, flight: Flight, waiter: Waiter) -> None:
+        flight.waiters.append(waiter)
+        self.waiting += 1
+
+    def leave(self, waiter: Waiter, reply: bytes) -> None:
+        """Gives a waiter its reply, unless it has one."""
+        if not waiter.given:
+            waiter.given = True
+            self.waiting -= 1
+            waiter.give(reply)
+
+    def start(self, flight: Flight) -> bool:
+        """Whether it may go out now; otherwise it is queued."""
+        if self.running >= self.limits.in_flight:
+            self.queue.append(flight)
+            return False
+        self.running += 1
+        flight.started = True
+        return True
+
+    def end(self, flight: Flight, outcome: Reply | Failure, now_s: float) -> Flight | None:
+        """Answers all who wait; returns the next of the queue, which has been started."""
+        self._close(flight)
+        if isinstance(outcome, Failure):
+            self.tally.failures += 1
+            entry = self.cache.keep_failure(flight.key, outcome, now_s)
+            for waiter in flight.waiters:
+                self.leave(waiter, self._after_failure(waiter.asked, entry))
+        else:
+            self.cache.keep(flight.key, outcome, now_s)
+            for waiter in flight.waiters:
+                self.leave(waiter, assembled(waiter.asked, outcome, outcome.records))
+        return self._next()
+
+    def give_up(self, flight: Flight, now_s: float) -> None:
+        """Its time is over before it went out: those who wait are told, nothing is kept, for nobody was asked."""
+        self._close(flight)
+        self.tally.shed += 1
+        entry = self.cache.find(flight.key, now_s)
+        for waiter in flight.waiters:
+            stale = entry is not None and entry.failure is None
+            self.leave(waiter, self.stale(waiter.asked, entry) if stale and entry else failed(waiter.asked, BUSY))
+
+    def _after_failure(self, asked: Asked, entry: Entry) -> bytes:
+        return self.stale(asked, entry) if entry.failure is None else failed(asked, entry.failure)
+
+    def _close(self, flight: Flight) -> None:
+        self.flights.pop(flight.key, None)
+        if flight.started:
+            self.running -= 1
+        else:
+            self.queue.remove(flight)
+
+    def _next(self) -> Flight | None:
+        if not self.queue or self.running >= self.limits.in_flight:
+            return None
+        flight = self.queue.popleft()
+        self.running += 1
+        flight.started = True
+        return flight
+
+
+def key_of(asked: Asked) -> Key:
+    query = asked.query
+    return Key(query.name, query.kind, query.edns is not None and query.edns.do, has_flag(asked.packet, CD))
+
+
+def outcome_of(replies: list[Reply], errors: list[Failure]) -> Reply | Failure:
+    """Of a flight that nobody answered usefully."""
+    if replies:
+        return UNWILLING
+    return next((each for each in errors if each is SILENT), errors[0] if errors else NONE_USABLE)
+
+
+def failed(asked: Asked, why: Failure) -> bytes:
+    return assembled(asked, Reply(wire.SERVFAIL), b"", ede=why)
+
+
+def assembled(asked: Asked, reply: Reply, records: bytes, flags: int = 0, *, ede: Failure | None = None) -> bytes:
+    """A whole reply, cut for this client: ADDITIONAL goes first and silently, then all the rest, with TC."""
+    query, counts = asked.query, reply.counts
+    tail = b""
+    if query.edns is not None:
+        tail = opt(do=query.edns.do, options=b"" if ede is None else ede_option(ede.ede, ede.text))
+    room = asked.room - wire.HEADER_BYTES - len(query.question) - len(tail)
+    if len(records) > room:
+        records, counts = records[: reply.additional_at], (*counts[:2], 0)
+    if len(records) > room:
+        records, counts, flags = b"", (0, 0, 0), flags | wire.TC
+    flags |= wire.QR | asked.flags | (CD if has_flag(asked.packet, CD) else 0) | reply.rcode & 15
+    head = wire.header(flags, counts[0], counts[1], counts[2] + bool(tail))
+    return asked.packet[:2] + head + query.question + records + tail
+
+
+def _meta(asked: Asked) -> bytes:
+    """ANY gets one small record (RFC 8482); transfers and what is no record's type are not forwarded."""
+    if asked.query.kind != wire.ANY:
+        return error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
+    record = wire.record(OWNER, HINFO, ANY_TTL_S, MINIMAL)
+    return assembled(asked, Reply(wire.NOERROR, (1, 0, 0), record, len(record)), record)
