@@ -7,6 +7,7 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.adapters import local, zookeeper_store
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.composed import ComposedRegistry
+from fairlead_discovery.relocating import RelocatingStore
 from fairlead_discovery.store import Store
 
 FIRST_SIGHT_S = 2.0
@@ -36,13 +37,25 @@ def check_url(url: str) -> tuple[str, str]:
     return scheme, place
 
 
-async def open_registry(url: str) -> ComposedRegistry:
+FOLLOWED = ("local", "zk")
+"""What `fairlead registry copy` moves; the twin in memory is for tests."""
+
+
+def open_store(url: str) -> Store:
+    """Raises BadSettings."""
+    scheme, place = check_url(url)
+    return STORES[scheme](place)
+
+
+async def open_registry(url: str, *, follow: bool = True) -> ComposedRegistry:
     """A Registry with a session of its own. Close it to end the session.
 
-    An absent registry is no error: it is looked for as long as the Registry is open. Raises BadSettings.
+    An absent registry is no error: it is looked for as long as the Registry is open. When it is moved by `fairlead
+    registry copy` we go along, unless `follow` is False. Raises BadSettings.
     """
-    scheme, place = check_url(url)
-    store = STORES[scheme](place)
+    store = open_store(url)
+    if follow and url.partition(":")[0] in FOLLOWED:
+        store = RelocatingStore(store, open_store)
     try:
         async with asyncio.timeout(FIRST_SIGHT_S):
             async for connection in store.connection.changes():

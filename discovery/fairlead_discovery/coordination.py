@@ -252,6 +252,12 @@ class Seat:
             held.lose(f"the registry was not heard of for {LEASE_S:g} s")
 
 
+def is_lease(path: str) -> bool:
+    """Whether it is a candidacy for something of this file, as `/fairlead/elections/lock:x#0/c_0000000001`."""
+    folder, _, role = path.rpartition("/")[0].rpartition("/")
+    return folder == paths.ELECTIONS and "#" in paths.unescape(role)
+
+
 def whoami() -> str:
     return f"{socket.gethostname()} pid {os.getpid()}"
 

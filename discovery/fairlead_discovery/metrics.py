@@ -15,6 +15,7 @@ store_changes = Counter("fairlead_registry_store_changes", "Nodes written to dis
 in_sight = Gauge("fairlead_discovery_in_sight", "1 while the registry is in sight")
 reconnects = Counter("fairlead_discovery_reconnects", "Times the registry came back into sight")
 sessions_lost = Counter("fairlead_discovery_sessions_lost", "Sessions that ended without us: all is announced again")
+moves = Counter("fairlead_discovery_moves", "Times this process went along when its registry moved")
 commits = Counter("fairlead_discovery_commits", "Commits by outcome", ["outcome"])
 commit_seconds = Histogram(
     "fairlead_discovery_commit_seconds",

@@ -13,18 +13,20 @@ import msgspec
 
 from fairlead_daemon.errors import FairleadError, Unavailable, Unsafe
 from fairlead_daemon.logs import Log
-from fairlead_discovery import paths
+from fairlead_discovery import coordination, paths
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.decisions.archive import Image, Plan, plan
 from fairlead_discovery.decisions.ops import Drop, Set
 from fairlead_discovery.records import Cluster, decode, encode
-from fairlead_discovery.registry import NEW, Sight
+from fairlead_discovery.registry import NEW, SESSION_S, Sight
 
 log = Log("discovery")
 IN_SIGHT_S = 5.0
 SIGHT_S = 120.0
 """How long a first whole sight may take: 100,000 endpoints on ZooKeeper need 12 s."""
 AT_ONCE = 64
+LEASES_END_S = int(SESSION_S) + 2
+"""A holder may hear late that the registry has moved; from then on its lease runs out."""
 _APART = frozenset({*paths.CLOCKED, paths.EPOCHS, paths.CLUSTER, paths.REVISION})
 """What a walk of the documents leaves out."""
 
@@ -91,12 +93,22 @@ async def move(source: ComposedRegistry, target: ComposedRegistry, url: str, *, 
     most = await restore(target, await image_of(source, tell), force=force, tell=tell, finish=False)
     try:
         await _set_cluster(source, moved=url)
-        return most.then(await restore(target, await image_of(source, tell), force=True, tell=tell))
+        last = await image_of(source, tell)
+        await _let_leases_end(last, tell)
+        return most.then(await restore(target, last, force=True, tell=tell))
     except BaseException:
         if not cluster.moved:
             with suppress(FairleadError):
                 await _set_cluster(source, moved="")
         raise
+
+
+async def _let_leases_end(image: Image, tell: Tell) -> None:
+    """Who holds a lock must have ended before another can get it in the new place."""
+    if any(coordination.is_lease(path) for path in image.passing):
+        for second in range(LEASES_END_S):
+            tell("s until no lock is held any more", second, LEASES_END_S)
+            await asyncio.sleep(1.0)
 
 
 async def _open(registry: ComposedRegistry, todo: Plan, version: int) -> None:

@@ -75,9 +75,16 @@ def check_writable(cluster: Cluster, *, place: str, admin: bool) -> None:
 class Store(Protocol):
     """One session with a node store. Raises the registry's errors: Conflict, Unavailable, Refused."""
 
-    connection: Cell[Connection]
-    cluster: Cluster
-    """Whose registry it is; its uuid is "" before the first sight."""
+    @property
+    def connection(self) -> Cell[Connection]:
+        """Ask for it again after each change: a store that moves has another one then."""
+        ...
+
+    @property
+    def cluster(self) -> Cluster:
+        """Whose registry it is; its uuid is "" before the first sight."""
+        ...
+
     admin: bool
     """Set by who moves registries: it works also on one that is closed (see records.Cluster)."""
 

@@ -17,6 +17,7 @@ from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.adapters.zookeeper_store import ZooKeeperStore
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.composed import ComposedRegistry
+from fairlead_discovery.relocating import RelocatingStore
 from harness.servers import Server
 from harness.waiting import eventually
 from harness.zookeeper import ZooKeeper
@@ -36,8 +37,8 @@ class Backend:
     def __init__(self) -> None:
         self.opened: list[ComposedRegistry] = []
 
-    async def open(self) -> ComposedRegistry:
-        registry = await open_registry(self.url)
+    async def open(self, *, follow: bool = True) -> ComposedRegistry:
+        registry = await open_registry(self.url, follow=follow)
         self.opened.append(registry)
         return registry
 
@@ -131,11 +132,11 @@ class OnZooKeeper(Backend):
 
     async def expire(self, registry: ComposedRegistry) -> None:
         """A second connection resumes the session and closes it; meanwhile the owner cannot connect and snatch it back."""
-        assert isinstance(registry.store, ZooKeeperStore)
-        session, password = registry.store.client._kazoo.client_id
+        client = bare_store(registry).client
+        session, password = client._kazoo.client_id
         connect = struct.pack(">iqiqi", 0, 0, 10_000, session, len(password)) + password + b"\0"
         close = struct.pack(">ii", 1, -11)
-        handler = registry.store.client._handler
+        handler = client._handler
         handler.create_connection = _refuse
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
@@ -157,6 +158,12 @@ class OnZooKeeper(Backend):
         if not self.server.server.running():
             await self.start()
         await super().close()
+
+
+def bare_store(registry: ComposedRegistry) -> ZooKeeperStore:
+    store = registry.store.now if isinstance(registry.store, RelocatingStore) else registry.store
+    assert isinstance(store, ZooKeeperStore)
+    return store
 
 
 def _refuse(*_arguments: object, **_options: object) -> None:

@@ -158,9 +158,9 @@ async def test_leaders_of_before_are_refused_after_an_import(backend: Backend):
 async def test_a_running_set_up_moves_without_withdrawing_an_endpoint(pair: tuple[Backend, Backend], short_dir: Path):
     """A reader goes over with its state on disk: never held, no service ever empty, the revision goes on."""
     old, new = pair
-    source, target = await old.open(), await new.open()
+    source, target = await old.open(follow=False), await new.open(follow=False)
     revision = await fill(source)
-    writer, keep = await old.open(), short_dir / "kept"
+    writer, keep = await old.open(follow=False), short_dir / "kept"
     seen = []
     async with collecting(snapshots(writer, keep=keep)) as before:
         await before.until(lambda s: s.trust is Trust.LIVE and len(s.members) == SERVICES)
@@ -185,7 +185,7 @@ async def test_a_running_set_up_moves_without_withdrawing_an_endpoint(pair: tupl
 async def test_a_set_up_moves_back(pair: tuple[Backend, Backend]):
     """What was changed in the new place is there; the old one is written again."""
     old, new = pair
-    source, target = await old.open(), await new.open()
+    source, target = await old.open(follow=False), await new.open(follow=False)
     await fill(source)
     await moving.move(source, target, new.url, force=False, tell=silent)
     revision = await (await new.open()).commit([publish(0, 8)])
@@ -199,7 +199,7 @@ async def test_a_set_up_moves_back(pair: tuple[Backend, Backend]):
 async def test_a_move_that_fails_leaves_the_old_registry_as_it_was(pair: tuple[Backend, Backend]):
     """The target goes away while it is written: the source is open again."""
     old, new = pair
-    source, target = await old.open(), await new.open()
+    source, target = await old.open(follow=False), await new.open(follow=False)
     await fill(source)
 
     async def gone(_version: int) -> None:

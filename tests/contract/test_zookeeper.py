@@ -19,7 +19,7 @@ from fairlead_discovery.registry import Create, Put
 from fairlead_discovery.snapshots import Trust
 from harness.zookeeper import ZooKeeper
 
-from .conftest import OnZooKeeper
+from .conftest import OnZooKeeper, bare_store
 from .following import collecting
 
 
@@ -65,7 +65,8 @@ async def test_a_tree_removed_by_hand_is_held(backend: OnZooKeeper):
     async with collecting(snapshots(reader)) as seen:
         await seen.until(lambda s: s.revision == revision and s.trust is Trust.LIVE)
         with suppress(NotEmptyError):  # a client makes the new cluster while the old one is still being removed
-            await asyncio.to_thread(writer.store.client._kazoo.delete, writer.store.full(paths.ROOT), recursive=True)
+            store = bare_store(writer)
+            await asyncio.to_thread(store.client._kazoo.delete, store.full(paths.ROOT), recursive=True)
 
         assert revision == (await seen.until(lambda s: s.trust is Trust.HELD)).revision
 

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from contract.conftest import OnZooKeeper
+from contract.conftest import OnZooKeeper, bare_store
 from contract.following import collecting
 from fairlead_discovery import paths
-from fairlead_discovery.adapters.zookeeper_store import ZooKeeperStore
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.records import SCHEMA, Cluster, decode, encode
 from fairlead_discovery.registry import Standing
@@ -39,9 +38,8 @@ async def test_refused_credentials_are_tried_again(backend: OnZooKeeper):
     """kazoo gives up for good when a server refuses them; mended, we are back, in a new session, announced again."""
     owner, reader = await backend.open(), await backend.open()
     await owner.announce(f"{paths.AGENTS}/a1", b"1")
-    assert isinstance(owner.store, ZooKeeperStore)
     before = owner.store.connection.value.session
-    kazoo = owner.store.client._kazoo
+    kazoo = bare_store(owner).client._kazoo
     kazoo.add_auth_async("nonsense", "x")
     await eventually("refused", lambda: out_of_sight(owner))
 
@@ -58,8 +56,7 @@ async def test_a_schema_raised_beyond_ours_puts_it_out_of_sight(backend: OnZooKe
     assert node is not None
     ours = decode(Cluster, node.data, place=paths.CLUSTER)
 
-    assert isinstance(other.store, ZooKeeperStore)
-    path, kazoo = other.store.full(paths.CLUSTER), other.store.client._kazoo
+    path, kazoo = bare_store(other).full(paths.CLUSTER), bare_store(other).client._kazoo
 
     async def raise_to(schema: int) -> None:
         record = Cluster(uuid=ours.uuid, schema=schema, base=ours.base, epoch_base=ours.epoch_base)

@@ -37,7 +37,7 @@ async def with_registry(url: str, body: Callable[[Any], Coroutine[Any, Any, Any]
 
     try:
         async with asyncio.timeout(WAIT_S):
-            opened = await open_registry(url)
+            opened = await open_registry(url, follow=False)
             try:
                 return await body(opened)
             finally:

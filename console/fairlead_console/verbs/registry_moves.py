@@ -45,7 +45,7 @@ def _run(urls: Iterable[str], body: Callable[..., Coroutine[Any, Any, Any]]) -> 
     async def opened() -> Any:
         from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # `--help` is fast without it
 
-        registries = [await open_registry(url) for url in urls]
+        registries = [await open_registry(url, follow=False) for url in urls]
         progress = Progress()
         try:
             return await body(progress.tell, *registries)
@@ -129,8 +129,9 @@ def import_(use: Use, file: str, *, dry_run: bool, force: bool) -> None:
 def copy(use: Use, to: str, source: str, *, force: bool) -> None:
     """Move a running set-up to the registry TO, revision and leaderships included.
 
-    The old registry then takes no more writes and its readers keep what they have. Restart each daemon with
-    `registry` set to TO; no endpoint is withdrawn. To go back, copy back.
+    The old registry then takes no more writes and says where it went: running daemons go along by themselves, and no
+    endpoint is withdrawn. Set `registry` to TO in their settings before you take the old one away. To go back, copy
+    back.
     """
     from fairlead_discovery import moving  # noqa: PLC0415  # see above
 
@@ -144,7 +145,7 @@ def copy(use: Use, to: str, source: str, *, force: bool) -> None:
     done = _run([origin, to], work)
     _show_plan(use, done, done=True)
     if not use.as_json:
-        say(f"{origin} takes no more writes: restart every daemon with registry = {to!r}")
+        say(f"{origin} takes no more writes; daemons go along. Set registry = {to!r} before you take the old one away")
 
 
 def _show_plan(use: Use, todo: Any, *, done: bool) -> None:
