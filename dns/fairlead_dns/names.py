@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
 from fairlead_discovery.snapshots import UNKNOWN, Snapshot
@@ -12,8 +13,9 @@ from fairlead_dns.decisions.answer import Answers, Authority
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Clients, Locality
 from fairlead_dns.decisions.front import Front, Route
-from fairlead_dns.decisions.naming import Record, Rules, of_framework, of_masters, of_server
-from fairlead_dns.decisions.sources import Sources
+from fairlead_dns.decisions.naming import Dialect, Record, Rules, of_framework, of_masters, of_server
+from fairlead_dns.decisions.queries import Queries, Query
+from fairlead_dns.decisions.sources import Sources, changed
 from fairlead_dns.decisions.speaking import of_agent, of_ourselves
 from fairlead_dns.decisions.traits import Traits
 from fairlead_dns.decisions.zone import ARPA, Zone
@@ -41,6 +43,7 @@ class Names:
     answers: Answers = field(init=False)
     front: Front = field(init=False)
     sources: Sources = field(init=False)
+    queries: Queries = field(init=False)
     frameworks: Mapping[str, Framework] = field(default_factory=dict)
     agents: Mapping[str, Agent] = field(default_factory=dict)
     masters: tuple[MasterInfo, ...] = ()
@@ -57,6 +60,7 @@ class Names:
         clients = Clients(self.manner.localities)
         self.answers = Answers(self.zone, self.authority, random.random, traits, clients, self.manner.chooser)
         self.sources = Sources(self.rules, self.zone, traits)
+        self.queries = Queries(self.rules)
         self.front = Front(time.time)
         if self.manner.localities:
             self.front.views.classify = lambda client: clients.of(client).place
@@ -75,11 +79,13 @@ class Names:
         if snapshot.revision < 0:
             return
         self.snapshot = snapshot
+        concerned = self._concerned(snapshot)
         for touched in self.sources.steps(snapshot, now_s=now_s):
             self._point(touched)
             if self.answers.trust is not None:
                 self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
             yield len(touched)
+        self._answer_queries(concerned)
         self.answers.changed((), serial=snapshot.revision % SERIALS, trust=snapshot.trust)
 
     def warm_up(self, now_s: float) -> int:
@@ -106,6 +112,16 @@ class Names:
     def take_own(self, mname: str, addresses: tuple[str, ...]) -> None:
         self._replace("server", {"": of_server(mname, addresses)})
 
+    def take_records(self, records: tuple[Record, ...]) -> None:
+        """Those that a person has written down."""
+        self._replace("settings", {"": records})
+
+    def take_queries(self, queries: Iterable[tuple[Query, Dialect]]) -> None:
+        """Prepared queries, all of them."""
+        before = set(self.queries.known)
+        self.queries.put(queries)
+        self._answer_queries(before | set(self.queries.known))
+
     def tasks(self) -> Iterator[Member | Portless]:
         for services in (self.sources.members, self.sources.portless):
             for tasks in services.values():
@@ -114,6 +130,34 @@ class Names:
     def master_places(self) -> list[str]:
         return [f"{m.address.ip}:{m.address.port}" for m in self.masters]
 
+    def _concerned(self, snapshot: Snapshot) -> set[str]:
+        """Prepared queries of services that have changed."""
+        if not self.queries.known:
+            return set()
+        found: set[str] = set()
+        for service in changed(self.sources.members, snapshot.members):
+            for tasks in (self.sources.members.get(service, {}), snapshot.members.get(service, {})):
+                found |= self.queries.concerned(islice(tasks.values(), 1))  # a service's tasks are called alike
+        return found
+
+    def _answer_queries(self, keys: Iterable[str]) -> None:
+        touched: set[bytes] = set()
+        for key in keys:
+            records: tuple[Record, ...] = ()
+            if key in self.queries.known:
+                services = self.sources.claims.holders.get(self.queries.service(key), ())
+                members = (
+                    m for s in services for m in self.sources.members.get(s, {}).values() if isinstance(m, Member)
+                )
+                records = self.queries.records(key, members)
+            touched |= self.sources.take_other(f"query {key}", records)
+        self._touched(touched)
+
+    def _touched(self, touched: set[bytes]) -> None:
+        self._point(touched)
+        if touched and self.answers.trust is not None:
+            self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
+
     def _replace(self, kind: str, records: Mapping[str, tuple[Record, ...]]) -> None:
         self.documents_changed.set()
         keys = set(records)
@@ -121,9 +165,7 @@ class Names:
         for key in self._followed.get(kind, set()) | keys:
             touched |= self.sources.take_other(f"{kind} {key}", records.get(key, ()))
         self._followed[kind] = keys
-        self._point(touched)
-        if touched and self.answers.trust is not None:
-            self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
+        self._touched(touched)
 
     def _point(self, touched: Iterable[bytes]) -> None:
         """The reverse name of a known address is a zone of its own that comes and goes with its records."""

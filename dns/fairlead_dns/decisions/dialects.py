@@ -55,7 +55,7 @@ def consul(one: Instance, dialect: Dialect, rules: Rules) -> Iterator[Record]:
     """One port a service: the first, or the one of that name asked for as a tag."""
     at = reached(one)
     for service in consul_services(one, rules):
-        for suffix in _consul_suffixes("service", dialect):
+        for suffix in consul_suffixes("service", dialect):
             yield from _consul_ways(one, at, (service, *suffix), dialect, rules)
 
 
@@ -65,14 +65,14 @@ def _consul_ways(one: Instance, at: Reached, name: tuple[str, ...], dialect: Dia
     underscored = labels.fit(f"_{service}")
     yield from addressed(name, at.addresses)
     for owner in (name, (underscored, "_tcp", *tail)):
-        yield from _consul_srv(owner, first, at, dialect)
+        yield from consul_srv(owner, first, at, dialect)
     for tag, port in consul_tags(one, rules).items():
         yield from addressed((tag, *name), at.addresses)
         for owner in ((tag, *name), (underscored, labels.fit(f"_{tag}"), *tail)):
-            yield from _consul_srv(owner, port or first, at, dialect)
+            yield from consul_srv(owner, port or first, at, dialect)
 
 
-def _consul_srv(owner: tuple[str, ...], port: Port | None, at: Reached, dialect: Dialect) -> Iterator[Record]:
+def consul_srv(owner: tuple[str, ...], port: Port | None, at: Reached, dialect: Dialect) -> Iterator[Record]:
     """Targets are named by their address in hex, as Consul names addresses that are no node's."""
     for kind, data in at.addresses if port is not None else ():
         assert port is not None
@@ -94,11 +94,11 @@ def consul_tags(one: Instance, rules: Rules) -> Mapping[str, Port | None]:
 
 
 def consul_node(label: str, addresses: Addresses, dialect: Dialect) -> Iterator[Record]:
-    for suffix in _consul_suffixes("node", dialect):
+    for suffix in consul_suffixes("node", dialect):
         yield from addressed((label, *suffix), addresses)
 
 
-def _consul_suffixes(keyword: str, dialect: Dialect) -> Iterator[tuple[str, ...]]:
+def consul_suffixes(keyword: str, dialect: Dialect) -> Iterator[tuple[str, ...]]:
     domain = domain_of(dialect)
     yield keyword, domain
     if dialect.datacenter:
