@@ -10,6 +10,7 @@ from fairlead_daemon.settings import DaemonSettings
 from fairlead_daemon.tokens import ensure_token
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery.adapters.listing_http import Limits, add_routes
+from fairlead_discovery.adapters.ring_http import add_ring_routes
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.service_names import Naming
 from fairlead_discovery.listing import Listing
@@ -49,8 +50,13 @@ async def run(settings: DiscoverySettings, context: Context) -> None:
     app = make_app(settings, context.health, closed=closed)
     add_routes(app, listing, limits(settings))
     context.health.wait("endpoints", listing.snapshot.why)
-    runner, port = await serve(app, settings)
     registry = await open_registry(settings.registry)
+    try:
+        add_ring_routes(app, registry)
+        runner, port = await serve(app, settings)
+    except BaseException:
+        await registry.close()
+        raise
     try:
         context.log.info("serving", http=f"{settings.host}:{port}", registry=settings.registry.partition("?")[0])
         await until_stopped(context, follow(registry, listing, context, keep=_file(settings)))

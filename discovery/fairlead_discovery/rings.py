@@ -17,6 +17,10 @@ TRIES = 10
 """Writers that met on one document, before the last gives up."""
 
 
+class NoRing(Refused):
+    """There is no ring of that name, nor an endpoint."""
+
+
 async def read_ring(registry: Registry, service: str) -> Membership:
     """Raises Refused when there is none, or when it cannot be read; Unavailable."""
     return (await _read(registry, service))[0]
@@ -32,7 +36,7 @@ async def ring_or_endpoints(registry: Registry, service: str) -> Membership:
     async with Resolver(registry) as resolver:
         ring = endpoint_ring(_published(resolver, service))
     if not ring.places:
-        raise Refused(f"no ring is called {service}, and no endpoint; `fairlead ring create` makes a ring")
+        raise NoRing(f"no ring is called {service}, and no endpoint; `fairlead ring create` makes a ring")
     members = (RingMember(name=place.name, weight=place.weight_milli / 1000) for place in ring.places)
     return Membership(
         service=service, version=0, slots=ring.shape.slots, points=ring.shape.points, members=tuple(members)
@@ -50,7 +54,7 @@ async def _read(registry: Registry, service: str) -> tuple[Membership, int]:
     path = paths.below(paths.RINGS, service)
     node = await registry.read(path)
     if node is None:
-        raise Refused(f"no ring is called {service}; `fairlead ring create` makes one")
+        raise NoRing(f"no ring is called {service}; `fairlead ring create` makes one")
     return decode(Membership, node.data, place=path), node.version
 
 

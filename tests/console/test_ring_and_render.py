@@ -78,6 +78,21 @@ def test_a_member_joins_when_it_is_ready(fairlead, orders: str):
     assert during["next_owners"] == after["owners"]
 
 
+def test_a_weight_is_changed_by_hand_over(fairlead, orders: str):
+    """Planned, pending, and in force when ownership moves."""
+    planned = asked(fairlead, "diff", orders, "--weigh", "a=3")
+    code, out, _ = fairlead("weigh", orders, "a", "3")
+    pending = asked(fairlead, "diff", orders)
+    shown = fairlead("balance", orders)[1]
+    fairlead("settle", orders)
+    weights = {row["name"]: row["weight"] for row in asked(fairlead, "balance", orders)["members"]}
+
+    assert (0, True) == (code, "hand-over goes on, waiting for" in out)
+    assert planned["moves"] == pending["moves"]
+    assert "1 -> 3" in shown
+    assert {"a": 3.0, "b": 1.0, "c": 1.0} == weights
+
+
 def test_balance_shows_shares_beside_what_is_fair(fairlead, orders: str):
     """A row a member; the copies are all there."""
     found = asked(fairlead, "balance", orders)

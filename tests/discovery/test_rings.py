@@ -95,6 +95,10 @@ def test_cancelling_brings_the_owners_back():
         lambda r: m.join(r, RingMember(name="z", weight=0)),
         lambda r: m.leave(r, "nobody"),
         lambda r: m.cancel(r, "a"),
+        lambda r: m.weigh(r, "nobody", 2.0),
+        lambda r: m.weigh(r, "a", 0.0),
+        lambda r: m.weigh(r, "a", float("nan")),
+        lambda r: m.weigh(m.leave(r, "a"), "a", 2.0),
         m.settle,
         lambda r: m.ready(r, "a", version=r.version),
     ],
@@ -105,9 +109,50 @@ def test_impossible_changes_are_refused(wrong):
         wrong(ring_of("a", "b"))
 
 
+def test_a_weight_changes_when_who_gains_is_ready():
+    """The old one counts until then; nobody leaves, nobody joins."""
+    before = ring_of("a", "b", "c", "d")
+    weighed = m.weigh(before, "d", 3.0)
+    both = m.rings(weighed)
+    done = weighed
+    for name in sorted(m.receivers(both)):
+        done = m.ready(done, name, version=weighed.version)
+
+    assert m.rings(before).use.table == both.use.table
+    assert (True, before.version + 1) == (weighed.pending, weighed.version)
+    assert (3.0, None, False) == (m.find(done, "d").weight, m.find(done, "d").next_weight, done.pending)
+    assert both.next.table == m.rings(done).use.table
+
+
+def test_a_weight_is_taken_back():
+    """By cancelling, or by the old weight again; a member that joins has its new one at once."""
+    before = ring_of("a", "b", "c")
+    joining = m.join(before, RingMember(name="d"))
+
+    assert before.members == m.cancel(m.weigh(before, "a", 2.0), "a").members
+    assert before.members == m.weigh(m.weigh(before, "a", 2.0), "a", 1.0).members
+    assert before is m.weigh(before, "a", 1.0)
+    assert (2.0, None) == (
+        m.find(m.weigh(joining, "d", 2.0), "d").weight,
+        m.find(m.weigh(joining, "d", 2.0), "d").next_weight,
+    )
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0, 4.0])
+def test_another_weight_moves_little_more_than_its_part(weight: float):
+    """The difference of its fair shares, and the few percent that exact shares cost; a leave and a join move more."""
+    ring = Membership(service="shop", members=tuple(RingMember(name=f"n{n}") for n in range(10)))
+    both = m.rings(m.weigh(ring, "n3", weight))
+    other = m.rings(m.join(m.leave(ring, "n3"), RingMember(name="other", weight=weight)))
+    part = abs(weight / (9 + weight) - 1 / 10)
+
+    assert part * ring.slots * 0.95 <= len(m.moves(both)) <= (part + 0.045) * ring.slots
+    assert len(m.moves(both)) < len(m.moves(other))
+
+
 names = st.sampled_from("abcd")
 steps = st.lists(
-    st.tuples(st.sampled_from(["join", "leave", "remove", "cancel", "settle", "ready"]), names), max_size=12
+    st.tuples(st.sampled_from(["join", "leave", "remove", "cancel", "settle", "ready", "weigh"]), names), max_size=12
 )
 
 
@@ -122,7 +167,7 @@ def test_owners_change_only_when_everybody_who_gains_is_ready_or_a_person_says_s
         except FairleadError:
             continue
         both = m.rings(ring)
-        if what in {"join", "leave", "cancel"} and after.pending:
+        if what in {"join", "leave", "weigh", "cancel"} and after.pending:
             assert both.use.table == m.rings(after).use.table
         if what == "ready" and after.version != ring.version:
             assert both.next.table == m.rings(after).use.table
@@ -136,6 +181,8 @@ def apply(ring: Membership, what: str, name: str) -> Membership:
         return m.join(ring, RingMember(name=name))
     if what == "ready":
         return m.ready(ring, name, version=ring.version)
+    if what == "weigh":
+        return m.weigh(ring, name, 2.0 if m.find(ring, name).coming_weight == 1.0 else 1.0)
     return m.settle(ring) if what == "settle" else getattr(m, what)(ring, name)
 
 

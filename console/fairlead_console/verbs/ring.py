@@ -43,12 +43,11 @@ def _show(use: Use, membership: Any, told: Callable[[Any], str]) -> None:
 
 
 def _pending(membership: Any) -> str:
-    from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
+    from fairlead_discovery.decisions.ring_answers import waiting  # noqa: PLC0415  # see above
 
     if not membership.pending:
         return "nothing to hand over"
-    waiting = sorted(m.receivers(m.rings(membership)) - set(membership.ready))
-    return f"hand-over goes on, waiting for {', '.join(waiting)}"
+    return f"hand-over goes on, waiting for {', '.join(waiting(membership))}"
 
 
 @ring.command(epilog="Example: fairlead ring create orders --replicas 3")
@@ -129,7 +128,19 @@ def _on_member(name: str, change: str, summary: str) -> None:
 
 _on_member("leave", "leave", "Let MEMBER leave in order: it owns its slots until the others have them.")
 _on_member("remove", "remove", "Take MEMBER out at once, because it is dead: nothing is handed over.")
-_on_member("cancel", "cancel", "Take back the pending join or leave of MEMBER.")
+_on_member("cancel", "cancel", "Take back the pending join, leave or weight of MEMBER.")
+
+
+@ring.command(epilog="Example: fairlead ring weigh orders node-4 2")
+@click.argument("service")
+@click.argument("member")
+@click.argument("weight", type=float)
+@verb
+def weigh(use: Use, service: str, member: str, weight: float) -> None:
+    """Give MEMBER another WEIGHT: it owns by the old one until every gaining member is ready."""
+    from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
+
+    _change(use, service, lambda before: m.weigh(before, member, weight), _pending)
 
 
 @ring.command(epilog="Example: fairlead ring ready orders node-4 --version 7")
@@ -160,17 +171,16 @@ def settle(use: Use, service: str) -> None:
 @verb
 def owners(use: Use, service: str, keys: Sequence[str]) -> None:
     """Who holds each KEY, the first owner first; and who will, while a hand-over goes on."""
-    from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
+    from fairlead_discovery.decisions.ring_answers import told_owners  # noqa: PLC0415  # see above
 
     found = _membership(use, service)
-    both = m.rings(found)
-    rows = [(key, both.use.slot(key), both.owners(key), both.next.owners(key)) for key in keys]
+    told = told_owners(found, keys)
     if use.as_json:
-        answers = [{"key": k, "slot": s, "owners": now, "next_owners": then} for k, s, now, then in rows]
-        show_json({"service": service, "version": found.version, "keys": answers})
+        show_json(told)
         return
     if not found.members:
         raise Refused(f"{service}: the ring has no members")
+    rows = [(row["key"], row["slot"], row["owners"], row["next_owners"]) for row in told["keys"]]
     show_table(
         ("key", "slot", "owners", "next"),
         [(k, s, ",".join(now) or "-", ",".join(then) if then != now else "") for k, s, now, then in rows],
@@ -182,23 +192,24 @@ def owners(use: Use, service: str, keys: Sequence[str]) -> None:
 @click.argument("service")
 @click.option("--join", "joins", multiple=True, metavar="MEMBER[=WEIGHT]", help="As if it joined.")
 @click.option("--leave", "leaves", multiple=True, metavar="MEMBER", help="As if it left.")
+@click.option("--weigh", "weighs", multiple=True, metavar="MEMBER=WEIGHT", help="As if it weighed so.")
 @click.option("--slots", "each", is_flag=True, help="Every slot, not only how many.")
 @verb
-def diff(use: Use, service: str, joins: Sequence[str], leaves: Sequence[str], *, each: bool) -> None:
-    """What the pending joins and leaves move, or what further ones would. Nothing is changed."""
+def diff(use: Use, service: str, *, each: bool, **changes: Sequence[str]) -> None:
+    """What pending joins, leaves and weights move, or what further ones would. Nothing is changed."""
     from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
+    from fairlead_discovery.decisions import ring_answers as told  # noqa: PLC0415  # see above
 
-    before = after = _membership(use, service)
-    for words in joins:
-        name, _, weight = words.partition("=")
-        after = m.join(after, m.RingMember(name=name, weight=_weight(words, weight)))
-    for name in leaves:
-        after = m.leave(after, name)
-    both = m.Rings(membership=after, use=m.rings(before).use, next=m.rings(after).next)
+    before = _membership(use, service)
+    plan = told.Plan(
+        joins=told.weights(changes["joins"], what="--join", default=1.0),
+        leaves=changes["leaves"],
+        weights=told.weights(changes["weighs"], what="--weigh"),
+    )
+    both = told.planned(before, plan)
     moves, copies = m.moves(both), before.slots * before.replicas
     if use.as_json:
-        found = [{"slot": move.slot, "to": move.receiver, "from": move.sources} for move in moves]
-        show_json({"service": service, "version": before.version, "copies": copies, "moves": found})
+        show_json(told.told_moves(before, both))
     elif each:
         show_table(
             ("slot", "from", "to"),
@@ -212,24 +223,18 @@ def diff(use: Use, service: str, joins: Sequence[str], leaves: Sequence[str], *,
             say(f"{len(moves)} of {copies} copies move, {100 * len(moves) / copies:.1f} %")
 
 
-def _weight(words: str, weight: str) -> float:
-    try:
-        return float(weight or "1")
-    except ValueError as error:
-        raise BadSettings(f"--join {words}: {weight!r} is no weight") from error
-
-
 @ring.command(epilog="Example: fairlead ring balance orders")
 @click.argument("service")
 @verb
 def balance(use: Use, service: str) -> None:
     """What each member holds beside its fair share, and slots with too few copies."""
-    from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
+    from fairlead_discovery.decisions.ring_answers import told_balance  # noqa: PLC0415  # see above
 
     found = _membership(use, service)
-    parts, short = m.balance(found), m.short_slots(m.rings(found).use)
+    told = told_balance(found)
+    parts, short = told["members"], told["short_slots"]
     if use.as_json:
-        show_json({"service": service, "version": found.version, "short_slots": short, "members": parts})
+        show_json(told)
         return
     show_table(
         ("member", "state", "weight", "machine", "rack", "zone", "first", "copies", "share", "fair"),
@@ -237,7 +242,7 @@ def balance(use: Use, service: str) -> None:
             (
                 p.name,
                 p.state,
-                f"{p.weight:g}",
+                f"{p.weight:g}" if p.next_weight is None else f"{p.weight:g} -> {p.next_weight:g}",
                 p.machine or "-",
                 p.rack or "-",
                 p.zone or "-",

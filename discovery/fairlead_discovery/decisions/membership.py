@@ -1,11 +1,13 @@
 """Who is in a ring, and who is about to be: one versioned document a service, below paths.RINGS.
 
 Owners in use are computed from members that are `active` or `leaving`, the owners to come from those `active` or
-`joining`. A data service copies what `moves` names, says `ready`, and when all who gain are ready ownership moves.
+`joining`, with the weights they are to have. A data service copies what `moves` names, says `ready`, and when all who
+gain are ready ownership moves.
 """
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,15 +37,25 @@ class RingMember(Record, frozen=True, kw_only=True):
 
     name: str
     weight: float = 1.0
+    next_weight: float | None = None
+    """What it is to weigh when ownership moves."""
     machine: str = ""
     rack: str = ""
     zone: str = ""
     state: State = State.ACTIVE
 
-    def place(self) -> Place:
+    @property
+    def coming_weight(self) -> float:
+        return self.weight if self.next_weight is None else self.next_weight
+
+    def place(self, weight: float | None = None) -> Place:
+        """By `weight`, or its own. Raises Refused when that is no number."""
+        weighs = self.weight if weight is None else weight
+        if not math.isfinite(weighs):
+            raise Refused(f"ring: {self.name}: weight is {weighs}, expected 0.001 to 1000")
         return Place(
             name=self.name,
-            weight_milli=int(self.weight * 1000 + 0.5),
+            weight_milli=int(weighs * 1000 + 0.5),
             machine=self.machine,
             rack=self.rack,
             zone=self.zone,
@@ -68,7 +80,7 @@ class Membership(Record, frozen=True, kw_only=True):
 
     @property
     def pending(self) -> bool:
-        return any(member.state is not State.ACTIVE for member in self.members)
+        return any(member.state is not State.ACTIVE or member.next_weight is not None for member in self.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +112,15 @@ class Rings:
 
 def rings(membership: Membership) -> Rings:
     """Raises Refused when shape or members are impossible."""
-    use = _ring(membership.shape, _places(membership, IN_USE))
-    return Rings(membership=membership, use=use, next=_ring(membership.shape, _places(membership, TO_COME)))
+    use = frozenset(member.place() for member in membership.members if member.state in IN_USE)
+    coming = frozenset(m.place(m.coming_weight) for m in membership.members if m.state in TO_COME)
+    return Rings(membership=membership, use=_ring(membership.shape, use), next=_ring(membership.shape, coming))
 
 
 @lru_cache(maxsize=16)
 def _ring(shape: Shape, places: frozenset[Place]) -> Ring:
     """Kept: acknowledgements change the document, and not the rings."""
     return Ring(shape, places)
-
-
-def _places(membership: Membership, states: Collection[State]) -> frozenset[Place]:
-    return frozenset(member.place() for member in membership.members if member.state in states)
 
 
 def moves(both: Rings) -> tuple[Move, ...]:
@@ -151,7 +160,19 @@ def leave(membership: Membership, name: str) -> Membership:
     staying = [m for m in membership.members if m.state in TO_COME and m.name != name]
     if not staying:
         raise Refused(f"ring {membership.service}: {name} is the last member, nobody is left to hand over to")
-    return _begun(_stated(membership, name, State.LEAVING))
+    return _begun(_altered(membership, replace(find(membership, name), state=State.LEAVING, next_weight=None)))
+
+
+def weigh(membership: Membership, name: str, weight: float) -> Membership:
+    """It owns by its old weight until who gains is ready. One that joins has nothing yet, and gets it at once."""
+    member = find(membership, name)
+    if member.state is State.LEAVING:
+        raise Refused(f"ring {membership.service}: {name} is leaving, its weight does not matter any more")
+    if member.coming_weight == weight:
+        return membership
+    if member.state is State.JOINING:
+        return _begun(_altered(membership, replace(member, weight=weight)))
+    return _begun(_altered(membership, replace(member, next_weight=None if weight == member.weight else weight)))
 
 
 def remove(membership: Membership, name: str) -> Membership:
@@ -164,11 +185,13 @@ def remove(membership: Membership, name: str) -> Membership:
 
 
 def cancel(membership: Membership, name: str) -> Membership:
-    """Takes a pending join or leave back."""
-    state = find(membership, name).state
-    if state is State.ACTIVE:
+    """Takes a pending join, leave or change of weight back."""
+    member = find(membership, name)
+    if member.state is State.ACTIVE and member.next_weight is None:
         raise Refused(f"ring {membership.service}: nothing is pending for {name}")
-    return remove(membership, name) if state is State.JOINING else _stated(membership, name, State.ACTIVE)
+    if member.state is State.JOINING:
+        return remove(membership, name)
+    return _begun(_altered(membership, replace(member, state=State.ACTIVE, next_weight=None)))
 
 
 def ready(membership: Membership, name: str, *, version: int) -> Membership:
@@ -193,7 +216,8 @@ def settle(membership: Membership) -> Membership:
     if not membership.pending:
         raise Refused(f"ring {membership.service}: nothing is pending")
     staying = (member for member in membership.members if member.state is not State.LEAVING)
-    return _changed(membership, tuple(replace(member, state=State.ACTIVE) for member in staying))
+    settled = (replace(m, state=State.ACTIVE, weight=m.coming_weight, next_weight=None) for m in staying)
+    return _changed(membership, tuple(settled))
 
 
 def find(membership: Membership, name: str) -> RingMember:
@@ -204,8 +228,8 @@ def find(membership: Membership, name: str) -> RingMember:
     raise Refused(f"ring {membership.service}: no member is called {name}")
 
 
-def _stated(membership: Membership, name: str, state: State) -> Membership:
-    return _changed(membership, tuple(replace(m, state=state) if m.name == name else m for m in membership.members))
+def _altered(membership: Membership, member: RingMember) -> Membership:
+    return _changed(membership, tuple(member if m.name == member.name else m for m in membership.members))
 
 
 def _begun(membership: Membership) -> Membership:
@@ -217,7 +241,8 @@ def _changed(membership: Membership, members: Sequence[RingMember]) -> Membershi
     """By name, checked, one version on; nobody is ready for the new hand-over yet."""
     ordered = tuple(sorted(members, key=lambda member: member.name))
     changed = replace(membership, members=ordered, version=membership.version + 1, ready=())
-    check(changed.shape, [member.place() for member in ordered])
+    for weighed in (RingMember.place, lambda member: member.place(member.coming_weight)):
+        check(changed.shape, [weighed(member) for member in ordered])
     return changed
 
 
@@ -226,11 +251,12 @@ def _changed(membership: Membership, members: Sequence[RingMember]) -> Membershi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """One member's part. `first` and `copies` count slots; `share` and `fair` are parts of all copies (0 to 1)."""
+    """One member's part, now. `first` and `copies` count slots; `share` and `fair` are parts of all copies (0 to 1)."""
 
     name: str
     state: State
     weight: float
+    next_weight: float | None
     machine: str
     rack: str
     zone: str
@@ -254,6 +280,7 @@ def _balance(member: RingMember, held: tuple[int, int], every: int, weight: floa
         name=member.name,
         state=member.state,
         weight=member.weight,
+        next_weight=member.next_weight,
         machine=member.machine,
         rack=member.rack,
         zone=member.zone,

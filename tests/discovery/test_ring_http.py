@@ -1,0 +1,146 @@
+"""Rings over HTTP: what `fairlead ring` does, for data services that have no registry at hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from discovery.records_of import WEB, publish
+from fairlead_daemon.settings import DaemonSettings
+from fairlead_daemon.web import Health, make_app, serve
+from fairlead_discovery.adapters.ring_http import add_ring_routes
+from fairlead_discovery.backends import open_registry
+from fairlead_discovery.decisions.membership import rings
+from fairlead_discovery.registry import Registry
+from fairlead_discovery.rings import read_ring
+
+
+@dataclass
+class Site:
+    registry: Registry
+    url: str
+    session: aiohttp.ClientSession
+
+    async def call(self, method: str, path: str, **body: Any) -> tuple[int, Any]:
+        async with self.session.request(method, f"{self.url}/v2/rings{path}", json=body or None) as response:
+            return response.status, await response.json()
+
+
+@pytest.fixture
+async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    registry = await open_registry(f"memory:{request.node.name}")
+    app = make_app(DaemonSettings(token="off"), Health())
+    add_ring_routes(app, registry)
+    runner, port = await serve(app, DaemonSettings(token="off"))
+    async with aiohttp.ClientSession() as session:
+        yield Site(registry, f"http://127.0.0.1:{port}", session)
+    await runner.cleanup()
+    await registry.close()
+
+
+@pytest.fixture
+async def orders(site: Site) -> Site:
+    """Two members."""
+    await site.call("POST", "", service="orders", slots=64)
+    for name in ("a", "b"):
+        await site.call("POST", "/orders/members", name=name)
+    await site.call("POST", "/orders/settle")
+    return site
+
+
+async def test_a_ring_is_made_joined_and_asked(orders: Site):
+    """The owners are those that every reader of the registry computes."""
+    status, told = await orders.call("GET", "/orders/owners?key=user:42&key=x")
+    both = rings(await read_ring(orders.registry, "orders"))
+    _, every = await orders.call("GET", "")
+
+    assert 200 == status
+    assert [[*both.owners("user:42")], [*both.owners("x")]] == [row["owners"] for row in told["keys"]]
+    assert [{"service": "orders", "version": told["version"], "members": 2, "pending": False}] == every["rings"]
+
+
+async def test_a_join_hands_over_before_it_owns(orders: Site):
+    """What moves, who is waited for, readiness for the right version, then the new owners."""
+    _, joined = await orders.call("POST", "/orders/members", name="c", weight=2.0)
+    _, moves = await orders.call("GET", "/orders/diff")
+    early, _ = await orders.call("POST", "/orders/members/c/ready", version=joined["version"] - 1)
+    for name in joined["waiting"]:
+        _, done = await orders.call("POST", f"/orders/members/{name}/ready", version=joined["version"])
+    _, parts = await orders.call("GET", "/orders/balance")
+
+    assert joined["pending"]
+    assert "c" in joined["waiting"]
+    assert {*joined["waiting"]} == {move["to"] for move in moves["moves"]}
+    assert 409 == early
+    assert (False, joined["version"] + 1) == (done["pending"], done["version"])
+    assert 32 == next(part["copies"] for part in parts["members"] if part["name"] == "c")
+
+
+async def test_weights_leaves_and_second_thoughts(orders: Site):
+    """Each is pending until it is taken back, or handed over."""
+    _, planned = await orders.call("GET", "/orders/diff?weigh=a=3&join=c")
+    _, weighed = await orders.call("PUT", "/orders/members/a", weight=3.0)
+    _, cancelled = await orders.call("POST", "/orders/members/a/cancel")
+    _, leaving = await orders.call("DELETE", "/orders/members/b")
+    _, gone = await orders.call("DELETE", "/orders/members/b?dead=true")
+    _, destroyed = await orders.call("DELETE", "/orders")
+
+    assert planned["moves"]
+    assert ({"a", "b"}, True) == ({row["name"] for row in weighed["members"]}, weighed["pending"])
+    assert not cancelled["pending"]
+    assert "leaving" == next(row["state"] for row in leaving["members"] if row["name"] == "b")
+    assert ["a"] == [row["name"] for row in gone["members"]]
+    assert destroyed["destroyed"]
+
+
+async def test_the_next_version_can_be_waited_for(orders: Site):
+    """A member hears of a hand-over at once."""
+    _, before = await orders.call("GET", "/orders")
+    same = await orders.call("GET", f"/orders?index={before['version']}&wait=50ms")
+    waiting = asyncio.create_task(orders.call("GET", f"/orders?index={before['version']}&wait=30s"))
+    await asyncio.sleep(0.05)
+    await orders.call("POST", "/orders/members", name="c")
+    async with asyncio.timeout(10):
+        _, after = await waiting
+
+    assert (200, before["version"]) == (same[0], same[1]["version"])
+    assert before["version"] + 1 == after["version"]
+
+
+async def test_a_service_without_a_ring_is_one_of_its_endpoints(site: Site):
+    """As Resolver.pick by key sees it; slashes are encoded."""
+    await site.registry.commit([publish(1), publish(2)])
+    status, told = await site.call("GET", "/marathon:%2Fshop%2Fweb/owners?key=x")
+
+    assert (200, WEB, 0) == (status, told["service"], told["version"])
+    assert told["keys"][0]["owners"][0] in {"10.0.0.1:31001", "10.0.0.1:31002"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "message"),
+    [
+        ("GET", "/ordres", {}, 404, "did you mean orders?"),
+        ("POST", "", {"service": "orders"}, 409, "already"),
+        ("POST", "", {"service": "o", "slots": 63}, 422, "power of two"),
+        ("POST", "", {"service": "o", "slot": 64}, 400, "unknown field"),
+        ("POST", "/orders/members", {"name": "a"}, 409, "member already"),
+        ("PUT", "/orders/members/a", {"weight": "x"}, 400, "weight"),
+        ("DELETE", "/orders/members/nobody", {}, 422, "no member is called nobody"),
+        ("DELETE", "/orders/members/a?dead=perhaps", {}, 400, "dead"),
+        ("GET", "/orders/owners", {}, 400, "key"),
+        ("GET", "/orders/diff?weigh=a", {}, 400, "is no weight"),
+        ("GET", "/orders/diff?join=z=nan", {}, 422, "weight is nan"),
+        ("GET", "/orders?index=x&wait=1s", {}, 400, "index"),
+    ],
+)
+async def test_what_cannot_be_is_said(  # a table's columns
+    orders: Site, method: str, path: str, body: dict[str, Any], status: int, message: str
+):
+    """With the status that says whose turn it is."""
+    code, told = await orders.call(method, path, **body)
+
+    assert status == code
+    assert message in told["message"]
