@@ -5,10 +5,11 @@ from ipaddress import ip_network
 import msgspec
 
 from fairlead_daemon.errors import BadSettings
-from fairlead_daemon.settings import DaemonSettings
 from fairlead_dns.decisions.acl import Acl, parse_networks
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Locality, Place
+from fairlead_dns.front_settings import FrontSettings
+from fairlead_dns.names import Manner
 
 NEGATIVE_TTL_S = (1, 5)
 """Shorter, and every typing error is asked anew; longer, and a new service is invisible to who asked too early."""
@@ -23,7 +24,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     region: str = ""
 
 
-class AnswerSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AnswerSettings(FrontSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """None of these costs anything while it is left as it is."""
 
     localities: tuple[Network, ...] = ()
@@ -73,6 +74,11 @@ def chooser(settings: AnswerSettings) -> Chooser:
         prefer_own_machine=settings.prefer_own_machine,
         least=settings.locality_least,
     )
+
+
+def manner(settings: AnswerSettings) -> Manner:
+    """Raises BadSettings naming the key."""
+    return Manner(localities=localities(settings), chooser=chooser(settings), warm_up_s=settings.warm_up_s)
 
 
 def readers(settings: AnswerSettings) -> Acl:

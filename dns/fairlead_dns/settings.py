@@ -4,12 +4,15 @@ import socket
 from typing import Literal
 
 from fairlead_daemon.errors import BadSettings
-from fairlead_dns.decisions import wire
+from fairlead_dns.answer_settings import NEGATIVE_TTL_S
+from fairlead_dns.decisions import speaking, wire
 from fairlead_dns.decisions.answer import Authority
 from fairlead_dns.decisions.naming import Rules
 from fairlead_dns.forward_settings import ForwardSettings
+from fairlead_dns.naming_settings import with_naming
 
 LONGEST_TTL_S = 3600  # every kill waits a TTL out: more is a typing error
+LONGEST_SOA_S = 30 * 86400
 HIGHEST_WEIGHT = 65535
 
 
@@ -29,7 +32,7 @@ class DnsSettings(ForwardSettings, frozen=True, kw_only=True, forbid_unknown_fie
     ttl_s: int = 5
     """How long clients keep an answer, and how long a kill waits for them. Mesos-DNS used 60."""
     negative_ttl_s: int = 2
-    """How long clients keep "no such name": a new service is invisible that long to who asked too early."""
+    """How long clients keep "no such name", 1 to 5: a new service is invisible that long to who asked too early."""
     soa_mname: str = ""
     """Name of this server in SOA and NS; Mesos-DNS' SOAMname. Empty: `ns1.<domain>`."""
     soa_rname: str = ""
@@ -61,13 +64,15 @@ def server_id(settings: DnsSettings) -> str:
 
 
 def rules(settings: DnsSettings) -> Rules:
-    return Rules(
+    """Raises BadSettings naming the key."""
+    own = Rules(
         domain=settings.domain.strip(".").lower(),
         ip_sources=settings.ip_sources,
         srv_weight=settings.srv_weight,
         rfc952=settings.enforce_rfc952,
         reverse_zones=settings.reverse_zones,
     )
+    return with_naming(own, settings)
 
 
 def mname(settings: DnsSettings) -> str:
@@ -77,20 +82,33 @@ def mname(settings: DnsSettings) -> str:
 def authority(settings: DnsSettings) -> Authority:
     """Raises BadSettings naming the key."""
     _check_number("ttl_s", settings.ttl_s, 0, LONGEST_TTL_S)
-    _check_number("negative_ttl_s", settings.negative_ttl_s, 0, LONGEST_TTL_S)
+    _check_number("negative_ttl_s", settings.negative_ttl_s, *NEGATIVE_TTL_S)
     _check_number("srv_weight", settings.srv_weight, 0, HIGHEST_WEIGHT)
     _check_number("tcp_connections", settings.tcp_connections, 1, 100_000)
     _check_number("tcp_per_client", settings.tcp_per_client, 1, 100_000)
     _check_number("tcp_idle_s", settings.tcp_idle_s, 0.1, 3600)
     _check_number("waiting", settings.waiting, 1, 1_000_000)
     _check_number("patience_s", settings.patience_s, 0.1, 60)
+    for key in ("soa_refresh_s", "soa_retry_s", "soa_expire_s"):
+        _check_number(key, getattr(settings, key), 1, LONGEST_SOA_S)
     domain = settings.domain.strip(".")
     return Authority(
-        apexes=(_name("domain", domain), *(_name("reverse_zones", z) for z in settings.reverse_zones)),
+        apexes=tuple(
+            dict.fromkeys(
+                (
+                    _name("domain", domain),
+                    *(_name("reverse_zones", z) for z in settings.reverse_zones),
+                    *(_name("dialects", z) for z in speaking.apexes(rules(settings))),
+                )
+            )
+        ),
         mname=_name("soa_mname", mname(settings)),
         rname=_name("soa_rname", (settings.soa_rname or f"root.ns1.{domain}").replace("@", ".")),
         ttl_s=settings.ttl_s,
         negative_ttl_s=settings.negative_ttl_s,
+        refresh_s=settings.soa_refresh_s,
+        retry_s=settings.soa_retry_s,
+        expire_s=settings.soa_expire_s,
     )
 
 
