@@ -13,7 +13,7 @@ from fairlead_dns.decisions.answer import Answers, Authority
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Clients, Locality
 from fairlead_dns.decisions.front import Front, Route
-from fairlead_dns.decisions.naming import Dialect, Record, Rules, of_framework, of_masters, of_server
+from fairlead_dns.decisions.naming import ZONE_TTL, Dialect, Record, Rules, of_framework, of_masters, of_server
 from fairlead_dns.decisions.queries import Queries, Query
 from fairlead_dns.decisions.sources import Sources, changed
 from fairlead_dns.decisions.speaking import of_agent, of_ourselves
@@ -113,8 +113,23 @@ class Names:
         self._replace("server", {"": of_server(mname, addresses)})
 
     def take_records(self, records: tuple[Record, ...]) -> None:
-        """Those that a person has written down."""
-        self._replace("settings", {"": records})
+        """Those that a person has written down, each of `records` once; with TTLs of their own."""
+        fixed: dict[tuple[bytes, int], list[int]] = {}
+        for record in records:
+            fixed.setdefault((record.owner, record.kind), []).append(record.ttl_s)
+        self.zone.fixed_ttls = {key: (min(ttls), len(ttls)) for key, ttls in fixed.items()}
+        self._replace("settings", {"": tuple(record._replace(ttl_s=ZONE_TTL) for record in records)})
+
+    @property
+    def largest_service_ttl_s(self) -> int:
+        """The largest TTL that a service asks for, 0 when none does."""
+        return self.zone.largest_given_ttl_s
+
+    def allow_ttl(self, most_s: int) -> None:
+        """No service gets a larger TTL from now on."""
+        if most_s != self.zone.longest_ttl_s:
+            self.zone.longest_ttl_s = most_s
+            self.answers.forget()
 
     def take_queries(self, queries: Iterable[tuple[Query, Dialect]]) -> None:
         """Prepared queries, all of them."""

@@ -35,6 +35,8 @@ class Zone:
     """(name, type) -> TTL -> how many contributors: only of records that have one of their own."""
     _given_ttls: dict[int, int] = field(default_factory=dict)
     """TTL -> how many records have it as their own."""
+    fixed_ttls: Mapping[tuple[bytes, int], tuple[int, int]] = field(default_factory=dict)
+    """(name, type) -> TTL and number of the records that a person has written: no kill waits for those."""
 
     def exists(self, name: bytes) -> bool:
         return name in self.names or name in self.below or name in self.apexes
@@ -45,6 +47,13 @@ class Zone:
 
     def ttl_s(self, name: bytes, kind: int, default_s: int) -> int:
         """The one TTL of a set: the least of its records', of which those without one have `default_s`."""
+        fixed_s, written = self.fixed_ttls.get((name, kind), (0, 0))
+        if written:
+            alone = written == sum(self.sets(name)[kind].values())
+            return fixed_s if alone else min(fixed_s, self._usual_ttl_s(name, kind, default_s))
+        return self._usual_ttl_s(name, kind, default_s)
+
+    def _usual_ttl_s(self, name: bytes, kind: int, default_s: int) -> int:
         given = self._ttls.get((name, kind))
         if given is None:
             return min(default_s, self.longest_ttl_s)
