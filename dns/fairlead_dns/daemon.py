@@ -4,15 +4,16 @@ import asyncio
 import gc
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
 from prometheus_client import REGISTRY
 
-from fairlead_daemon.errors import BadSettings, FairleadError, Refused
+from fairlead_daemon.errors import FairleadError, Refused
 from fairlead_daemon.logs import Log
 from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.web import make_app, serve
@@ -26,13 +27,10 @@ from fairlead_dns import settings as told
 from fairlead_dns.adapters import kept
 from fairlead_dns.adapters.forward_setup import forwarding
 from fairlead_dns.adapters.http import add_routes
-from fairlead_dns.adapters.sockets import Bound, bind
-from fairlead_dns.adapters.tcp import Limits, TcpServer
-from fairlead_dns.adapters.udp import UdpServer
-from fairlead_dns.adapters.waiting import Waiters
 from fairlead_dns.metrics import Counts, DnsCollector, State, apply_seconds
 from fairlead_dns.names import Names
 from fairlead_dns.settings import DnsSettings
+from fairlead_dns.transports import Transports, prepare, serving
 
 log = Log("dns")
 R = TypeVar("R")
@@ -44,19 +42,21 @@ async def run(settings: DnsSettings, context: Context) -> None:
     """See Daemon. Raises BadSettings before anything is served."""
     names = Names(told.rules(settings), told.authority(settings))
     counts = Counts()
+    followed = prepare(settings, names.front, version("fairlead"), told.server_id(settings))
     context.health.wait("zone", NO_ZONE)
     app = make_app(settings, context.health)
     add_routes(app, settings, names)
     kept.load(_file(settings, "documents"), names)
     async with (
-        _serving(settings, names, counts) as (places, tcp),
-        forwarding(names.front, settings, places) as forwards,
+        serving(settings, names.front, counts, followed) as transports,
+        forwarding(names.front, settings, transports.places) as forwards,
     ):
+        names.take_own(told.mname(settings), transports.ips)
         runner, port = await serve(app, settings)
-        collector = DnsCollector(counts, lambda: _state(names, tcp))
+        collector = DnsCollector(counts, lambda: _state(names, transports))
         REGISTRY.register(collector)
         registry = await open_registry(settings.registry)
-        log.info("listening", dns=",".join(places), http=f"{settings.host}:{port}", domain=names.rules.domain)
+        log.info("listening", **transports.told(), http=f"{settings.host}:{port}", domain=names.rules.domain)
         loaded = asyncio.Event()
         try:
             await until_stopped(
@@ -65,9 +65,9 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 _follow(registry, paths.MASTER_FRAMEWORKS, _decoding(Framework, names.take_frameworks)),
                 _follow(registry, paths.AGENTS, _decoding(Agent, names.take_agents)),
                 _follow(registry, paths.MESOS, lambda nodes: _take_masters(names, nodes)),
-                _announce(registry, settings, places, loaded),
+                _announce(registry, settings, transports.places, loaded),
                 kept.keep(_file(settings, "documents"), names),
-                tcp.sweep(),
+                transports.run(),
                 forwards.run(),
             )
         finally:
@@ -79,61 +79,18 @@ async def run(settings: DnsSettings, context: Context) -> None:
 DAEMON = Daemon(name="dns", summary="Names from endpoints, answers from names.", settings=DnsSettings, run=run)
 
 
-@asynccontextmanager
-async def _serving(
-    settings: DnsSettings, names: Names, counts: Counts
-) -> AsyncIterator[tuple[tuple[str, ...], TcpServer]]:
-    """Answers from here on (SERVFAIL until something is known); on the way out answers what has come, and stops."""
-    bound = _bind_all(settings)
-    names.take_own(told.mname(settings), tuple(dict.fromkeys(pair.place.ip for pair in bound)))
-    limits = Limits(
-        connections=settings.tcp_connections, per_client=settings.tcp_per_client, idle_s=settings.tcp_idle_s
-    )
-    waiters = Waiters(most=settings.waiting, patience_s=settings.patience_s)
-    tcp = TcpServer(names.front, counts, limits, waiters)
-    udp = [UdpServer(pair.udp, names.front, counts, waiters) for pair in bound]
-    try:
-        for pair in bound:
-            await tcp.listen(pair.tcp)
-        yield tuple(str(pair.place) for pair in bound), tcp
-    finally:
-        for server in udp:
-            server.close()
-        tcp.close()
-        waiters.close()
-
-
-def _bind_all(settings: DnsSettings) -> list[Bound]:
-    bound: list[Bound] = []
-    try:
-        for text in settings.listen:
-            bound += bind("listen", text)
-    except BadSettings:
-        for pair in bound:
-            pair.close()
-        raise
-    for text in settings.listen_optional:
-        try:
-            bound += bind("listen_optional", text)
-        except BadSettings as error:
-            log.warning("not listening on an optional address", why=str(error))
-    if not bound:
-        raise BadSettings("listen: no address to listen on")
-    return bound
-
-
 def _file(settings: DnsSettings, what: str) -> Path:
     """`<data_dir>/dns-<id>.snapshot`."""
     return Path(settings.data_dir) / f"dns-{re.sub(r'[^A-Za-z0-9._-]', '_', told.server_id(settings))}.{what}"
 
 
-def _state(names: Names, tcp: TcpServer) -> State:
+def _state(names: Names, transports: Transports) -> State:
     trust = names.answers.trust
     return State(
         serial=names.answers.serial,
         names=len(names.zone.names),
         cached=names.answers.cached,
-        tcp_connections=len(tcp.open),
+        tcp_connections=len(transports.tcp.open),
         trust=trust.value if trust else "none",
     )
 

@@ -10,6 +10,7 @@ import dnslib
 import pytest
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_dns.adapters.gate import Gate
 from fairlead_dns.adapters.sockets import bind, local_addresses, parse_place
 from fairlead_dns.adapters.tcp import Limits, TcpServer
 from fairlead_dns.adapters.udp import UdpServer
@@ -42,10 +43,11 @@ async def serving(
     made: Names | None = None, *, connections: int = 8, per_client: int = 8, idle_s: float = 30
 ) -> AsyncIterator[Served]:
     served = Served(made or names(member()), Limits(connections=connections, per_client=per_client, idle_s=idle_s))
-    await served.tcp.listen(served.listener)
+    accepting = Gate(served.listener, Transport.TCP, served.tcp.protocol).open()
     sweeping = asyncio.ensure_future(served.tcp.sweep())
     yield served
     sweeping.cancel()
+    accepting.cancel()
     served.udp.close()
     served.tcp.close()
     await asyncio.sleep(0)
@@ -331,7 +333,7 @@ async def test_ipv6_is_served() -> None:
     waiters = Waiters(most=4, patience_s=5)
     udp = UdpServer(pair.udp, made.front, counts, waiters)
     tcp = TcpServer(made.front, counts, Limits(connections=4, per_client=4, idle_s=5), waiters)
-    await tcp.listen(pair.tcp)
+    accepting = Gate(pair.tcp, Transport.TCP, tcp.protocol).open()
     client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     client.setblocking(False)
     client.connect(("::1", pair.place.port))
@@ -344,6 +346,7 @@ async def test_ipv6_is_served() -> None:
     client.close()
     writer.close()
     udp.close()
+    accepting.cancel()
     tcp.close()
 
 

@@ -76,6 +76,24 @@ def bind(option: str, text: str) -> list[Bound]:
     return bound
 
 
+def bind_streams(option: str, text: str) -> list[tuple[Place, socket.socket]]:
+    """As `bind`, but for TCP alone."""
+    place = parse_place(option, text)
+    found: list[tuple[Place, socket.socket]] = []
+    try:
+        for each in _explicit(place):
+            made = _socket(each, socket.SOCK_STREAM)
+            found.append((Place(each.ip, made.getsockname()[1]), made))
+    except OSError as error:
+        for _, sock in found:
+            sock.close()
+        reason = REASONS.get(error.errno or 0, error.strerror)
+        raise BadSettings(f"{option}: cannot listen on {place}: {reason}") from error
+    if not found:
+        raise BadSettings(f"{option}: cannot listen on {place}: this machine has no such address")
+    return found
+
+
 def _bind_pair(place: Place) -> Bound:
     for attempt in range(PORT_TRIES):
         udp = _socket(place, socket.SOCK_DGRAM)

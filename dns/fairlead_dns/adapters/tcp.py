@@ -3,12 +3,12 @@ client does or leaves undone.
 """
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fairlead_dns.adapters.waiting import Waiters
-from fairlead_dns.decisions.asked import Came, Transport
+from fairlead_dns.decisions.asked import Came
 from fairlead_dns.decisions.front import Front, Stream, Waiting
 from fairlead_dns.decisions.wire import reply_code
 from fairlead_dns.metrics import Counts
@@ -29,21 +29,31 @@ class Limits:
     """After so many a connection is closed in order: the next one may go to another process."""
 
 
+class Open(Protocol):
+    """A connection under the limits, whatever is spoken on it."""
+
+    @property
+    def client(self) -> str: ...
+    def abort(self) -> None: ...
+    def finish(self) -> None:
+        """Lets what is written go out, then closes."""
+
+
 @dataclass(slots=True)
 class TcpServer:
-    """All TCP connections of all addresses. `open` is ordered by the time of the last answer, oldest first."""
+    """All connections of all addresses, those of TLS and HTTPS too. `open` is ordered by the time of the last answer,
+    oldest first.
+    """
 
     front: Front
     counts: Counts
     limits: Limits
     waiters: Waiters
-    open: "dict[Connection, float]" = field(default_factory=dict)
+    open: dict[Open, float] = field(default_factory=dict)
     clients: dict[str, int] = field(default_factory=dict)
-    servers: list[asyncio.Server] = field(default_factory=list)
 
-    async def listen(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        self.servers.append(await loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG))
+    def protocol(self, came: Came) -> "Connection":
+        return Connection(self, came)
 
     async def sweep(self) -> None:
         """Closes for ever what has had no answer for `idle_s`: idle, slow to ask or slow to read, it is one rule."""
@@ -56,12 +66,10 @@ class TcpServer:
                 connection.abort()
 
     def close(self) -> None:
-        for server in self.servers:
-            server.close()
         for connection in tuple(self.open):
             connection.finish()
 
-    def admit(self, connection: "Connection") -> None:
+    def admit(self, connection: Open) -> None:
         """Nobody is turned away: the connection that is idle longest makes room, one of the client's own if it has many."""
         if self.clients.get(connection.client, 0) >= self.limits.per_client:
             self._evict(next(other for other in self.open if other.client == connection.client))
@@ -70,15 +78,15 @@ class TcpServer:
         self.clients[connection.client] = self.clients.get(connection.client, 0) + 1
         self.used(connection)
 
-    def _evict(self, connection: "Connection") -> None:
+    def _evict(self, connection: Open) -> None:
         self.counts.tcp_refused += 1
         connection.abort()
 
-    def used(self, connection: "Connection") -> None:
+    def used(self, connection: Open) -> None:
         self.open.pop(connection, None)
         self.open[connection] = asyncio.get_running_loop().time()
 
-    def forget(self, connection: "Connection") -> None:
+    def forget(self, connection: Open) -> None:
         if self.open.pop(connection, None) is None:
             return
         left = self.clients[connection.client] - 1
@@ -93,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, server: TcpServer, came: Came | None = None) -> None:
+    def __init__(self, server: TcpServer, came: Came) -> None:
         self._server = server
         self._buffer = bytearray(QUERY_BYTES)
         self._filled = 0
@@ -106,22 +114,22 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def client(self) -> str:
-        return "" if self._came is None else self._came.client
+        return self._came.client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(high=REPLIES_BYTES)
-        if self._came is None:
-            self._came = came_by(transport, Transport.TCP)
         self._server.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature; the reason is the peer's affair
         self._forget()
 
     def eof_received(self) -> bool:
-        """The client asks no more; what it has asked is still answered."""
+        """The client asks no more; what it has asked is still answered (TLS cannot: there both directions end)."""
         self._ended = True
+        if self.transport.get_extra_info("ssl_object") is not None:
+            return False
         return self._blocked or self._busy or self._whole()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
@@ -221,7 +229,6 @@ class Connection(asyncio.BufferedProtocol):
         return at
 
     def _ask(self, packet: bytes, replies: list[bytes]) -> None:
-        assert self._came is not None
         self._asked += 1
         reply = self._server.front.reply(packet, self._came)
         if isinstance(reply, Waiting):
@@ -250,15 +257,8 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, replies: list[bytes]) -> None:
         if not replies:
             return
-        assert self._came is not None
         counted = self._server.counts.replies[self._came.transport]
         for reply in replies:
             counted[reply_code(reply)] += 1
         self._server.used(self)
         self.transport.write(b"".join(part for reply in replies for part in (len(reply).to_bytes(2, "big"), reply)))
-
-
-def came_by(transport: asyncio.Transport, kind: Transport) -> Came:
-    """How a connection came that no proxy passed on."""
-    peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-    return Came(kind, peer[0] if peer else "", local[0] if local else "")

@@ -4,6 +4,8 @@ import asyncio
 import socket
 
 from fairlead_dns.adapters.waiting import Waiters
+from fairlead_dns.decisions import proxy
+from fairlead_dns.decisions.acl import Acl
 from fairlead_dns.decisions.asked import Came, Next, Transport
 from fairlead_dns.decisions.front import Front, Waiting
 from fairlead_dns.decisions.wire import reply_code
@@ -58,7 +60,10 @@ class UdpServer:
         self._sock.close()
 
     def _answer(self, packet: bytes, peer: tuple[str, int]) -> None:
-        reply = self._front.reply(packet, Came(Transport.UDP, peer[0], self._local))
+        self._answer_for(packet, Came(Transport.UDP, peer[0], self._local), peer)
+
+    def _answer_for(self, packet: bytes, came: Came, peer: tuple[str, int]) -> None:
+        reply = self._front.reply(packet, came)
         if isinstance(reply, Waiting):
             self._waiters.add(reply, lambda late: self._send_late(late, peer))
         else:
@@ -77,3 +82,34 @@ class UdpServer:
             self._send(reply, peer)
         except OSError:
             self._counts.socket_errors += 1
+
+
+class ProxiedUdpServer(UdpServer):
+    """One where each datagram begins with a PROXY header; the reply goes back to the proxy, without one."""
+
+    def __init__(
+        self, sock: socket.socket, front: Front, counts: Counts, waiters: Waiters, trusted: Acl
+    ) -> None:  # the plain one's, and whom to believe
+        super().__init__(sock, front, counts, waiters)
+        self._trusted = trusted
+
+    def drain(self) -> None:
+        try:
+            for _ in range(DRAIN):
+                packet, peer = self._sock.recvfrom(PACKET_BYTES + proxy.MOST_BYTES)
+                self._pass(packet, peer)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._counts.socket_errors += 1
+
+    def _pass(self, packet: bytes, peer: tuple[str, int]) -> None:
+        try:
+            header = proxy.parse(packet) if self._trusted.admits(peer[0]) else None
+        except proxy.BadProxyError:
+            header = None
+        if header is None:
+            self._counts.silences += 1
+        else:
+            came = Came(Transport.UDP, header.client or peer[0], header.local or self._local)
+            self._answer_for(packet[header.size :], came, peer)

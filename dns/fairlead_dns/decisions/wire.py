@@ -4,7 +4,7 @@ A name is kept in wire form, folded to lower case: `web.mesos` is b"\x03web\x05m
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -317,6 +317,17 @@ def skip_record(message: bytes, start: int) -> tuple[int, int]:
     if at + 10 + length > len(message):
         raise MalformedError("record data cut")
     return kind, at + 10 + length
+
+
+def ttls_s(message: bytes) -> Iterator[int]:
+    """The TTLs of all records but OPT. Raises MalformedError."""
+    counts = _counts.unpack_from(message, 4)
+    at = _walk(message, HEADER_BYTES)[0] + 4 if counts[0] else HEADER_BYTES
+    for _ in range(sum(counts[1:])):
+        fixed = _skip_name(message, at)
+        kind, at = skip_record(message, at)
+        if kind != OPT:
+            yield int.from_bytes(message[fixed + 4 : fixed + 8], "big")
 
 
 def with_options(reply: bytes, options: bytes) -> bytes:
