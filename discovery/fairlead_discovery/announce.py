@@ -27,7 +27,7 @@ from fairlead_discovery.decisions.announcements import (
     lease_of,
     member_of,
 )
-from fairlead_discovery.decisions.checks import Check, Tally, count
+from fairlead_discovery.decisions.checks import Check, Tally, count, named
 from fairlead_discovery.decisions.foreign_nodes import node_of_service, services_of
 from fairlead_discovery.decisions.leaving import DEAD_RECORD_S, Departure, is_due
 from fairlead_discovery.foreign import follow
@@ -157,7 +157,7 @@ class Charge:
         while True:
             begin_s = time.monotonic()
             if self._address:
-                why = await probe(check, self._address, self.service.port)
+                why = await probe(named(check, self.service.host), self._address, self.service.port)
                 before = self._tallies[index]
                 after = count(before, why, rise=check.rise, fall=check.fall)
                 self._tallies[index] = after

@@ -14,6 +14,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.logs import Log
+from fairlead_discovery.adapters.probes import security
 from fairlead_discovery.announce import Announcer
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.announce_files import Wanted, from_nerve, from_toml
@@ -83,10 +84,21 @@ def with_hosts(wanted: Wanted, address: str) -> Wanted:
     return Wanted(services=services, bridges=wanted.bridges)
 
 
+def check_files(wanted: Wanted, *, where: str) -> None:
+    """Raises BadSettings naming the service whose check has a ca that cannot be read."""
+    for service in wanted.services:
+        for check in service.checks:
+            try:
+                security(check)
+            except (OSError, ValueError) as error:
+                raise BadSettings(f"{where}: {service.name}: checks: ca: {check.ca}: {error}") from error
+
+
 async def announce(url: str, wanted: Wanted, *, where: str) -> None:
     """Until SIGTERM or SIGINT, and then until all is drained; a second signal ends it at once. Raises BadSettings."""
     wanted = with_hosts(wanted, own_address(url))
     check_all(wanted.services, wanted.bridges, where=where)
+    check_files(wanted, where=where)
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def asked() -> None:

@@ -8,8 +8,8 @@ from fairlead_discovery import paths
 from fairlead_discovery.decisions.membership import Membership, RingMember, Rings, rings
 from fairlead_discovery.decisions.picking import Endpoint, endpoint_ring
 from fairlead_discovery.decisions.ring import check
-from fairlead_discovery.records import decode, encode
-from fairlead_discovery.registry import NEW, Registry
+from fairlead_discovery.records import decode, encode, rewritten
+from fairlead_discovery.registry import NEW, Node, Registry
 from fairlead_discovery.resolver import Resolver
 
 log = Log("discovery")
@@ -50,12 +50,12 @@ def _published(resolver: Resolver, service: str) -> Sequence[Endpoint]:
         return ()
 
 
-async def _read(registry: Registry, service: str) -> tuple[Membership, int]:
+async def _read(registry: Registry, service: str) -> tuple[Membership, Node]:
     path = paths.below(paths.RINGS, service)
     node = await registry.read(path)
     if node is None:
         raise NoRing(f"no ring is called {service}; `fairlead ring create` makes one")
-    return decode(Membership, node.data, place=path), node.version
+    return decode(Membership, node.data, place=path), node
 
 
 async def create_ring(registry: Registry, membership: Membership) -> None:
@@ -73,10 +73,10 @@ async def change_ring(registry: Registry, service: str, change: Callable[[Member
     Raises what the change raises, Conflict after ten lost races, Unavailable (then perhaps done: read again).
     """
     for attempt in range(TRIES):
-        before, version = await _read(registry, service)
+        before, node = await _read(registry, service)
         after = change(before)
         try:
-            await registry.write(paths.below(paths.RINGS, service), encode(after), expect=version)
+            await registry.write(paths.below(paths.RINGS, service), rewritten(node.data, after), expect=node.version)
         except Conflict:
             if attempt == TRIES - 1:
                 raise

@@ -122,6 +122,16 @@ def test_nerves_file_and_its_folder_are_read(tmp_path: Path):
     assert ["/nerve/web"] == [also.path for also in shop.also]
 
 
+def test_nerves_http_checks_over_tls_are_https_checks(tmp_path: Path):
+    """Any certificate will do, as for Nerve."""
+    check = {"type": "http", "uri": "/health", "ssl": True}
+    file = tmp_path / "nerve.conf.json"
+    file.write_text(json.dumps({"services": {"web": {"host": "h", "port": 443, "checks": [check]}}}))
+    found = wanted_of(file, FileOptions()).services[0].checks[0]
+
+    assert ("https", "/health", False) == (found.type, found.path, found.verify)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -1,17 +1,25 @@
 """Checks: what peers answer, what that means, and when a service is up. Bytes as the servers' protocols define them."""
 
 import asyncio
+import ssl
 import struct
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.adapters.probes import probe
+from fairlead_discovery.announcer import check_files
+from fairlead_discovery.decisions.announce_files import Wanted
+from fairlead_discovery.decisions.announcements import Service
 from fairlead_discovery.decisions.checks import (
     Check,
     Tally,
@@ -20,9 +28,12 @@ from fairlead_discovery.decisions.checks import (
     judge_http,
     judge_postgres,
     judge_redis,
+    named,
     parse,
     postgres_startup,
 )
+from harness.ports import free_port
+from harness.servers import require
 
 AMQP_START = bytes.fromhex("01 0000 000001f4 000a 000a 00 09".replace(" ", "")) + b"x" * 40
 POSTGRES_PASSWORD = b"R" + struct.pack(">II", 8, 5)
@@ -92,6 +103,7 @@ def test_up_needs_a_rise_and_down_a_fall(answers: list[bool], rise: int, fall: i
     [
         ("http:/health", Check(type="http", path="/health")),
         ("http", Check(type="http")),
+        ("https:/health", Check(type="https", path="/health")),
         ("tcp", Check(type="tcp")),
         ("command:/bin/x a:b", Check(type="command", command="/bin/x a:b")),
         ("postgres", Check(type="postgres")),
@@ -102,7 +114,9 @@ def test_checks_are_written_short(text: str, check: Check):
     assert check == parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "https:/x", "http:x", "http:/a b", "http:/a\r\nX: y", "tcp:80", "command:"])
+@pytest.mark.parametrize(
+    "text", ["", "ftp:/x", "https:x", "http:x", "http:/a b", "http:/a\r\nX: y", "tcp:80", "command:"]
+)
 def test_bad_checks_are_refused_by_name(text: str):
     """Nothing of it gets to a peer."""
     with pytest.raises(BadSettings, match="check"):
@@ -167,3 +181,78 @@ async def test_a_probe_says_that_nobody_listens():
 async def test_commands_are_run_and_ended(command: str, verdict: str):
     """Exit 0 is good; one that takes too long is killed with what it started."""
     assert verdict == await probe(Check(type="command", command=command), "127.0.0.1", 1)
+
+
+# --- TLS
+
+
+def certificate(folder: Path, name: str) -> ssl.SSLContext:
+    """One that vouches for itself, at db.example and no other name; `<name>.pem` is its authority too."""
+    words = f"req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN=db.example"
+    more = ["-addext", "subjectAltName=DNS:db.example"]
+    subprocess.run([require("openssl"), *words.split(), *more], cwd=folder, check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    return context
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    folder = tmp_path_factory.mktemp("tls")
+    certificate(folder, "other")
+    return folder, certificate(folder, "ours")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "verdict"),
+    [
+        ({"ca": "ours.pem"}, 200, ""),
+        ({"ca": "ours.pem"}, 503, "HTTP 503"),
+        ({"ca": "other.pem"}, 200, "its certificate is not good: self-signed certificate"),
+        ({}, 200, "its certificate is not good: self-signed certificate"),
+        ({"ca": "ours.pem", "server_name": "web.example"}, 200, "Hostname mismatch"),
+        ({"verify": False}, 200, ""),
+        ({"ca": "none.pem"}, 200, "No such file"),
+    ],
+)
+async def test_https_checks_look_at_the_certificate(
+    certified: tuple[Path, ssl.SSLContext], changes: dict[str, Any], status: int, verdict: str
+):
+    """Its authority, its name; unless told not to. The request says by which name it asks."""
+    folder, context = certified
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.headers["Host"].partition(":")[0])
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.router.add_get("/health", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
+    given = {**changes, **({"ca": str(folder / changes["ca"])} if "ca" in changes else {})}
+    check = named(Check(**{"type": "https", "path": "/health", "timeout_s": 5.0, **given}), "db.example")
+    why = await probe(check, "127.0.0.1", port)
+    await runner.cleanup()
+
+    assert verdict in why
+    assert bool(verdict) == bool(why)
+    assert {"db.example"} >= set(asked)
+
+
+async def test_https_checks_a_plain_server_is_not_healthy():
+    """It speaks no TLS."""
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\n") as port:
+        assert "" != await probe(Check(type="https", verify=False, timeout_s=1.0), "127.0.0.1", port)
+
+
+def test_a_ca_that_cannot_be_read_is_named_at_the_start(tmp_path: Path):
+    """With its service."""
+    junk = tmp_path / "junk.pem"
+    junk.write_text("no certificate")
+    service = Service(name="db", host="h", port=1, checks=(Check(type="https", ca=str(junk)),))
+
+    with pytest.raises(BadSettings, match=f"db: checks: ca: {junk}"):
+        check_files(Wanted(services=(service,)), where="file")

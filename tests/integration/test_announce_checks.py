@@ -14,7 +14,7 @@ from fairlead_discovery.adapters.probes import probe
 from fairlead_discovery.decisions.checks import Check, postgres_startup
 from harness.ports import free_port
 from harness.rabbitmq import Epmd, RabbitMQ
-from harness.servers import Server, missing
+from harness.servers import Server, missing, require
 from harness.waiting import eventually
 from harness.zookeeper import ZooKeeper
 
@@ -44,7 +44,7 @@ async def test_a_rabbitmq_is_healthy_while_it_runs():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-POSTGRES = Path("/usr/lib/postgresql/15/bin")
+POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/lib/postgresql/none"))
 
 
 def as_nobody() -> list[str]:
@@ -64,7 +64,7 @@ def lay_out(data: Path) -> Path:
 async def test_a_postgresql_is_healthy_until_it_shuts_down(short_dir: Path):
     """It refuses our unknown user and lives; while it waits for its last client it takes no one: not healthy."""
     if not POSTGRES.exists():
-        missing("postgresql 15 is not installed")
+        missing("postgresql is not installed")
     data, port = await asyncio.to_thread(lay_out, short_dir / "pg"), free_port()
     options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
     server = Server(
@@ -91,6 +91,43 @@ async def test_a_postgresql_is_healthy_until_it_shuts_down(short_dir: Path):
         await eventually("it ends", lambda: asyncio.to_thread(lambda: not server.running()))
     finally:
         server.kill()
+
+
+async def test_a_redis_is_healthy_while_it_serves(short_dir: Path):
+    """Also when it wants a password; not while it is paused, and not when it is gone."""
+    port = free_port()
+    words = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        str(short_dir),
+        "--requirepass",
+        "s3cret",
+    ]
+    server = Server([require("redis-server"), *words], log=short_dir / "redis.log")
+    server.start()
+    check = Check(type="redis", timeout_s=1.0)
+    try:
+
+        async def healthy() -> bool:
+            return await probe(check, "127.0.0.1", port) == ""
+
+        await eventually("Redis is healthy", healthy, within_s=20)
+        server.pause()
+        paused = await probe(check, "127.0.0.1", port)
+        server.resume()
+        await eventually("Redis is healthy again", healthy, within_s=20)
+        await asyncio.to_thread(server.kill)
+        gone = await probe(check, "127.0.0.1", port)
+    finally:
+        server.kill()
+
+    assert "no answer within 1 s" == paused
+    assert "Connect" in gone
 
 
 async def test_another_protocols_server_is_not_healthy(zookeeper: ZooKeeper):

@@ -20,7 +20,9 @@ from fairlead_daemon.errors import BadSettings
 @click.option(
     "--config", default="", metavar="FILE", help="TOML with [[services]] and [[bridges]], or Nerve's JSON (*.json)."
 )
-@click.option("--check", "checks", multiple=True, metavar="CHECK", help="http:/path, tcp, redis, rabbitmq, postgres, command:…, none. All must be good. Default: tcp.")  # fmt: skip
+@click.option("--check", "checks", multiple=True, metavar="CHECK", help="http:/path, https:/path, tcp, redis, rabbitmq, postgres, command:…, none. All must be good. Default: tcp.")  # fmt: skip
+@click.option("--check-ca", default="", metavar="FILE", help="Authorities for https checks.  [default: the system's]")
+@click.option("--check-insecure", is_flag=True, help="https checks take any certificate.")
 @click.option("--interval", default=1.0, metavar="SECONDS", help="Between two checks.  [default: 1]")
 @click.option("--timeout", default=1.0, metavar="SECONDS", help="How long a check may take.  [default: 1]")
 @click.option("--rise", default=1, help="Good checks in a row until it is announced.  [default: 1]")
@@ -70,12 +72,13 @@ def _of_options(given: dict[str, Any]) -> Any:
 
     if not given["service"] or not given["port"]:
         raise click.UsageError("give --service and --port, or --config")
-    pace = {
+    pace: dict[str, Any] = {
         "interval_s": given["interval"],
         "timeout_s": given["timeout"],
         "rise": given["rise"],
         "fall": given["fall"],
     }
+    tls = {"ca": given["check_ca"], "verify": not given["check_insecure"]}
     checks = [parse(text) for text in given["checks"] or ("tcp",)]
     return Service(
         name=given["service"],
@@ -87,7 +90,9 @@ def _of_options(given: dict[str, Any]) -> Any:
         vhost=given["vhost"],
         weight=given["weight"],
         zone=given["zone"],
-        checks=tuple(msgspec.structs.replace(c, **pace) for c in checks if c.type != "none"),
+        checks=tuple(
+            msgspec.structs.replace(c, **pace, **(tls if c.type == "https" else {})) for c in checks if c.type != "none"
+        ),
         drain_s=given["drain"],
     )
 

@@ -4,7 +4,11 @@ import asyncio
 import os
 import shlex
 import signal
+import ssl
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
+from typing import Any
 
 from fairlead_discovery.decisions.checks import ANSWER_LIMIT_BYTES, GOOD, Check, Talk, talk
 
@@ -18,15 +22,40 @@ async def probe(check: Check, host: str, port: int) -> str:
             if check.type == "command":
                 return await _command(check.command)
             where = (check.host or host, check.port or port)
-            return await _converse(talk(check, *where), *where)
+            return await _converse(talk(check, *where), where, tls=security(check))
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is not good: {error.verify_message}"
     except TimeoutError:
         return f"no answer within {check.timeout_s:g} s"
     except (OSError, ValueError) as error:
         return str(error) or type(error).__name__
 
 
-async def _converse(conversation: Talk, host: str, port: int) -> str:
-    reader, writer = await asyncio.open_connection(host, port)
+def security(check: Check) -> dict[str, Any]:
+    """What a connection needs for TLS; nothing for other checks. Raises OSError or ValueError when the ca cannot be read."""
+    if check.type != "https":
+        return {}
+    changed_ns = os.stat(check.ca).st_mtime_ns if check.ca else 0  # noqa: PTH116  # a certificate may be renewed
+    return {
+        "ssl": _context(check.ca, check.verify, changed_ns),
+        "server_hostname": check.server_name or None,
+        "ssl_handshake_timeout": check.timeout_s,
+        "ssl_shutdown_timeout": check.timeout_s,
+    }
+
+
+@lru_cache(maxsize=64)
+def _context(ca: str, verify: bool, _changed_ns: int) -> ssl.SSLContext:  # a key
+    """Kept: reading the system's authorities takes longer than the check."""
+    context = ssl.create_default_context(cafile=ca or None)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def _converse(conversation: Talk, where: tuple[str, int], *, tls: Mapping[str, Any]) -> str:
+    reader, writer = await asyncio.open_connection(*where, **tls)
     try:
         writer.write(conversation.send)
         answer = b""

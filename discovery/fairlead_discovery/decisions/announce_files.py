@@ -118,8 +118,10 @@ def _nerve_check(given: object, interval_s: object, place: str) -> dict[str, Any
     kind = given.get("type")
     if kind not in NERVE_CHECKS:
         raise BadSettings(f"{place}: checks: type {kind!r} is none of {', '.join(NERVE_CHECKS)}")
+    tls = kind == "http" and bool(given.get("ssl"))
     values = {
-        "type": NERVE_CHECKS[kind],
+        "type": "https" if tls else NERVE_CHECKS[kind],
+        "verify": not tls,  # Nerve checks no certificate
         "path": given.get("uri") or "/",
         "host": given.get("host") or "",
         "port": given.get("port") or 0,

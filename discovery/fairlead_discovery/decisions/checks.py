@@ -1,6 +1,6 @@
 """Health checks of what is announced: what is sent, what a good answer is, and when a service is up.
 
-A check as text: `http:/health`, `tcp`, `redis`, `rabbitmq`, `postgres`, `command:/usr/lib/check shop`, `none`.
+A check as text: `http:/health`, `https:/health`, `tcp`, `redis`, `rabbitmq`, `postgres`, `command:/usr/lib/check shop`, `none`.
 """
 
 import struct
@@ -12,7 +12,8 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 
-Kind = Literal["http", "tcp", "command", "redis", "rabbitmq", "postgres", "none"]
+Kind = Literal["http", "https", "tcp", "command", "redis", "rabbitmq", "postgres", "none"]
+HTTP = frozenset({"http", "https"})
 MORE = None
 """A judge's answer: not enough bytes yet."""
 GOOD = ""
@@ -25,7 +26,13 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     type: Kind = "tcp"
     path: str = "/"
-    """Of `http`: asked with GET; an answer from 200 to 399 is good."""
+    """Of `http` and `https`: asked with GET; an answer from 200 to 399 is good."""
+    ca: str = ""
+    """Of `https`: a file with the authorities that vouch for the server. Empty: the system's."""
+    verify: bool = True
+    """Of `https`: whether the certificate is checked, and its name; off, any server will do."""
+    server_name: str = ""
+    """Of `https`: the name that the certificate is for. Empty: the host's."""
     command: str = ""
     """Of `command`: run without a shell; exit 0 is good."""
     user: str = "fairlead"
@@ -48,7 +55,9 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             return "rise and fall are at least 1"
         if self.type == "command" and not self.command:
             return "a command check needs a command"
-        if self.type == "http" and (not self.path.startswith("/") or not _plain(self.path)):
+        if self.ca and self.type != "https":
+            return "a ca is for https checks"
+        if self.type in HTTP and (not self.path.startswith("/") or not _plain(self.path)):
             return f"{self.path!r} is no path"
         return ""
 
@@ -61,18 +70,25 @@ def parse(text: str) -> Check:
     """`http:/health` -> Check. Raises BadSettings naming the text."""
     kind, _, rest = text.partition(":")
     match kind:
-        case "http":
-            check = Check(type="http", path=rest or "/")
+        case "http" | "https":
+            check = Check(type=kind, path=rest or "/")
         case "command":
             check = Check(type="command", command=rest)
         case "tcp" | "redis" | "rabbitmq" | "postgres" | "none" if not rest:
             check = Check(type=kind)
         case _:
-            known = "http:/path, tcp, redis, rabbitmq, postgres, command:…, none"
+            known = "http:/path, https:/path, tcp, redis, rabbitmq, postgres, command:…, none"
             raise BadSettings(f"check {text!r} is none of {known}")
     if check.problem:
         raise BadSettings(f"check {text!r}: {check.problem}")
     return check
+
+
+def named(check: Check, host: str) -> Check:
+    """An https check knows by which name the server is asked: that of its own host, else the service's."""
+    if check.type != "https" or check.server_name:
+        return check
+    return msgspec.structs.replace(check, server_name=check.host or host)
 
 
 # --- conversations ---------------------------------------------------------------------------------------------------
@@ -91,6 +107,7 @@ def talk(check: Check, host: str, port: int) -> Talk:
     makers: Mapping[str, Callable[[], Talk]] = {
         "tcp": lambda: Talk(b"", lambda _answer: GOOD),
         "http": lambda: Talk(http_request(check.path, host, port), judge_http),
+        "https": lambda: Talk(http_request(check.path, check.server_name or host, port), judge_http),
         "redis": lambda: Talk(b"*1\r\n$4\r\nPING\r\n", judge_redis),
         "rabbitmq": lambda: Talk(b"AMQP\x00\x00\x09\x01", judge_amqp),
         "postgres": lambda: Talk(postgres_startup(check.user), judge_postgres),
