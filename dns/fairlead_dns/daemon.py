@@ -1,14 +1,11 @@
 """The daemon: bind, listen to the registry, answer; announce ourselves for as long as we do."""
 
 import asyncio
-import gc
-import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 from typing import TypeVar
 
 from prometheus_client import REGISTRY
@@ -20,16 +17,19 @@ from fairlead_daemon.web import make_app, serve
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.leaders import leading
-from fairlead_discovery.reading import snapshots
-from fairlead_discovery.records import Agent, Framework, MasterInfo, NameServer, decode, encode
+from fairlead_discovery.records import Agent, Framework, MasterInfo, NameServer, decode
 from fairlead_discovery.registry import Node, Registry
+from fairlead_dns import answer_settings
 from fairlead_dns import settings as told
 from fairlead_dns.adapters import kept
 from fairlead_dns.adapters.forward_setup import forwarding
 from fairlead_dns.adapters.http import add_routes
-from fairlead_dns.metrics import Counts, DnsCollector, State, apply_seconds
+from fairlead_dns.following import Following
+from fairlead_dns.metrics import Counts, DnsCollector, State
 from fairlead_dns.names import Names
+from fairlead_dns.naming_settings import extra_records, read_queries
 from fairlead_dns.settings import DnsSettings
+from fairlead_dns.tending import announce, follow_queries, tell
 from fairlead_dns.transports import Transports, prepare, serving
 
 log = Log("dns")
@@ -40,12 +40,14 @@ NO_ZONE = "nothing known of the registry yet"
 
 async def run(settings: DnsSettings, context: Context) -> None:
     """See Daemon. Raises BadSettings before anything is served."""
-    names = Names(told.rules(settings), told.authority(settings))
+    names = Names(told.rules(settings), told.authority(settings), answer_settings.manner(settings))
     counts = Counts()
     followed = prepare(settings, names.front, version("fairlead"), told.server_id(settings))
     context.health.wait("zone", NO_ZONE)
     app = make_app(settings, context.health)
     add_routes(app, settings, names)
+    names.take_records(extra_records(settings, names.rules.domain))
+    names.take_queries(read_queries(settings))
     kept.load(_file(settings, "documents"), names)
     async with (
         serving(settings, names.front, counts, followed) as transports,
@@ -58,17 +60,21 @@ async def run(settings: DnsSettings, context: Context) -> None:
         registry = await open_registry(settings.registry)
         log.info("listening", **transports.told(), http=f"{settings.host}:{port}", domain=names.rules.domain)
         loaded = asyncio.Event()
+        following = Following(names, context, loaded)
         try:
             await until_stopped(
                 context,
-                _follow_snapshots(registry, _file(settings, "snapshot"), names, context, loaded),
+                following.run(registry, _file(settings, "snapshot")),
+                following.warm_up(),
                 _follow(registry, paths.MASTER_FRAMEWORKS, _decoding(Framework, names.take_frameworks)),
                 _follow(registry, paths.AGENTS, _decoding(Agent, names.take_agents)),
                 _follow(registry, paths.MESOS, lambda nodes: _take_masters(names, nodes)),
-                _announce(registry, settings, transports.places, loaded),
+                _announce(registry, settings, transports.places, names, loaded),
                 kept.keep(_file(settings, "documents"), names),
                 transports.run(),
                 forwards.run(),
+                tell(names),
+                follow_queries(settings, names),
             )
         finally:
             REGISTRY.unregister(collector)
@@ -93,27 +99,6 @@ def _state(names: Names, transports: Transports) -> State:
         tcp_connections=len(transports.tcp.open),
         trust=trust.value if trust else "none",
     )
-
-
-async def _follow_snapshots(
-    registry: Registry, file: Path, names: Names, context: Context, loaded: asyncio.Event
-) -> None:
-    async for snapshot in snapshots(registry, keep=file):
-        before, start_s = names.answers.trust, perf_counter()
-        touched = names.take_snapshot(snapshot)
-        took_s = perf_counter() - start_s
-        apply_seconds.observe(took_s)
-        if names.answers.trust is None:
-            continue
-        fields = {"revision": snapshot.revision, "names": touched, "took_ms": took_s * 1000}
-        if names.answers.trust is not before:
-            log.info("trust changed", trust=names.answers.trust.value, why=snapshot.why, **fields)
-        else:
-            log.debug("names changed", **fields)
-        if not loaded.is_set():
-            context.health.ready("zone")
-            gc.freeze()  # the zone lives for good: no later collection walks it, and none delays a change
-            loaded.set()
 
 
 async def _follow(registry: Registry, folder: str, take: Callable[[Mapping[str, Node]], None]) -> None:
@@ -145,17 +130,14 @@ def _take_masters(names: Names, nodes: Mapping[str, Node]) -> None:
     names.take_masters(tuple(found), leading(nodes, paths.MESOS, stem))
 
 
-async def _announce(registry: Registry, settings: DnsSettings, places: tuple[str, ...], loaded: asyncio.Event) -> None:
-    """Kills wait for our answers to be forgotten for as long as this stands: from the first answer to the stop."""
+async def _announce(
+    registry: Registry, settings: DnsSettings, places: tuple[str, ...], names: Names, loaded: asyncio.Event
+) -> None:
+    """From the first answer to the stop."""
+    least_s = max(settings.ttl_s, settings.negative_ttl_s)
+    names.allow_ttl(least_s)
     await loaded.wait()
-    name = told.server_id(settings)
-    record = NameServer(id=name, address=places[0], largest_ttl_s=max(settings.ttl_s, settings.negative_ttl_s))
-    path = paths.below(paths.NAME_SERVERS, f"{name}.{os.getpid()}")  # two processes may share an id
-    announcement = await registry.announce(path, encode(record))
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await _briefly("announcement", announcement.end())
+    await announce(registry, NameServer(id=told.server_id(settings), address=places[0], largest_ttl_s=least_s), names)
 
 
 async def _briefly(what: str, wait: Awaitable[None]) -> None:
