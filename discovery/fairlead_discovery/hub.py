@@ -238,7 +238,7 @@ class Hub:
         self._clients.clear()
 
     def _hello(self, client: Client, request: m.Hello, effects: Effects) -> m.AnyReply:
-        if request.version != m.VERSION:
+        if abs(request.version - m.VERSION) > 1:
             text = f"the registry speaks version {m.VERSION} of its protocol, this client {request.version}"
             return m.Failed(number=request.number, kind="refused", message=text)
         session = request.session

@@ -15,6 +15,7 @@ from fairlead_discovery.decisions.ops import AnyOp, Result
 
 M = TypeVar("M")
 VERSION = 1
+"""Neighbouring versions speak with one another: keys that are not known are ignored."""
 FRAME_LIMIT_BYTES = 256 * 1024 * 1024
 _HEAD = struct.Struct(">I")
 
@@ -76,8 +77,11 @@ class Answer(Message, frozen=True, kw_only=True):
 
 
 class Welcome(Answer, frozen=True, kw_only=True, tag="welcome"):
+    """`version` is the server's: the newer of two neighbours asks for nothing that the older does not know."""
+
     session: str
     cluster: bytes
+    version: int = VERSION
 
 
 class Done(Answer, frozen=True, kw_only=True, tag="done"):

@@ -17,7 +17,7 @@ from fairlead_discovery import coordination, paths
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.decisions.archive import Image, Plan, plan
 from fairlead_discovery.decisions.ops import Drop, Set
-from fairlead_discovery.records import Cluster, decode, encode
+from fairlead_discovery.records import Cluster, decode, rewritten
 from fairlead_discovery.registry import NEW, SESSION_S, Sight
 
 log = Log("discovery")
@@ -40,7 +40,7 @@ async def image_of(registry: ComposedRegistry, tell: Tell) -> Image:
     Raises Unavailable.
     """
     await _in_sight(registry)
-    cluster, _ = await _cluster(registry)
+    cluster, _, record = await _cluster(registry)
     clock = await registry.tree.get(paths.REVISION)
     sight = await _sight(registry, cluster.base + (clock.version if clock is not None else 0))
     nodes = {f"{folder}/{name}": data for folder, held in sight.folders.items() for name, data in held.items()}
@@ -56,6 +56,7 @@ async def image_of(registry: ComposedRegistry, tell: Tell) -> Image:
         epoch=await _epoch(registry, cluster),
         nodes=nodes,
         passing=frozenset(passing),
+        record=record,
     )
 
 
@@ -87,7 +88,7 @@ async def move(source: ComposedRegistry, target: ComposedRegistry, url: str, *, 
     Raises what `restore` raises; then the source is as it was.
     """
     source.store.admin = True
-    cluster, _ = await _in_sight(source)
+    cluster, *_ = await _in_sight(source)
     if cluster.moved and cluster.moved != url and not force:
         raise Unsafe(f"that registry has moved to {cluster.moved} already; --force copies it all the same")
     most = await restore(target, await image_of(source, tell), force=force, tell=tell, finish=False)
@@ -121,7 +122,7 @@ async def _open(registry: ComposedRegistry, todo: Plan, version: int) -> None:
     roles = await registry.tree.names(paths.EPOCHS)
     await registry.store.multi(
         [
-            Set(path=paths.CLUSTER, data=encode(record), expect=version),
+            Set(path=paths.CLUSTER, data=rewritten(todo.record, record), expect=version),
             *(Set(path=f"{paths.EPOCHS}/{role}") for role in roles),  # a leader of before knows what is no more
             *(Drop(path=f"{paths.CLUSTER}/{name}") for name in marks if name != mark),
             *([Set(path=f"{paths.CLUSTER}/{mark}", expect=NEW)] if mark not in marks else []),
@@ -133,15 +134,15 @@ async def _open(registry: ComposedRegistry, todo: Plan, version: int) -> None:
 
 async def _set_cluster(registry: ComposedRegistry, **changes: str) -> int:
     """The record's new version."""
-    cluster, version = await _in_sight(registry)
-    record = msgspec.structs.replace(cluster, **changes)
-    done = await registry.store.multi([Set(path=paths.CLUSTER, data=encode(record), expect=version)])
+    cluster, version, before = await _in_sight(registry)
+    data = rewritten(before, msgspec.structs.replace(cluster, **changes))
+    done = await registry.store.multi([Set(path=paths.CLUSTER, data=data, expect=version)])
     await registry.store.renew()
     return int(done.results[0])
 
 
-async def _in_sight(registry: ComposedRegistry) -> tuple[Cluster, int]:
-    """The cluster's record, as soon as there is a connection. Raises Unavailable."""
+async def _in_sight(registry: ComposedRegistry) -> tuple[Cluster, int, bytes]:
+    """The cluster's record, its version and how it stands, as soon as there is a connection. Raises Unavailable."""
     try:
         async with asyncio.timeout(IN_SIGHT_S):
             async with aclosing(registry.store.connection.changes()) as connections:  # type: ignore[type-var]  # a generator
@@ -151,11 +152,11 @@ async def _in_sight(registry: ComposedRegistry) -> tuple[Cluster, int]:
     return await _cluster(registry)
 
 
-async def _cluster(registry: ComposedRegistry) -> tuple[Cluster, int]:
+async def _cluster(registry: ComposedRegistry) -> tuple[Cluster, int, bytes]:
     node = await registry.tree.get(paths.CLUSTER)
     if node is None:
         raise Unavailable(f"registry without {paths.CLUSTER}")
-    return decode(Cluster, node.data, place=paths.CLUSTER), node.version
+    return decode(Cluster, node.data, place=paths.CLUSTER), node.version, node.data
 
 
 async def _sight(registry: ComposedRegistry, revision: int) -> Sight:

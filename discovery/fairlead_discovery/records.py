@@ -25,6 +25,20 @@ def encode(record: object) -> bytes:
     return _encoder.encode(record)
 
 
+def rewritten(before: bytes, record: Record) -> bytes:
+    """The record in the place of `before`, whose keys that its type does not know stay: a neighbouring version's."""
+    old, new = (msgspec.json.decode(data or b"{}") for data in (before, encode(record)))
+    return encode(_with_unknown(old, new, type(record)))
+
+
+def _with_unknown(old: object, new: object, kind: object) -> object:
+    if not (isinstance(old, dict) and isinstance(new, dict) and isinstance(kind, type) and issubclass(kind, Record)):
+        return new
+    known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    inner = {key: _with_unknown(old.get(key), value, known.get(key)) for key, value in new.items()}
+    return {key: value for key, value in old.items() if key not in known} | inner
+
+
 def decode(kind: type[R], data: bytes, *, place: str) -> R:
     """Raises Refused naming `place` and the field, as in `/fairlead/leaving/t1: deadline: Expected float`."""
     try:
@@ -111,6 +125,11 @@ class Reason(enum.StrEnum):
     DRAIN = "drain"
     UNHEALTHY = "unhealthy"
     DEAD = "dead"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> "Reason":
+        """One that only a newer version knows: the task leaves all the same, and is drained."""
+        return cls.KILL
 
 
 class Leaving(Record, frozen=True, kw_only=True):
@@ -246,6 +265,10 @@ class Framework(Record, frozen=True, kw_only=True):
     active: bool = True
 
 
+SCHEMA = 1
+"""Daemons of this version work on registries of it and of its two neighbours, and refuse others."""
+
+
 class Cluster(Record, frozen=True, kw_only=True):
     """/fairlead/cluster: whose registry this is. `base` plus the revision node's version is the revision."""
 
@@ -259,6 +282,3 @@ class Cluster(Record, frozen=True, kw_only=True):
     """Not "": an import into it is not finished; only the importing process works on it."""
     moved: str = ""
     """The URL of the registry that goes on in this one's place; this one is read only."""
-
-
-SCHEMA = 1

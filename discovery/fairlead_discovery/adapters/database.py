@@ -18,6 +18,7 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery import metrics, paths
 from fairlead_discovery.decisions.nodes import Effects, Entry, Nodes
 from fairlead_discovery.decisions.ops import Set
+from fairlead_discovery.records import SCHEMA as REGISTRY_SCHEMA
 from fairlead_discovery.records import Cluster, encode
 
 log = Log("registry")
@@ -93,7 +94,7 @@ class Database:
         )
         nodes.load(stored)
         if nodes.get(paths.CLUSTER) is None:
-            cluster = Cluster(uuid=str(uuid.uuid4()), epoch_base=int(time.time()))
+            cluster = Cluster(uuid=str(uuid.uuid4()), schema=REGISTRY_SCHEMA, epoch_base=int(time.time()))
             ops = (Set(path=paths.CLUSTER, data=encode(cluster)), Set(path=paths.REVISION))
             self._write(nodes.apply(ops, session="").effects)
             log.info("new registry", cluster=cluster.uuid, file=self._path)

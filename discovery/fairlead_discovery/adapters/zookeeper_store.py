@@ -25,7 +25,7 @@ from fairlead_discovery.adapters.zookeeper_feeds import ClockFeed, FolderFeed
 from fairlead_discovery.adapters.zookeeper_place import Place, parse_place
 from fairlead_discovery.adapters.zookeeper_session import Session
 from fairlead_discovery.decisions.ops import AnyOp, Check, Drop, Make, Set
-from fairlead_discovery.records import Cluster, decode, encode
+from fairlead_discovery.records import SCHEMA, Cluster, decode, encode, rewritten
 from fairlead_discovery.registry import ANY, Node, Sight
 from fairlead_discovery.store import Outcome, check_usable, check_writable
 
@@ -177,11 +177,13 @@ class ZooKeeperStore:
     async def _rebase(self) -> None:
         """The base takes over what the clock's version counts. The revision stays what it is."""
         node = await self.client.get(self.full(paths.REVISION))
-        if node is None or node.version < REBASE_AT:
+        record = await self.client.get(self.full(paths.CLUSTER))
+        if node is None or record is None or node.version < REBASE_AT:
             return
-        cluster = msgspec.structs.replace(self.cluster, base=self.cluster.base + node.version)
+        before = decode(Cluster, record.data, place=paths.CLUSTER)
+        cluster = msgspec.structs.replace(before, base=before.base + node.version)
         steps: tuple[Step, ...] = (
-            Replace(self.full(paths.CLUSTER), encode(cluster), self._cluster_version),
+            Replace(self.full(paths.CLUSTER), rewritten(record.data, cluster), record.version),
             Drop(path=self.full(paths.REVISION), expect=node.version),
             Insert(self.full(paths.REVISION), b""),
         )
@@ -254,7 +256,7 @@ class ZooKeeperStore:
         while (node := await self.client.get(path, watch)) is None:
             self._folders_known.clear()
             await self._ensure({self.full(p) for p in (paths.ROOT, paths.EPOCHS, *paths.CLOCKED)})
-            cluster = Cluster(uuid=str(uuid.uuid4()), epoch_base=int(time.time()))
+            cluster = Cluster(uuid=str(uuid.uuid4()), schema=SCHEMA, epoch_base=int(time.time()))
             with suppress(Conflict):  # another client makes it at this moment
                 await self.client.transact((Insert(path, encode(cluster)), Insert(self._mark(cluster.uuid), b"")))
                 log.info("new registry", cluster=cluster.uuid, place=self._place)

@@ -35,6 +35,8 @@ class Image:
     epoch: int
     nodes: Mapping[str, bytes]
     passing: frozenset[str] = frozenset()
+    record: bytes = b""
+    """The cluster's record as it stands, for keys of it that a newer version knows. No file has it."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     nodes: int
     taken_s: float
+    schema: int = 1
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -63,6 +66,7 @@ def to_lines(image: Image, *, taken_s: float) -> Iterator[bytes]:
         epoch=image.epoch,
         nodes=len(image.nodes),
         taken_s=taken_s,
+        schema=image.cluster.schema,
     )
     yield msgspec.json.encode(header) + b"\n"
     for path in sorted(image.nodes):
@@ -85,7 +89,8 @@ def from_lines(lines: Iterable[bytes]) -> Image:
             raise Refused(f"line {number}: {error}") from error
     if header is None or len(nodes) != header.nodes:
         raise Refused(f"the file is not whole: {len(nodes)} nodes, expected {header.nodes if header else 'a header'}")
-    return Image(cluster=Cluster(uuid=header.cluster), revision=header.revision, epoch=header.epoch, nodes=nodes)
+    cluster = Cluster(uuid=header.cluster, schema=header.schema)
+    return Image(cluster=cluster, revision=header.revision, epoch=header.epoch, nodes=nodes)
 
 
 def _header(line: bytes) -> Header:
@@ -113,6 +118,8 @@ class Plan:
     removed: Sequence[str] = ()
     dangers: Sequence[str] = ()
     """Why nobody should do this without being told to."""
+    record: bytes = b""
+    """The cluster's record as a newer version may have written it: what we do not know of it stays."""
 
     def fields(self) -> dict[str, int]:
         return {"created": len(self.created), "changed": len(self.changed), "removed": len(self.removed)}
@@ -154,8 +161,10 @@ def plan(present: Image, wanted: Image) -> Plan:
     """Within one cluster the revision never goes back; epochs never do."""
     again = present.cluster.uuid == wanted.cluster.uuid
     to_do = {path: data for path, data in wanted.nodes.items() if path not in present.passing}
+    epoch_base = max(present.epoch, wanted.epoch) + 1
     return Plan(
-        cluster=Cluster(uuid=wanted.cluster.uuid, epoch_base=max(present.epoch, wanted.epoch) + 1),
+        cluster=Cluster(uuid=wanted.cluster.uuid, schema=wanted.cluster.schema, epoch_base=epoch_base),
+        record=wanted.record,
         revision=max(wanted.revision, present.revision + 1) if again else wanted.revision,
         created={path: data for path, data in to_do.items() if path not in present.nodes},
         changed={p: data for p, data in to_do.items() if p in present.nodes and present.nodes[p] != data},
