@@ -1,7 +1,8 @@
-"""Two figures of `fairlead dns`.
+"""Figures of `fairlead dns`.
 
     python benchmarks/dns.py           CPU µs per query of one process, beside Knot with the same names (dnsperf as load)
     python benchmarks/dns.py publish   endpoint published -> DNS answers it, 100 services x 20 endpoints
+    python benchmarks/dns.py forward   CPU µs per query for forwarded names that are cached, beside own names
 
 The server under test is pinned to CPU 0, everything else to CPU 1. CPU time is the process' own (user + system, from
 /proc): the kernel's work for its system calls is in it, for both servers alike. Rounds alternate between the servers.
@@ -32,12 +33,14 @@ from fairlead_dns.decisions.naming import Rules
 from harness.names import DnsDaemon, ask_udp, member, names, publish, query, withdraw
 from harness.ports import free_port
 from harness.servers import Server
+from harness.upstreams import unbound
 from harness.waiting import eventually, wait_until
 from harness.zookeeper import ZooKeeper
 
 SERVICES = 100
 ENDPOINTS = 20
 SERVER_CPU, LOAD_CPU = 0, 1
+MANY = 15_000
 TICKS = os.sysconf("SC_CLK_TCK")
 BATCH = 500
 CHANGES_PER_S = 10
@@ -100,8 +103,8 @@ def zookeeper_registry(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def dns_server(folder: Path, url: str) -> Iterator[DnsDaemon]:
-    server = DnsDaemon(folder, registry=url, port=free_port(), http_port=free_port())
+def dns_server(folder: Path, url: str, **settings: object) -> Iterator[DnsDaemon]:
+    server = DnsDaemon(folder, registry=url, port=free_port(), http_port=free_port(), **settings)
     server.start().wait_ready("dns", lambda: server.get("/ready")["ready"])
     os.sched_setaffinity(server.pid, {SERVER_CPU})
     try:
@@ -217,6 +220,65 @@ def report(what: str, results: dict[str, list[Round]]) -> None:
     print(f"  ratio     {medians['fairlead'] / medians['knot']:6.2f}  (aim: at most 1.5)")
 
 
+# --- forwarded and cached ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def unbound_server(folder: Path) -> Iterator[int]:
+    """Its port. As many addresses a name as our services have endpoints; long TTLs, so that we ask it once."""
+    port = free_port()
+    data = [f'  local-data: "w{n}.far. 3600 IN A 10.{n // 250}.{n % 250}.{a}"\n' for n in range(MANY) for a in range(1, 6)]
+    server = unbound(folder, port, "", server='  local-zone: "far." static\n' + "".join(data)).start()
+    server.wait_ready("unbound", lambda: ask_udp(port, query("w0.far"), wait_s=0.3)[7] == 5)
+    try:
+        yield port
+    finally:
+        server.stop()
+
+
+def forward(rounds: int, seconds: int) -> None:
+    """Own names, few forwarded ones (prepared packets), many (parsed and looked up each time), in alternating rounds."""
+    folder = Path(tempfile.mkdtemp(prefix="fl-bench-", dir="/tmp"))
+    os.sched_setaffinity(0, {LOAD_CPU})
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.chmod(0o755)
+        url = stack.enter_context(local_registry(folder))
+
+        async def fill() -> None:
+            registry = await open_registry(url)
+            await publish_all(registry, endpoints(each=5))
+            await registry.close()
+
+        asyncio.run(fill())
+        upstream = stack.enter_context(unbound_server(folder))
+        ours = stack.enter_context(dns_server(folder, url, resolvers=[f"127.0.0.1:{upstream}"]))
+        wait_until("the names are there", lambda: len(ours.answers(f"web{SERVICES - 1}.marathon.mesos")) == 5)
+        files = {}
+        for what, names_of in (
+            ("own", [f"web{n}.marathon.mesos" for n in range(SERVICES)]),
+            ("forwarded", [f"w{n}.far" for n in range(SERVICES)]),
+            ("many", [f"w{n}.far" for n in range(MANY)]),
+        ):
+            files[what] = folder / what
+            files[what].write_text("".join(f"{name} A\n" for name in names_of))
+        load(ours.pid, ours.port, files["many"], 8, 3_000)  # all are asked for once
+        results: dict[str, list[Round]] = {what: [] for what in files}
+        for _ in range(rounds):
+            for what, file in files.items():
+                results[what].append(load(ours.pid, ours.port, file, seconds, 20_000))
+        own = statistics.median(r.cpu_us for r in results["own"])
+        print(f"\nforwarded and cached: A with 5 addresses, EDNS, 20000 queries/s, {rounds} rounds")
+        for what, label in (
+            ("own", f"{SERVICES} own names"),
+            ("forwarded", f"{SERVICES} forwarded"),
+            ("many", f"{MANY} forwarded"),
+        ):
+            cost = statistics.median(r.cpu_us for r in results[what])
+            lost = sum(r.lost for r in results[what])
+            print(f"  {label:16} {cost:6.2f} µs CPU/query  {cost / own:5.2f} x own  (aim: at most 2)  lost {lost}")
+
+
 # --- published -> answered --------------------------------------------------------------------------------------------
 
 
@@ -283,7 +345,7 @@ async def _timed(server: DnsDaemon, extra: Member, change: object, *, there: boo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figure", nargs="?", choices=("cpu", "publish", "all"), default="all")
+    parser.add_argument("figure", nargs="?", choices=("cpu", "publish", "forward", "all"), default="all")
     parser.add_argument("--rounds", type=int, default=5, help="rounds per server and load")
     parser.add_argument("--seconds", type=int, default=4, help="length of a round")
     parser.add_argument("--times", type=int, default=300, help="changes measured per registry")
@@ -292,6 +354,8 @@ def main() -> None:
         cpu(given.rounds, given.seconds)
     if given.figure in {"publish", "all"}:
         published(given.times)
+    if given.figure in {"forward", "all"}:
+        forward(given.rounds, given.seconds)
 
 
 if __name__ == "__main__":
