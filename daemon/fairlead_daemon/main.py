@@ -7,9 +7,10 @@ without which it cannot start.
 import argparse
 import asyncio
 import gc
+import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,7 +19,7 @@ import msgspec
 
 from fairlead_daemon import logs
 from fairlead_daemon.errors import BadSettings, FairleadError
-from fairlead_daemon.settings import DaemonSettings, load
+from fairlead_daemon.settings import Beneath, DaemonSettings, load
 from fairlead_daemon.web import Health
 
 S = TypeVar("S", bound=DaemonSettings)
@@ -46,20 +47,32 @@ class Daemon(Generic[S]):
     summary: str
     settings: type[S]
     run: Callable[[S, Context], Awaitable[None]]
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Keys that have an option of their own, as `mesos_dns_config` has `--mesos-dns-config FILE`: what it is for."""
+    beneath: Beneath | None = None
+    """See settings.load."""
+
+    def load(self, arguments: argparse.Namespace) -> S:
+        """Raises BadSettings."""
+        sets = [f"{key}={json.dumps(getattr(arguments, key))}" for key in self.files if getattr(arguments, key)]
+        file = Path(arguments.config) if arguments.config else None
+        overrides = (*sets, *arguments.set)
+        if self.beneath is None:
+            return load(self.settings, file=file, overrides=overrides)
+        return load(self.settings, file=file, overrides=overrides, beneath=self.beneath)
 
 
 def main(daemon: Daemon[S], argv: Sequence[str]) -> int:
     """Runs it until a signal; returns the exit code."""
     arguments = _parser(daemon).parse_args(argv)
-    file = Path(arguments.config) if arguments.config else None
     try:
-        settings = load(daemon.settings, file=file, overrides=arguments.set)
+        settings = daemon.load(arguments)
         if arguments.check:
             print(msgspec.json.format(msgspec.json.encode(settings), indent=2).decode())  # noqa: T201  # its output
             return 0
         logs.set_up(settings.log_level)
         gc.freeze()  # what is imported by now lives for good: keep it out of every collection
-        return asyncio.run(_run(daemon, settings, lambda: load(daemon.settings, file=file, overrides=arguments.set)))
+        return asyncio.run(_run(daemon, settings, lambda: daemon.load(arguments)))
     except BadSettings as error:
         print(f"fairlead {daemon.name}: {error}", file=sys.stderr)  # noqa: T201  # there may be no log yet
         return 2
@@ -76,6 +89,8 @@ def _parser(daemon: Daemon[S]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file; unknown keys are refused")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one key of the file")
+    for key, text in daemon.files.items():
+        parser.add_argument(f"--{key.replace('_', '-')}", dest=key, metavar="FILE", help=text)
     parser.add_argument("--check", action="store_true", help="check the settings, print them whole, and exit")
     return parser
 

@@ -1,7 +1,7 @@
 """Settings: TOML into frozen structs, unknown keys refused, every key overridable from the command line."""
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -34,7 +34,15 @@ class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def load(kind: type[S], *, file: Path | None = None, overrides: Iterable[str] = ()) -> S:
+Beneath = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Values from elsewhere, given those that were set: these win. Raises BadSettings."""
+
+
+def _nothing(_given: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {}
+
+
+def load(kind: type[S], *, file: Path | None = None, overrides: Iterable[str] = (), beneath: Beneath = _nothing) -> S:
     """Settings of `kind` from a TOML file and `key=value` overrides, the latter winning.
 
     Values of overrides are TOML; what is no TOML is taken as a plain string. Raises BadSettings naming the key.
@@ -44,7 +52,7 @@ def load(kind: type[S], *, file: Path | None = None, overrides: Iterable[str] = 
     for text in overrides:
         key, value = parse_override(text)
         values[key] = value
-    return convert(kind, values, where=where)
+    return convert(kind, {**beneath(values), **values}, where=where)
 
 
 def convert(kind: type[S], values: Mapping[str, Any], *, where: str) -> S:
