@@ -9,13 +9,14 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import FairleadError, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_discovery import paths
+from fairlead_daemon.web import Health
+from fairlead_discovery import metrics, paths
 from fairlead_discovery.adapters.probes import probe
 from fairlead_discovery.audience import Audience
 from fairlead_discovery.decisions.announcements import (
@@ -48,14 +49,31 @@ log = Log("announce")
 class Announcer:
     """All that one process announces. `run` until cancelled, then `leave`."""
 
-    def __init__(self, registry: Registry, services: Sequence[Service], bridges: Sequence[Bridge] = ()) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        services: Sequence[Service],
+        bridges: Sequence[Bridge] = (),
+        *,
+        health: Health | None = None,
+    ) -> None:
         self._changed = asyncio.Event()
+        self._health = health or Health()
         self._audience = Audience(registry, self._changed.set)
-        self._own = tuple(Charge(registry, service) for service in services)
-        self._ferries = tuple(Ferry(registry, bridge) for bridge in bridges)
+        self._own = tuple(Charge(registry, service, self._tell) for service in services)
+        self._ferries = tuple(Ferry(registry, bridge, self._tell) for bridge in bridges)
+        self._tell()
 
     def charges(self) -> "tuple[Charge, ...]":
         return (*self._own, *(charge for ferry in self._ferries for charge in ferry.charges()))
+
+    def _tell(self) -> None:
+        """What is not announced, and why, to whoever asks for it."""
+        missing = {charge.service.task: why for charge in self.charges() if (why := charge.missing)}
+        self._health.waits.clear()
+        self._health.waits.update(missing)
+        metrics.announced.labels(state="announced").set(len(self.charges()) - len(missing))
+        metrics.announced.labels(state="missing").set(len(missing))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -80,9 +98,10 @@ class Ferry:
     A folder that is empty all at once is taken for its owner's fault: its last endpoints stay until it fills again.
     """
 
-    def __init__(self, registry: Registry, bridge: Bridge) -> None:
+    def __init__(self, registry: Registry, bridge: Bridge, told: Callable[[], None]) -> None:
         self._registry = registry
         self._bridge = bridge
+        self._told = told
         self._runs: dict[str, tuple[Charge, asyncio.Task[None]]] = {}
         self._going: dict[str, asyncio.Task[None]] = {}
 
@@ -104,16 +123,19 @@ class Ferry:
                 for task in wanted.keys() - self._runs.keys():
                     if (going := self._going.pop(task, None)) is not None:
                         going.cancel()
-                    charge = Charge(self._registry, wanted[task])
+                    charge = Charge(self._registry, wanted[task], self._told)
                     self._runs[task] = (charge, group.create_task(charge.run()))
+                self._told()
 
 
 class Charge:
     """One announced instance."""
 
-    def __init__(self, registry: Registry, service: Service) -> None:
+    def __init__(self, registry: Registry, service: Service, told: Callable[[], None]) -> None:
         self.service = service
         self._registry = registry
+        self._told = told
+        """Called when `missing` may have changed."""
         self._tallies = {index: Tally() for index in range(len(service.checks))}
         self._address = service.host if is_address(service.host) else ""
         self._name: str | None = None
@@ -127,6 +149,16 @@ class Charge:
     @property
     def healthy(self) -> bool:
         return bool(self._address) and all(tally.up is True for tally in self._tallies.values())
+
+    @property
+    def missing(self) -> str:
+        """Why it is not announced, "" when it is."""
+        if not self._address:
+            return f"{self.service.host} is not resolved"
+        for index, check in enumerate(self.service.checks):
+            if self._tallies[index].up is not True:
+                return f"{check.type}: {self._tallies[index].why or 'not checked yet'}"
+        return "" if self._name else "not in the registry yet"
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -161,9 +193,11 @@ class Charge:
                 before = self._tallies[index]
                 after = count(before, why, rise=check.rise, fall=check.fall)
                 self._tallies[index] = after
+                metrics.checks.labels(type=check.type, result="bad" if why else "good").inc()
                 if before.up != after.up:
                     event = "healthy" if after.up else "unhealthy"
                     log.info(event, service=self.service.key, check=check.type, why=after.why or "it answers")
+                    self._told()
                     self._wake.set()
             await asyncio.sleep(max(0.0, jittered(check.interval_s) - (time.monotonic() - begin_s)))
 
@@ -177,8 +211,10 @@ class Charge:
                 async with asyncio.timeout(ANSWER_S):
                     await self._bring()
                 attempt = 0
+                self._told()
             except (FairleadError, TimeoutError) as error:
                 self._name = None
+                self._told()
                 log.warning("not announced yet", service=self.service.key, why=str(error) or "no answer")
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
                 attempt += 1

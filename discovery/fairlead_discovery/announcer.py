@@ -14,6 +14,8 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.logs import Log
+from fairlead_daemon.web import Health
+from fairlead_discovery.adapters.pages import pages
 from fairlead_discovery.adapters.probes import security
 from fairlead_discovery.announce import Announcer
 from fairlead_discovery.backends import open_registry
@@ -81,7 +83,7 @@ def with_hosts(wanted: Wanted, address: str) -> Wanted:
     """Services without a host are on this machine."""
     replace = msgspec.structs.replace
     services = tuple(each if each.host else replace(each, host=address) for each in wanted.services)
-    return Wanted(services=services, bridges=wanted.bridges)
+    return Wanted(services=services, bridges=wanted.bridges, listen=wanted.listen)
 
 
 def check_files(wanted: Wanted, *, where: str) -> None:
@@ -95,7 +97,10 @@ def check_files(wanted: Wanted, *, where: str) -> None:
 
 
 async def announce(url: str, wanted: Wanted, *, where: str) -> None:
-    """Until SIGTERM or SIGINT, and then until all is drained; a second signal ends it at once. Raises BadSettings."""
+    """Until SIGTERM or SIGINT, and then until all is drained; a second signal ends it at once. Raises BadSettings.
+
+    With `wanted.listen` /ready says meanwhile what is not announced, and why.
+    """
     wanted = with_hosts(wanted, own_address(url))
     check_all(wanted.services, wanted.bridges, where=where)
     check_files(wanted, where=where)
@@ -106,14 +111,17 @@ async def announce(url: str, wanted: Wanted, *, where: str) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked)
-    registry = await open_registry(url)
-    try:
-        announcer = Announcer(registry, wanted.services, wanted.bridges)
-        await until(stop, announcer.run())
-        log.info("leaving", instances=len(announcer.charges()))
-        await until(hurry, announcer.leave())
-    finally:
-        await registry.close()
+    health = Health()
+    async with pages(wanted.listen, health) as place:
+        registry = await open_registry(url)
+        try:
+            announcer = Announcer(registry, wanted.services, wanted.bridges, health=health)
+            log.info("announcing", instances=len(wanted.services), bridges=len(wanted.bridges), http=place)
+            await until(stop, announcer.run())
+            log.info("leaving", instances=len(announcer.charges()))
+            await until(hurry, announcer.leave())
+        finally:
+            await registry.close()
 
 
 async def until(event: asyncio.Event, body: Any) -> None:

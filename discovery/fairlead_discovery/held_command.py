@@ -5,13 +5,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fairlead_daemon.logs import Log
-from fairlead_discovery import guardian
+from fairlead_discovery import guardian, metrics
 from fairlead_discovery.coordination import Held
 
 GUARDIAN = Path(guardian.__file__)
@@ -38,6 +38,21 @@ class Command:
 
 async def run_held(held: Held, command: Command, stop: asyncio.Event) -> int:
     """The command's exit code. It has ended, with everything it started, when this returns."""
+    metrics.fence.labels(name=held.name).set(held.fence)
+    with _counted(held.name):
+        return await _run(held, command, stop)
+
+
+@contextmanager
+def _counted(name: str) -> Iterator[None]:
+    metrics.held.labels(name=name).set(1)
+    try:
+        yield
+    finally:
+        metrics.held.labels(name=name).set(0)
+
+
+async def _run(held: Held, command: Command, stop: asyncio.Event) -> int:
     ours, theirs = socket.socketpair()
     guardian.become_subreaper()
     try:

@@ -1,6 +1,7 @@
 """`fairlead announce`: registers a service that fairlead does not schedule, while it is healthy."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from fairlead_daemon.errors import BadSettings
     "--registry", "url", default="", metavar="URL", help="zk://… or local:…; default: as every verb finds it."
 )
 @click.option("--data-dir", default="", metavar="DIR", help="Data directory of the `fairlead up` to join.")
+@click.option("--listen", default="", metavar="HOST:PORT", help="Serve /health, /ready and /metrics there.")
 @click.option("--check-config", is_flag=True, help="Show what would be announced, and exit.")
 def announce(**given: Any) -> None:
     """Announce a service while its checks are good, until SIGTERM; then withdraw it and wait until it is drained.
@@ -58,6 +60,8 @@ def announce(**given: Any) -> None:
         wanted, where = announcer.wanted_of(Path(given["config"]), options), given["config"]
     else:
         wanted, where = Wanted(services=(_of_options(given),)), "announce"
+    if given["listen"]:
+        wanted = replace(wanted, listen=given["listen"])
     if given["check_config"]:
         _show(announcer.with_hosts(wanted, announcer.own_address(url)), where)
         return

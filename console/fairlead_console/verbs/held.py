@@ -14,6 +14,7 @@ from fairlead_console.addresses import find
 from fairlead_daemon.errors import BadSettings
 
 STOPPED = 130
+WAITS = "lease"
 LEAST_HOLD_S = 2.0
 """What a lease of 8 s must leave beside the grace."""
 
@@ -23,6 +24,7 @@ class Given:
     url: str
     command: tuple[str, ...]
     grace_s: float
+    listen: str = ""
 
 
 def held_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -30,10 +32,11 @@ def held_options(function: Callable[..., int]) -> Callable[..., int]:
 
     @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
     @click.option("--grace", "grace_s", default=3.0, metavar="SECONDS", help="From SIGTERM to SIGKILL.  [default: 3]")
+    @click.option("--listen", default="", metavar="HOST:PORT", help="Serve /health, /ready and /metrics there.")
     @click.option("--registry", "url", default="", metavar="URL", help="zk://… or local:…")
     @click.option("--data-dir", default="", metavar="DIR", help="Data directory of the `fairlead up` to use.")
     @functools.wraps(function)
-    def wrapped(*, command: tuple[str, ...], grace_s: float, url: str, data_dir: str, **arguments: Any) -> int:
+    def wrapped(*, grace_s: float, url: str, data_dir: str, **arguments: Any) -> int:
         from fairlead_daemon import logs  # noqa: PLC0415  # `--help` is fast without it
         from fairlead_discovery.coordination import LEASE_S  # noqa: PLC0415  # see above
 
@@ -43,7 +46,8 @@ def held_options(function: Callable[..., int]) -> Callable[..., int]:
         if not 0 <= grace_s <= LEASE_S - LEAST_HOLD_S:
             raise click.UsageError(f"--grace: from 0 to {LEASE_S - LEAST_HOLD_S:g}")
         logs.set_up("warning")
-        return function(Given(url=found, command=command, grace_s=grace_s), **arguments)
+        command, listen = arguments.pop("command"), arguments.pop("listen")
+        return function(Given(url=found, command=command, grace_s=grace_s, listen=listen), **arguments)
 
     return wrapped
 
@@ -81,23 +85,36 @@ class Run:
     stop: asyncio.Event
     begun: asyncio.Event
     """A command has been started: it is asked to end, and we wait for it."""
+    health: Any
+    """Ready while the command runs."""
 
     async def command(self, held: Any) -> int:
         from fairlead_discovery.held_command import Command, run_held  # noqa: PLC0415  # see above
 
         self.begun.set()
+        self.health.ready(WAITS)
         try:
             return await run_held(held, Command(words=self.given.command, grace_s=self.given.grace_s), self.stop)
         finally:
             self.begun.clear()
+            self.health.wait(WAITS, f"lost: {held.why}" if held.lost.is_set() else "its command has ended")
 
 
 async def _with_registry(given: Given, body: Callable[[Run], Coroutine[Any, Any, int]]) -> int:
     """The exit code; 130 when a signal came while nothing was held."""
+    from fairlead_daemon.web import Health  # noqa: PLC0415  # see above
+    from fairlead_discovery.adapters.pages import pages  # noqa: PLC0415  # see above
+
+    health = Health({WAITS: "somebody else has it, or the registry is out of sight"})
+    async with pages(given.listen, health):
+        return await _holding(given, health, body)
+
+
+async def _holding(given: Given, health: Any, body: Callable[[Run], Coroutine[Any, Any, int]]) -> int:
     from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # see above
 
     registry = await open_registry(given.url)
-    run = Run(registry=registry, given=given, stop=asyncio.Event(), begun=asyncio.Event())
+    run = Run(registry=registry, given=given, stop=asyncio.Event(), begun=asyncio.Event(), health=health)
     work = asyncio.ensure_future(body(run))
 
     def asked() -> None:

@@ -16,8 +16,10 @@ NERVE_INTERVAL_S, NERVE_TIMEOUT_S = 0.5, 0.1
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[services]]` and `[[bridges]]` of a TOML file."""
+    """`[[services]]` and `[[bridges]]` of a TOML file, and above them `listen`."""
 
+    listen: str = ""
+    """`host:port` of /health, /ready and /metrics. Empty: none."""
     services: tuple[dict[str, Any], ...] = ()
     bridges: tuple[Bridge, ...] = ()
 
@@ -28,6 +30,7 @@ class Wanted:
 
     services: tuple[Service, ...]
     bridges: tuple[Bridge, ...] = ()
+    listen: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -40,7 +43,7 @@ def from_toml(values: Mapping[str, Any], *, where: str) -> Wanted:
     except msgspec.ValidationError as error:
         raise BadSettings(f"{where}: {error}") from error
     services = tuple(service for table in file.services for service in _of_table(table, where=where))
-    return Wanted(services=services, bridges=file.bridges)
+    return Wanted(services=services, bridges=file.bridges, listen=file.listen)
 
 
 def _of_table(table: Mapping[str, Any], *, where: str) -> tuple[Service, ...]:
