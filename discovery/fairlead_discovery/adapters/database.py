@@ -136,7 +136,7 @@ class Database:
 def _lock(path: Path) -> int:
     lock_path = path.with_name(f"{path.name}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise BadSettings(f"data_dir: {error.filename or lock_path}: {error.strerror}") from error
@@ -146,3 +146,15 @@ def _lock(path: Path) -> int:
         os.close(handle)
         raise BadSettings(f"data_dir: another `fairlead registry` holds {path}") from error
     return handle
+
+
+def _make_folder(folder: Path) -> None:
+    """Raises OSError. A folder whose name is not on disk goes with all that is synced in it."""
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in reversed(made):
+        handle = os.open(part.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
