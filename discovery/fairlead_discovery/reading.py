@@ -12,6 +12,7 @@ from fairlead_discovery import metrics, paths
 from fairlead_discovery.announcing import first
 from fairlead_discovery.decisions.belief import Belief, Now
 from fairlead_discovery.decisions.decoding import Contents, Hider
+from fairlead_discovery.decisions.delta import Delta
 from fairlead_discovery.decisions.election import lowest
 from fairlead_discovery.decisions.trust import Confirmed
 from fairlead_discovery.keeping import Keeper, load
@@ -190,17 +191,19 @@ class Reader:
         if good is None:
             return Snapshot(revision=-1, trust=trust, why=why)
         contents = good.contents
+        members, delta = self._visible(contents, live=trust is Trust.LIVE)
         return Snapshot(
             revision=good.reading.revision,
             trust=trust,
             why=why,
             age_s=self._belief.age_s(now=_now()),
             cluster=good.reading.cluster,
-            members=self._visible(contents, live=trust is Trust.LIVE),
+            members=members,
             portless=contents.portless,
             leaving=contents.leaving,
             routes=contents.routes,
             bad=contents.bad,
+            delta=delta,
         )
 
     def _trust(self) -> tuple[Trust, str]:
@@ -210,7 +213,7 @@ class Reader:
             return Trust.HELD, self._belief.doubt.why
         return Trust.LIVE, ""
 
-    def _visible(self, contents: Contents, *, live: bool) -> Mapping[str, Mapping[str, Member]]:
+    def _visible(self, contents: Contents, *, live: bool) -> tuple[Mapping[str, Mapping[str, Member]], Delta]:
         by_lease = live and not self._led
         return self._hider.visible(contents, frozenset[str]().union(*self._leases.values()) if by_lease else None)
 

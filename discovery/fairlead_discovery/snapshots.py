@@ -4,6 +4,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fairlead_discovery.decisions.delta import Delta
 from fairlead_discovery.records import Leaving, Member, Portless, Route
 
 
@@ -36,6 +37,8 @@ class Snapshot:
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
+    delta: Delta | None = field(default=None, compare=False, repr=False)
+    """Which services of `members` differ from those of the snapshot before: see delta.differing, which takes it."""
 
 
 UNKNOWN = Snapshot(revision=-1, trust=Trust.STALE, why="out of sight, nothing was read yet")

@@ -6,11 +6,16 @@ from fairlead_discovery.decisions.pace import REST_S, rest_s
 
 
 @pytest.mark.parametrize(
-    ("look_ms", "rest_ms"), [(0, 0), (1, 0.5), (2, 2), (5, 12.5), (10, 50), (11, 50), (10_000, 50)]
+    ("look_ms", "rest_ms"), [(0, 0), (1, 0.1), (5, 2.5), (10, 10), (20, 40), (23, 50), (10_000, 50)]
 )
 def test_a_slow_registry_is_left_alone_for_longer(look_ms: float, rest_ms: float):
     """A swift one is asked again at once."""
-    assert rest_ms / 1000 == pytest.approx(rest_s(look_ms / 1000))
+    assert rest_ms / 1000 == pytest.approx(rest_s(look_ms / 1000, look_ms / 1000))
+
+
+def test_one_slow_look_among_swift_ones_costs_no_rest():
+    """It was the machine, or ourselves: a registry that is short of breath is slow twice."""
+    assert rest_s(0.001, 0.001) == rest_s(10.0, 0.001) == rest_s(0.001, 10.0)
 
 
 def test_readers_alone_never_fill_a_registry():
@@ -18,5 +23,5 @@ def test_readers_alone_never_fill_a_registry():
     capacity, readers, reads = 30_000, 200, 4
     look_s = readers * reads / capacity  # all of them at once
 
-    assert readers * reads / (look_s + rest_s(look_s)) < capacity * 2 / 3
+    assert readers * reads / (look_s + rest_s(look_s, look_s)) < capacity * 2 / 3
     assert pytest.approx(0.05) == REST_S

@@ -1,16 +1,20 @@
 """ZooKeeper through kazoo: the only file that imports it, and where its threads end.
 
-Everything crosses to the event loop in the one order it came: replies, watch events and changes of the connection
-go through one queue. kazoo has two, and a snapshot put together from both lacked changes at or below its revision
-in 55 of 842 tries; with one queue in none.
+Everything crosses to the event loop in the one order it came: replies, watch events and changes of the connection.
+kazoo has two queues and threads for them, and a snapshot put together from both lacked changes at or below its
+revision in 55 of 842 tries; in one order in none.
 """
 
 import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
+from queue import Queue
+from select import POLLIN, POLLOUT, POLLPRI, poll
 from typing import Any
 
 from kazoo import exceptions as kz
@@ -43,11 +47,34 @@ _COLLATERAL = (kz.RolledBackError, kz.RuntimeInconsistency)
 """What the other operations of a refused transaction report."""
 
 
-class OneQueueHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo is untyped
-    """Watch events in the same queue as replies, in the order in which they came."""
+class _AtOnce(Queue):  # type: ignore[type-arg]  # of whatever kazoo puts there
+    """Calls what is put in on the spot; what is no call (kazoo's word to stop) goes to the worker."""
 
-    def dispatch_callback(self, callback: Any) -> None:
-        self.completion_queue.put(lambda: callback.func(*callback.args))
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if callable(item):
+            item()
+        else:
+            super().put(item, block, timeout)
+
+
+class OneQueueHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo is untyped
+    """Watch events the way of replies, in the order in which they came: all are called in kazoo's connection thread,
+    which is safe because ours only hand over to the event loop, and saves each reply the way through another thread.
+    """
+
+    queue_impl = _AtOnce
+
+    def select(
+        self, readers: Sequence[Any], writers: Sequence[Any], _errors: Sequence[Any], timeout_s: float | None = None
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """As kazoo's, which makes an epoll for each of the four times a request asks."""
+        poller = poll()
+        for reader in readers:
+            poller.register(reader, POLLIN | POLLPRI)
+        for writer in writers:
+            poller.register(writer, POLLOUT)
+        ready = {handle for handle, _ in poller.poll(None if timeout_s is None else ceil(1000 * timeout_s))}
+        return [r for r in readers if r.fileno() in ready], [w for w in writers if w.fileno() in ready], []
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +251,7 @@ class Client:
     # --- from kazoo's threads
 
     def _cross(self, function: Callable[..., None], *args: Any) -> None:
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(function, *args)
 
     def _watcher(self, watch: Watch | None) -> Callable[[Any], None] | None:

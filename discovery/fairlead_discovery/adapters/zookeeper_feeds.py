@@ -89,7 +89,7 @@ class Feed:
 
     async def _while_connected(self, connection: Connection) -> None:
         attempt = 0
-        rested_s = 0.0
+        rested_s = look_s = 0.0
         loop = asyncio.get_running_loop()
         while True:
             changed = self.base.connection.changed
@@ -111,7 +111,8 @@ class Feed:
                 self.wake.set()
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
                 attempt += 1
-            rested_s = loop.time() + rest_s(loop.time() - start_s)
+            before_s, look_s = look_s, loop.time() - start_s
+            rested_s = loop.time() + rest_s(look_s, before_s)
 
     async def node(self, path: str, watch: Watch | None) -> Znode | None:
         async with self._limit:

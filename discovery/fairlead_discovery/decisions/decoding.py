@@ -108,7 +108,8 @@ def _merged(before: Services[R], changed: Services[R]) -> Services[R]:
     differ = {service: now for service, now in changed.items() if (now or None) is not before.get(service)}
     if not differ:
         return before
-    after = {**before, **differ}
+    after = dict(before)
+    after.update(differ)
     for service, now in differ.items():
         if not now:
             del after[service]
@@ -211,20 +212,18 @@ class Hider:
         self._hidden: dict[str, frozenset[str]] = {}
         self._shown: Services[Member] = {}
 
-    def visible(self, contents: Contents, alive: frozenset[str] | None) -> Services[Member]:
+    def visible(self, contents: Contents, alive: frozenset[str] | None) -> tuple[Services[Member], Delta]:
         """Without what is leaving and, with `alive`, what sits on agents that are not among them (see unleased).
-        Services without any are left out whole. The very same object when nothing has changed.
+        Services without any are left out whole. The very same object when nothing has changed; the Delta is since the
+        one returned before.
         """
         leaving = leaving_members(contents)
         before, self._before = self._before, contents
-        whole = alive != self._alive
-        changed: Collection[str] = contents.members.keys() | before.members.keys()
-        if not whole:
-            changed = differing(before.members, contents.members, contents.delta)
-            changed = {
-                *changed,
-                *(s for s in leaving.keys() | self._leaving.keys() if leaving.get(s) != self._leaving.get(s)),
-            }
+        if alive != self._alive:
+            changed = contents.members.keys() | before.members.keys()
+        else:
+            changed = {s for s in leaving.keys() | self._leaving.keys() if leaving.get(s) != self._leaving.get(s)}
+            changed.update(differing(before.members, contents.members, contents.delta))
         self._leaving, self._alive = leaving, alive
         shown: dict[str, Mapping[str, Member]] = {}
         for service in changed:
@@ -238,8 +237,8 @@ class Hider:
             if not names:
                 del self._hidden[service]
             shown[service] = {name: member for name, member in mine.items() if name not in names} if names else mine
-        self._shown = _merged(self._shown, shown) if self._hidden else contents.members
-        return self._shown
+        since, self._shown = self._shown, _merged(self._shown, shown) if self._hidden else contents.members
+        return self._shown, Delta(since, frozenset(shown))
 
 
 def leaving_members(contents: Contents) -> Mapping[str, frozenset[str]]:

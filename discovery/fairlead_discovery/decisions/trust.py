@@ -116,10 +116,11 @@ def _without_record(good: Tasks, new: Tasks, recorded: Collection[str], touched:
     gone: dict[str, dict[str, str]] = {}
     for service in good if touched is None else touched:
         tasks, now = good.get(service, {}), new.get(service, {})
-        if now is not tasks:
-            missed = {t: agent for t, agent in tasks.items() if t not in now and t not in recorded}
-            if missed:
-                gone[service] = missed
+        if now is tasks or tasks.keys() <= now.keys():
+            continue
+        missed = {task: tasks[task] for task in tasks.keys() - now.keys() if task not in recorded}
+        if missed:
+            gone[service] = missed
     return gone
 
 
