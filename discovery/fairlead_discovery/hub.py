@@ -89,6 +89,8 @@ class Hub:
         self._reload = reload
         self._clients: set[Client] = set()
         self._turned_away: set[Client] = set()
+        self._unstored: set[str] = set()
+        """Sessions opened while the disk was full: they are stored with whatever can be stored next."""
         self._base = _base(nodes)
         self._queue: deque[Item] = deque()
         self._loop = asyncio.get_running_loop()
@@ -150,20 +152,24 @@ class Hub:
     def _pump_in_memory(self) -> None:
         self._pumping = False
         while self._queue:
-            answers, effects = self._apply_batch()
+            answers, _, effects = self._apply_batch()
             self._publish(answers, effects)
 
     async def _pump_to_disk(self, store: Store) -> None:
         try:
             while self._queue:
-                answers, effects = self._apply_batch()
+                answers, asked, effects = self._apply_batch()
                 if effects:
+                    for session in self._unstored:
+                        effects.sessions.setdefault(session, True)
                     try:
                         await store(effects)
+                        self._unstored.clear()
                     except Unavailable as error:
                         log.error("not stored", why=str(error))  # noqa: TRY400  # a full disk is no bug: no traceback
                         self._take_back()
-                        answers = [(c, _failed(a, error)) for c, a in answers]
+                        both = zip(answers, asked, strict=True)
+                        answers = [(c, self._answer_unstored(c, r, a, error)) for (c, a), r in both]
                         effects = Effects()
                 self._publish(answers, effects)
         except Exception as error:  # noqa: BLE001  # a bug: crash() hands it to the daemon, which ends
@@ -174,11 +180,32 @@ class Hub:
     def _take_back(self) -> None:
         assert self._reload is not None
         self.nodes = self._reload()
+        for session in self._unstored:
+            self.nodes.open_session(session)
         now = self._loop.time()
         self._heard = {s: self._heard.get(s, now) for s in self.nodes.sessions}
 
-    def _apply_batch(self) -> tuple[list[tuple[Client, m.AnyReply]], Effects]:
+    def _answer_unstored(
+        self, client: Client, request: m.AnyRequest, answer: m.AnyReply, error: Unavailable
+    ) -> m.AnyReply:
+        """Who only reads is served all the same, from what is on disk: also who comes now."""
+        match request:
+            case m.Get() | m.Names():
+                return self._answer(client, request, Effects()) or _failed(answer, error)
+            case m.Hello():
+                opened = Effects()
+                welcome = self._hello(client, request, opened)
+                self._unstored |= opened.sessions.keys()
+                return welcome
+            case m.Ping():
+                return answer
+            case _:
+                return _failed(answer, error)
+
+    def _apply_batch(self) -> tuple[list[tuple[Client, m.AnyReply]], list[m.AnyRequest], Effects]:
+        """The answers, what each of them answers, and what must be stored before they are given."""
         answers: list[tuple[Client, m.AnyReply]] = []
+        asked: list[m.AnyRequest] = []
         effects = Effects()
         for _ in range(min(len(self._queue), BATCH)):
             client, request = self._queue.popleft()
@@ -188,7 +215,8 @@ class Hub:
                 answer = self._answer(client, request, effects)
                 if answer is not None:
                     answers.append((client, answer))
-        return answers, effects
+                    asked.append(request)
+        return answers, asked, effects
 
     def _answer(self, client: Client, request: m.AnyRequest, effects: Effects) -> m.AnyReply | None:
         match request:
