@@ -44,9 +44,7 @@ class AnswerSettings(FrontSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """Networks whose clients may read /v1 and /v2: `any`, `private`, `none`, or as `10.0.0.0/8`. /health, /ready and
     /metrics are open to all that reach `port`."""
     api_token: bool = False
-    """Whether reading /v2 needs the token, as writing does (see `token`)."""
-    history_changes: int = 50_000
-    """Records that came and went which /v2/history remembers, the oldest forgotten first. 0: none."""
+    """Whether reading /v2 needs the token, as writing does; `token` must be on."""
 
 
 def localities(settings: AnswerSettings) -> tuple[Locality, ...]:
@@ -68,7 +66,6 @@ def chooser(settings: AnswerSettings) -> Chooser:
     check_number("locality_least", settings.locality_least, 1, 10_000)
     check_number("a_record_limit", settings.a_record_limit, 0, 4096)
     check_number("warm_up_s", settings.warm_up_s, 0, 3600)
-    check_number("history_changes", settings.history_changes, 0, 10_000_000)
     return Chooser(
         record_limit=settings.a_record_limit,
         prefer_own_machine=settings.prefer_own_machine,
@@ -87,6 +84,13 @@ def readers(settings: AnswerSettings) -> Acl:
         return Acl(parse_networks(settings.api_networks))
     except ValueError as error:
         raise BadSettings(f"api_networks: {error}") from error
+
+
+def closed(settings: AnswerSettings) -> tuple[str, ...]:
+    """Beginnings of paths whose reading wants the token. Raises BadSettings when there is none."""
+    if settings.api_token and settings.token != "on":  # noqa: S105  # a mode, not a secret
+        raise BadSettings("api_token: there is a token for sure only when `token` is on")
+    return ("/v2/",) if settings.api_token else ()
 
 
 def check_number(key: str, value: float, least: float, most: float) -> None:

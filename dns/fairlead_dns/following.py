@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fairlead_daemon.logs import Log
 from fairlead_daemon.main import Context
+from fairlead_discovery.listing import Listing
 from fairlead_discovery.reading import snapshots
 from fairlead_discovery.registry import Registry
 from fairlead_discovery.snapshots import Snapshot, Trust
@@ -26,6 +27,8 @@ class Following:
     names: Names
     context: Context
     loaded: asyncio.Event
+    listing: Listing = field(default_factory=Listing)
+    """The same endpoints for the HTTP API; it is told of them when they are answered."""
 
     async def run(self, registry: Registry, file: Path) -> None:
         async for snapshot in snapshots(registry, keep=file):
@@ -38,6 +41,7 @@ class Following:
         for count in self.names.steps(snapshot, now_s=time.monotonic() if self.loaded.is_set() else None):
             touched += count
             await asyncio.sleep(0)  # queries have their turn
+        self.listing.take(snapshot)
         took_s = time.perf_counter() - start_s
         apply_seconds.observe(took_s)
         if self.names.answers.trust is None:

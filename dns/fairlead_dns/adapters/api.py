@@ -1,0 +1,254 @@
+"""The HTTP API under /v2: records, explanations, history, status; typed, errors in words, no secret in any answer.
+
+GET /v2/services…              see fairlead_discovery.adapters.listing_http: endpoints, long polls, event streams
+GET /v2/records                ?name= &under= &contains= &type= &limit= &after=
+GET /v2/explain                ?name= &type= &client=
+GET /v2/history                ?name= [&at=]     what a name answered at a time, or all its changes
+GET /v2/changes                ?since= &limit=   what changed in the zone after a serial
+GET /v2/status                 serial, trust, age, revision
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import msgspec
+from aiohttp import web
+
+from fairlead_daemon.web import error_response, json_response
+from fairlead_discovery.adapters import listing_http
+from fairlead_discovery.decisions.nearest import nearest
+from fairlead_discovery.listing import Listing
+from fairlead_dns.answer_settings import readers
+from fairlead_dns.decisions import history, paging, wire
+from fairlead_dns.decisions.acl import Acl
+from fairlead_dns.decisions.asked import Handler
+from fairlead_dns.decisions.explain import Question, asked_for, explain, speakable
+from fairlead_dns.decisions.journal import Journal
+from fairlead_dns.names import SERIALS, Names
+from fairlead_dns.settings import DnsSettings
+
+SLICE = 500  # names looked at between two turns of the queries
+PAGE = (1000, 10_000)
+"""Names on a page: unless told, at most."""
+CHANGES = (100, 1000)
+GUARDED = ("/v1/", "/v2/")
+ELSEWHERE = {"Forwarder": "the forwarder", "StaticAnswers": "a zone from a file"}
+
+
+def add_api(app: web.Application, settings: DnsSettings, names: Names, listing: Listing) -> None:
+    """Everything under /v2, and the network access rule for it and /v1. Raises BadSettings."""
+    pages = _Pages(settings, names)
+    app.middlewares.append(_network_rule(readers(settings)))
+    listing_http.add_routes(app, listing)
+    app.router.add_get("/v2/records", pages.records)
+    app.router.add_get("/v2/explain", pages.explain)
+    app.router.add_get("/v2/history", pages.history)
+    app.router.add_get("/v2/changes", pages.changes)
+    app.router.add_get("/v2/status", pages.status)
+
+
+def _network_rule(admitted: Acl) -> Any:
+    @web.middleware
+    async def rule(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if request.path.startswith(GUARDED) and not admitted.admits(request.remote or ""):
+            return error_response(403, f"{request.remote} may not read this; see the `api_networks` setting")
+        return await handler(request)
+
+    return rule
+
+
+@dataclass(slots=True)
+class _Pages:
+    """Each page shows the names as they are at that moment."""
+
+    _settings: DnsSettings
+    _names: Names
+
+    async def records(self, request: web.Request) -> web.Response:
+        if not self._settings.enumeration and "name" not in request.query:
+            raise web.HTTPForbidden(reason="enumeration is off (see the `enumeration` setting): say `name`")
+        wanted = _filter(request)
+        limit = _number(request, "limit", *PAGE)
+        zone = self._names.zone
+        names = [wanted.name] if wanted.name is not None else list(zone.names)
+        found: list[tuple[str, bytes]] = []
+        for at in range(0, len(names), SLICE):
+            found += paging.fitting(zone, names[at : at + SLICE], wanted)
+            await asyncio.sleep(0)
+        page = (await asyncio.to_thread(sorted, found))[:limit]
+        if wanted.name is not None and not page and wanted.after == "":
+            await self._missing(wanted.name, wanted.kind)
+        rows = paging.rows(zone, [name for _, name in page], wanted.kind, self._names.authority.ttl_s)
+        more = page[-1][0] if len(found) > limit else ""
+        return json_response({"serial": self._names.answers.serial, "records": rows, "next": more})
+
+    async def explain(self, request: web.Request) -> web.Response:
+        name = _name(request, "name")
+        text = wire.text(name)
+        kind = _kind(request, "SRV" if text.startswith("_") else "A")
+        client = request.query.get("client", "") or request.remote or ""
+        view = self._names.front.views.of(client)
+        question = Question(name=name, kind=kind, client=client, admitted=view.query, elsewhere=self._elsewhere(name))
+        found = explain(question, self._names.sources, self._names.answers, self._names.snapshot)
+        if found.verdict == "no such name":
+            near = await self._near(text)
+            says = (*found.says, f"names like it: {', '.join(near)}") if near else found.says
+            found = msgspec.structs.replace(found, near=near, says=says)
+        return json_response(found)
+
+    async def history(self, request: web.Request) -> web.Response:
+        name = _name(request, "name")
+        journal = self._journal(name)
+        if "at" in request.query:
+            return json_response(self._past(name, journal, request.query["at"]))
+        rows = [history.name_row(change, one) for change, one in history.touching(tuple(journal.changes), name)]
+        if not rows and not self._names.zone.exists(name):
+            await self._missing(name, None)
+        now = {"name": wire.text(name), "serial": self._serial(), "begins": _begins(journal)}
+        return json_response({**now, "records": history.rows(self._names.ledger.held(name)), "changes": rows})
+
+    def _past(self, name: bytes, journal: Journal, text: str) -> dict[str, Any]:
+        now_s = time.time()
+        try:
+            at_s = history.moment(text, now_s=now_s)
+            when = history.stamp(at_s)
+        except (ValueError, OverflowError, OSError) as error:
+            raise web.HTTPBadRequest(reason=f"at: {error}") from error
+        if at_s > now_s:
+            raise web.HTTPBadRequest(reason=f"at: {when} is in the future")
+        found = history.past(journal, name, self._names.ledger.held(name), at_s)
+        return {
+            "name": wire.text(name),
+            "at": when,
+            "remembered": found.remembered,
+            "begins": _begins(journal),
+            "records": history.rows(found.held),
+            "since": history.moment_row(found.since),
+            "until": history.moment_row(found.until),
+        }
+
+    async def changes(self, request: web.Request) -> web.Response:
+        if not self._settings.enumeration:
+            raise web.HTTPForbidden(reason="enumeration is off, see the `enumeration` setting")
+        journal = self._journal(self._names.authority.apexes[0])
+        now = self._serial()
+        since = _number(request, "since", now, SERIALS - 1)
+        limit = _number(request, "limit", *CHANGES)
+        found = [] if since == now else history.after(tuple(journal.changes), since)
+        if found is None:
+            begins = journal.changes[0].serial_before if journal.changes else now
+            raise web.HTTPGone(reason=f"serial {since} is not remembered: history begins at serial {begins}")
+        rows = [history.change_row(change) for change in found[:limit]]
+        return json_response({"since": since, "serial": now, "changes": rows, "more": len(found) > limit})
+
+    async def status(self, _request: web.Request) -> web.Response:
+        answers, snapshot = self._names.answers, self._names.snapshot
+        return json_response(
+            {
+                "version": version("fairlead"),
+                "domain": self._names.rules.domain,
+                "serial": answers.serial,
+                "revision": snapshot.revision,
+                "trust": answers.trust.value if answers.trust else "none",
+                "why": snapshot.why,
+                "age_s": round(snapshot.age_s, 1),
+                "cluster": snapshot.cluster,
+                "names": len(self._names.zone.names),
+                "services": len(snapshot.members),
+                "warming_up": answers.traits.warming,
+                "unreadable": dict(snapshot.bad),
+                "collisions": {name: list(s) for name, s in self._names.sources.claims.collisions().items()},
+            }
+        )
+
+    # --- parts
+
+    def _serial(self) -> int:
+        """What the journal has come to; raises 503 while nothing is known."""
+        serial = self._names.ledger.serial
+        if serial is None:
+            raise web.HTTPServiceUnavailable(reason="nothing known of the registry yet")
+        return serial
+
+    def _journal(self, name: bytes) -> Journal:
+        self._serial()
+        apex = self._names.ledger.apex_of(name)
+        if apex is None:
+            raise web.HTTPNotFound(reason=f"no history of {wire.text(name)}: it is in no zone of the registry's names")
+        return self._names.ledger.journals[apex]
+
+    def _elsewhere(self, name: bytes) -> str:
+        """Which other part answers for the name."""
+        routes = self._names.front.routes
+        apex = name
+        while apex not in routes and apex != b"\0":
+            apex = wire.parent(apex)
+        route = routes.get(apex)
+        return "" if route is None or route.handler is self._names.answers else spoken(route.handler)
+
+    async def _missing(self, name: bytes, kind: int | None) -> NoReturn:
+        text = wire.text(name)
+        if self._names.zone.exists(name):
+            raise web.HTTPNotFound(reason=f"{text} exists, but has no {'such ' if kind else ''}record")
+        near = await self._near(text)
+        raise web.HTTPNotFound(reason=f"no such name: {text}{f'; did you mean {_either(near)}?' if near else ''}")
+
+    async def _near(self, text: str) -> tuple[str, ...]:
+        """In a thread, which lets queries through: it may take a second where there are many names."""
+        known = speakable(self._names.sources)
+        return tuple(await asyncio.to_thread(nearest, asked_for(text), known))
+
+
+def spoken(handler: Handler) -> str:
+    return ELSEWHERE.get(type(handler).__name__, "another part of the server")
+
+
+def _begins(journal: Journal) -> str | None:
+    return history.stamp(journal.changes[0].at_s) if journal.changes else None
+
+
+def _either(near: Iterable[str]) -> str:
+    return " or ".join(near)
+
+
+def _name(request: web.Request, key: str) -> bytes:
+    text = request.query.get(key, "")
+    found = wire.parse_text(text.lower()) if text else None
+    if found is None:
+        raise web.HTTPBadRequest(reason=f"{key}: {text[:100]!r} is no domain name" if text else f"{key}: say which")
+    return found
+
+
+def _kind(request: web.Request, default: str) -> int:
+    text = request.query.get("type", "") or default
+    found = paging.kind_of(text)
+    if found is None:
+        raise web.HTTPBadRequest(reason=f"type: {text[:20]!r} is no record type, as A, SRV or TYPE64")
+    return found
+
+
+def _number(request: web.Request, key: str, default: int, most: int) -> int:
+    text = request.query.get(key, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or int(text[:12]) > most:
+        raise web.HTTPBadRequest(reason=f"{key}: {text[:20]!r} is no number from 0 to {most}")
+    return int(text)
+
+
+def _filter(request: web.Request) -> paging.Filter:
+    given: Sequence[str] = ("name", "under")
+    named = {key: _name(request, key) for key in given if key in request.query}
+    return paging.Filter(
+        name=named.get("name"),
+        under=named.get("under"),
+        contains=request.query.get("contains", "").lower(),
+        kind=_kind(request, "") if request.query.get("type") else None,
+        after=request.query.get("after", ""),
+    )
