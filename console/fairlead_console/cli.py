@@ -16,6 +16,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "status": ("status", "Every daemon, agent and app on one screen."),
     "app": ("app", "Deploy, list, scale, restart and remove apps."),
     "explain": ("explain", "Why an app does not run, or not as asked."),
+    "explain-name": ("explain_name", "Why a DNS name is answered as it is, or what it answered at a time."),
     "lookup": ("lookup", "Ask fairlead's DNS for a name."),
     "node": ("node", "List, drain and undrain agents."),
     "registry": ("registry", "Look into the registry; save, restore, check, move it; confirm a held reading."),
@@ -56,7 +57,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
         if cmd_name not in VERBS:
             return None
-        command = getattr(import_module(f"fairlead_console.verbs.{VERBS[cmd_name][0]}"), cmd_name)
+        command = getattr(import_module(f"fairlead_console.verbs.{VERBS[cmd_name][0]}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
