@@ -28,6 +28,7 @@ from fairlead_dns.following import Following
 from fairlead_dns.metrics import Counts, DnsCollector, State
 from fairlead_dns.names import Names
 from fairlead_dns.naming_settings import extra_records, read_queries
+from fairlead_dns.publishing import Publishing
 from fairlead_dns.settings import DnsSettings
 from fairlead_dns.tending import announce, follow_queries, tell
 from fairlead_dns.transports import Transports, prepare, serving
@@ -49,6 +50,8 @@ async def run(settings: DnsSettings, context: Context) -> None:
     names.take_records(extra_records(settings, names.rules.domain))
     names.take_queries(read_queries(settings))
     kept.load(_file(settings, "documents"), names)
+    publishing = Publishing(settings, names, context)
+    await publishing.start()
     async with (
         serving(settings, names.front, counts, followed) as transports,
         forwarding(names.front, settings, transports.places) as forwards,
@@ -75,6 +78,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 forwards.run(),
                 tell(names),
                 follow_queries(settings, names),
+                publishing.run(registry, _file(settings, "published"), transports.ips[0]),
             )
         finally:
             REGISTRY.unregister(collector)

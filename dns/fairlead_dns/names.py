@@ -13,8 +13,11 @@ from fairlead_dns.decisions.answer import Answers, Authority
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Clients, Locality
 from fairlead_dns.decisions.front import Front, Route
+from fairlead_dns.decisions.journal import Held, Journal
+from fairlead_dns.decisions.ledger import Ledger
 from fairlead_dns.decisions.naming import ZONE_TTL, Dialect, Record, Rules, of_framework, of_masters, of_server
 from fairlead_dns.decisions.queries import Queries, Query
+from fairlead_dns.decisions.settling import OWN
 from fairlead_dns.decisions.sources import Sources, changed
 from fairlead_dns.decisions.speaking import of_agent, of_ourselves
 from fairlead_dns.decisions.traits import Traits
@@ -52,10 +55,22 @@ class Names:
     """The newest; its endpoints may be on their way into the zone."""
     documents_changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when frameworks, agents or masters have; whoever acts on it clears it."""
+    ledger: Ledger = field(init=False)
+    """The same names as secondaries see them."""
+    applied: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the names are others, or the revision is; whoever acts on it clears it."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced by a new one, when the names have a new serial and the journal a new change."""
+    applying: bool = False
+    """A snapshot is on its way into the zone: it is at no revision."""
+    version: int = 0
+    """Counts all changes; `others_version` those that come from no commit."""
+    others_version: int = 0
     _followed: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.zone = Zone(set(self.authority.apexes))
+        self.ledger = Ledger(self.zone, self.authority, {apex: Journal() for apex in self.authority.apexes})
         traits = Traits(places=bool(self.manner.localities), warm_up_s=self.manner.warm_up_s)
         clients = Clients(self.manner.localities)
         self.answers = Answers(self.zone, self.authority, random.random, traits, clients, self.manner.chooser)
@@ -68,6 +83,23 @@ class Names:
             self.front.serve(apex, self.answers)
         self._replace("dialects", {"": of_ourselves(self.rules)})
 
+    def journal(self, name: bytes) -> Journal | None:
+        """Of the zone the name is in; None for a name of none of ours."""
+        apex = self.ledger.apex_of(name)
+        return None if apex is None else self.ledger.journals[apex]
+
+    def held(self, name: bytes) -> Held:
+        """What the name had at the serial of this moment."""
+        return self.ledger.held(name)
+
+    def settle(self) -> bool:
+        """The names of this moment are those of the snapshot's revision. Returns whether anything has a new serial."""
+        moved = self.ledger.settle(self.snapshot.revision % SERIALS, at_s=time.time())
+        if moved:
+            self.settled.set()
+            self.settled = asyncio.Event()
+        return moved
+
     def take_snapshot(self, snapshot: Snapshot) -> int:
         """Returns how many names have other answers now. A snapshot of nothing known yet (revision -1) is none."""
         return sum(self.steps(snapshot))
@@ -78,7 +110,7 @@ class Names:
         """
         if snapshot.revision < 0:
             return
-        self.snapshot = snapshot
+        self.snapshot, self.applying = snapshot, True
         concerned = self._concerned(snapshot)
         for touched in self.sources.steps(snapshot, now_s=now_s):
             self._point(touched)
@@ -87,6 +119,8 @@ class Names:
             yield len(touched)
         self._answer_queries(concerned)
         self.answers.changed((), serial=snapshot.revision % SERIALS, trust=snapshot.trust)
+        self.applying = False
+        self._changed()
 
     def warm_up(self, now_s: float) -> int:
         """Returns how many names have other answers because of who is no newcomer any more, or less of one."""
@@ -117,6 +151,7 @@ class Names:
         fixed: dict[tuple[bytes, int], list[int]] = {}
         for record in records:
             fixed.setdefault((record.owner, record.kind), []).append(record.ttl_s)
+        self._note({name for name, _ in (*self.zone.fixed_ttls, *fixed)})
         self.zone.fixed_ttls = {key: (min(ttls), len(ttls)) for key, ttls in fixed.items()}
         self._replace("settings", {"": tuple(record._replace(ttl_s=ZONE_TTL) for record in records)})
 
@@ -128,13 +163,16 @@ class Names:
     def allow_ttl(self, most_s: int) -> None:
         """No service gets a larger TTL from now on."""
         if most_s != self.zone.longest_ttl_s:
+            self._note({name for name, _ in self.zone.given_ttls})
             self.zone.longest_ttl_s = most_s
             self.answers.forget()
+            self._changed()
 
     def take_queries(self, queries: Iterable[tuple[Query, Dialect]]) -> None:
         """Prepared queries, all of them."""
         before = set(self.queries.known)
         self.queries.put(queries)
+        self.others_version += 1
         self._answer_queries(before | set(self.queries.known))
 
     def tasks(self) -> Iterator[Member | Portless]:
@@ -168,8 +206,20 @@ class Names:
             touched |= self.sources.take_other(f"query {key}", records)
         self._touched(touched)
 
+    def _note(self, names: Iterable[bytes]) -> None:
+        """Of names whose TTLs are about to change."""
+        for name in names:
+            if self.zone.note is not None:
+                self.zone.note(name)
+
+    def _changed(self) -> None:
+        self.version += 1
+        self.applied.set()
+
     def _touched(self, touched: set[bytes]) -> None:
         self._point(touched)
+        if touched:
+            self._changed()
         if touched and self.answers.trust is not None:
             self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
 
@@ -180,6 +230,7 @@ class Names:
         for key in self._followed.get(kind, set()) | keys:
             touched |= self.sources.take_other(f"{kind} {key}", records.get(key, ()))
         self._followed[kind] = keys
+        self.others_version += bool(touched) and not kind.startswith(OWN)
         self._touched(touched)
 
     def _point(self, touched: Iterable[bytes]) -> None:

@@ -8,15 +8,15 @@ from fairlead_dns.answer_settings import NEGATIVE_TTL_S
 from fairlead_dns.decisions import speaking, wire
 from fairlead_dns.decisions.answer import Authority
 from fairlead_dns.decisions.naming import Rules
-from fairlead_dns.forward_settings import ForwardSettings
 from fairlead_dns.naming_settings import with_naming
+from fairlead_dns.transfer_settings import TransferSettings
 
 LONGEST_TTL_S = 3600  # every kill waits a TTL out: more is a typing error
 LONGEST_SOA_S = 30 * 86400
 HIGHEST_WEIGHT = 65535
 
 
-class DnsSettings(ForwardSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DnsSettings(TransferSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Mesos-DNS' own key is named where there is one."""
 
     port: int = 8123

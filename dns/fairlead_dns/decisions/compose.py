@@ -70,9 +70,7 @@ class Packer:
     def message(self, number: bytes, flags: int, opt: bytes = b"") -> bytes:
         """The whole of it: `number` is the id's two bytes, `opt` the OPT record, whose room the caller has kept."""
         counts = (*self.counts[:2], self.counts[2] + bool(opt))
-        head = number + wire.header(flags, *counts)
-        if not self.question:
-            head = head[:4] + b"\0\0" + head[6:]
+        head = number + wire.header(flags, *counts, questions=bool(self.question))
         return b"".join((head, self.question, *self._parts, opt))
 
     def _forget(self, mark: int) -> None:

@@ -34,6 +34,7 @@ from fairlead_dns.decisions.rate import Kind, Limiter, Verdict, kind_of
 ROOT = b"\0"
 KEEPALIVE, PADDING = 11, 12
 PADDED_BYTES = 468
+TRANSFERS = frozenset({wire.AXFR, wire.IXFR})
 ACCEPTED = frozenset({wire.QUERY, wire.NOTIFY, wire.UPDATE})
 
 
@@ -114,6 +115,8 @@ class Front:
     """With one, no packet may be answered from `views.tables` without asking the front."""
     keepalive_s: float = 10.0
     """How long an idle TCP connection is kept, told to clients that ask (RFC 7828)."""
+    transfers: Handler | None = None
+    """Answers AXFR and IXFR of all zones that are ours. None: each handler refuses them."""
     routes: dict[bytes, Route] = field(default_factory=dict)
     recursive: bool = False
     """Whether any route is: RA is set for those it is open to."""
@@ -230,6 +233,8 @@ class Front:
             return apex, error(asked, wire.NOTIMP)
         if route.recursive and not asked.view.recursion:
             return apex, error(asked, wire.REFUSED, ede=EDE_PROHIBITED)
+        if asked.query.kind in TRANSFERS and self.transfers is not None and not route.recursive:
+            return apex, self.transfers.reply(asked)
         return apex, route.handler.reply(asked)
 
     def _apex(self, query: wire.Query) -> bytes:

@@ -18,6 +18,8 @@ import dns.tokenizer
 import dns.ttl
 
 from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.static import BadZoneError as BadZoneError  # noqa: PLC0414  # callers of `parse` catch it
+from fairlead_dns.decisions.static import Entry
 
 INCLUDE_DEPTH = 8
 INCLUDES = 256
@@ -25,21 +27,6 @@ GENERATED = 65_536  # records of one $GENERATE
 RECORDS = 2_000_000
 NO_DATA_TYPES = range(128, 256)
 """Questions and signatures: they stand in messages only."""
-
-
-class BadZoneError(ValueError):
-    """A zone that cannot be served. The message names file, line and reason."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One record of a file. `place` is `file:line`; names in wire form, the owner folded."""
-
-    owner: bytes
-    kind: int
-    ttl_s: int
-    rdata: bytes
-    place: str
 
 
 Open = Callable[[str], str]

@@ -5,18 +5,34 @@ Wildcards by RFC 4592, DNAME by RFC 6672, delegations with glue. Without DNSSEC:
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import EDNS_BYTES, Asked, error
 from fairlead_dns.decisions.compose import CNAME, DNAME, DS, MX, RRset, reply
-from fairlead_dns.decisions.masterfile import BadZoneError, Entry
+from fairlead_dns.decisions.journal import Change, Held, Journal, NameChange
 
 YXDOMAIN = 6
 CHAIN = 16  # aliases followed in one answer
 SIGNATURES = frozenset({46, 47})  # RRSIG and NSEC may stand beside a CNAME
 TARGET_AT = {wire.NS: 0, MX: 2, wire.SRV: 6}
 Sets = Mapping[int, RRset]
+
+
+class BadZoneError(ValueError):
+    """A zone that cannot be served. The message names file, line and reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One record of a file. `place` is `file:line`; names in wire form, the owner folded."""
+
+    owner: bytes
+    kind: int
+    ttl_s: int
+    rdata: bytes
+    place: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +234,8 @@ def _check_owner(
         raise BadZoneError(f"{places[owner, wire.SOA]}: SOA of {name}, which is not the apex {wire.text(apex)}")
     if CNAME in kinds and kinds.keys() - SIGNATURES != {CNAME}:
         raise BadZoneError(f"{places[owner, CNAME]}: {name} has a CNAME and other records")
+    if DNAME in kinds and wire.NS in kinds and owner != apex:
+        raise BadZoneError(f"{places[owner, DNAME]}: {name} has a DNAME and is delegated")
     for kind, word in ((wire.NS, "NS"), (DNAME, "DNAME")):
         if owner[:2] == b"\1*" and kind in kinds:
             raise BadZoneError(
@@ -291,3 +309,46 @@ class StaticAnswers:
         flags = wire.QR | asked.flags | found.rcode | (wire.AA if found.authoritative else 0)
         sections = (found.answer, found.authority, found.additional)
         return reply(asked.packet[:2], query.question, flags, sections, room=asked.room, opt=opt, needed=found.glue)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticView:
+    """A zone as it is now, for a transfer."""
+
+    zone: StaticZone
+
+    @property
+    def soa(self) -> RRset:
+        return self.zone.soa
+
+    def records(self) -> Iterator[RRset]:
+        return islice(self.zone.sets(), 1, None)
+
+
+@dataclass(slots=True)
+class StaticSource:
+    """A zone that is replaced as a whole, as transfer.Source."""
+
+    zone: StaticZone
+    journal: Journal
+
+    def soa(self) -> RRset:
+        return self.zone.soa
+
+    def view(self) -> StaticView:
+        return StaticView(self.zone)
+
+    def replace(self, zone: StaticZone, *, at_s: float) -> None:
+        self.journal.append(difference(self.zone, zone, at_s=at_s))
+        self.zone = zone
+
+
+def difference(old: StaticZone, new: StaticZone, *, at_s: float) -> Change:
+    names = (name for name in (*old.names, *(n for n in new.names if n not in old.names)))
+    changes = (NameChange(name, _held(old, name), _held(new, name)) for name in names)
+    return Change(old.soa, new.soa, at_s, tuple(change for change in changes if change.before != change.after))
+
+
+def _held(zone: StaticZone, name: bytes) -> Held:
+    sets = zone.names.get(name, {})
+    return tuple(sets[kind] for kind in sorted(sets) if kind != wire.SOA)

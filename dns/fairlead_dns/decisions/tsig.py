@@ -10,7 +10,7 @@ import struct
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from fairlead_dns.decisions import wire
@@ -194,17 +194,14 @@ class Checked:
     _before: bytes = b""
     _following: bool = False
 
-    @property
-    def key(self) -> bytes:
-        return self.verdict.signature.key if self.verdict else b""
+    key: bytes = field(init=False, default=b"")
+    error: int = field(init=False, default=wire.FORMERR)
+    room: int = field(init=False, default=0)
 
-    @property
-    def error(self) -> int:
-        return self.verdict.error if self.verdict else wire.FORMERR
-
-    @property
-    def room(self) -> int:
-        return room_bytes(self.verdict) if self.verdict else 0
+    def __post_init__(self) -> None:
+        if self.verdict is not None:
+            self.key, self.error = self.verdict.signature.key, self.verdict.error
+            self.room = room_bytes(self.verdict)
 
     def sign(self, reply: bytes) -> bytes:
         """In order, for a stream: each signature covers the one before."""

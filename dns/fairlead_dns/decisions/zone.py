@@ -4,7 +4,7 @@ Two tasks may give the same record (both on one agent): each record is counted b
 has names below it (`_tcp.marathon.mesos`) exists without records: an empty non-terminal, NODATA and never NXDOMAIN.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_dns.decisions import wire
@@ -31,12 +31,14 @@ class Zone:
     """How many names with records lie below each name."""
     longest_ttl_s: int = LONGEST_TTL_S
     """No TTL is above it, whatever a record says: what has been announced, for kills wait that long."""
-    _ttls: dict[tuple[bytes, int], dict[int, int]] = field(default_factory=dict)
+    given_ttls: dict[tuple[bytes, int], dict[int, int]] = field(default_factory=dict)
     """(name, type) -> TTL -> how many contributors: only of records that have one of their own."""
     _given_ttls: dict[int, int] = field(default_factory=dict)
     """TTL -> how many records have it as their own."""
     fixed_ttls: Mapping[tuple[bytes, int], tuple[int, int]] = field(default_factory=dict)
     """(name, type) -> TTL and number of the records that a person has written: no kill waits for those."""
+    note: Callable[[bytes], None] | None = None
+    """Called before a name's records change."""
 
     def exists(self, name: bytes) -> bool:
         return name in self.names or name in self.below or name in self.apexes
@@ -54,7 +56,7 @@ class Zone:
         return self._usual_ttl_s(name, kind, default_s)
 
     def _usual_ttl_s(self, name: bytes, kind: int, default_s: int) -> int:
-        given = self._ttls.get((name, kind))
+        given = self.given_ttls.get((name, kind))
         if given is None:
             return min(default_s, self.longest_ttl_s)
         everyone = sum(given.values()) == sum(self.sets(name)[kind].values())
@@ -81,6 +83,8 @@ class Zone:
                 yield from (Record(owner, kind, rdata) for rdata in data)
 
     def _add(self, record: Record, touched: set[bytes]) -> None:
+        if self.note is not None:
+            self.note(record.owner)
         sets = self.names.get(record.owner)
         if sets is None:
             sets = self.names[record.owner] = {}
@@ -92,12 +96,14 @@ class Zone:
         count = data.get(record.rdata, 0)
         data[record.rdata] = count + 1
         if record.ttl_s != ZONE_TTL:
-            _count(self._ttls.setdefault((record.owner, record.kind), {}), record.ttl_s, 1)
+            _count(self.given_ttls.setdefault((record.owner, record.kind), {}), record.ttl_s, 1)
             _count(self._given_ttls, record.ttl_s, 1)
-        if not count or (record.owner, record.kind) in self._ttls:
+        if not count or (record.owner, record.kind) in self.given_ttls:
             touched.add(record.owner)
 
     def _remove(self, record: Record, touched: set[bytes]) -> None:
+        if self.note is not None:
+            self.note(record.owner)
         sets = self.names[record.owner]
         data = sets[record.kind]
         count = data[record.rdata]
@@ -117,7 +123,7 @@ class Zone:
                 self.apexes.discard(record.owner)
 
     def _remove_ttl(self, record: Record, touched: set[bytes]) -> None:
-        given = self._ttls.get((record.owner, record.kind))
+        given = self.given_ttls.get((record.owner, record.kind))
         if given is None:
             return
         touched.add(record.owner)
@@ -125,7 +131,7 @@ class Zone:
             _count(given, record.ttl_s, -1)
             _count(self._given_ttls, record.ttl_s, -1)
         if not given:
-            del self._ttls[record.owner, record.kind]
+            del self.given_ttls[record.owner, record.kind]
 
     def _is_inside(self, name: bytes) -> bool:
         while name != b"\0":

@@ -1,0 +1,158 @@
+"""Gives serials to what the names hold: at each revision of the registry, when it may be said (decisions/settling.py)."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+from fairlead_daemon.errors import FairleadError
+from fairlead_daemon.files import replace_file
+from fairlead_daemon.logs import Log
+from fairlead_discovery import paths
+from fairlead_discovery.registry import Put, Registry
+from fairlead_dns.decisions.settling import OWN, Standing, Verdict, digest, judge
+from fairlead_dns.names import Names
+
+log = Log("dns")
+READ_S = 5.0
+AGAIN_S = 1.0
+
+
+def shared_path(names: Names) -> str:
+    """Where name servers of the same settings keep the digest of what comes from no commit."""
+    us = names.authority
+    said = repr((names.rules, us.apexes, us.ttl_s, us.negative_ttl_s))
+    return paths.below(paths.NAME_SERIALS, sha256(said.encode()).hexdigest()[:16])
+
+
+def own_digest(names: Names) -> str:
+    """Of what a restart may change: settings, the records they give, the program."""
+    own = {who: sorted(records) for who, records in names.sources.others.items() if who.startswith((*OWN, "settings"))}
+    return sha256(
+        repr((version("fairlead"), shared_path(names), names.authority, sorted(own.items()))).encode()
+    ).hexdigest()
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+@dataclass(slots=True)
+class Settler:
+    """`registry` None: nobody transfers, so that each revision is its content's serial at once, for history alone."""
+
+    names: Names
+    registry: Registry | None
+    settled: Callable[[], None]
+    """Called when there is something new to fetch."""
+    said: Path | None = None
+    """File with the digest of what only settings and this program decide. Another one than last time is a new content
+    at an old revision, so that the revision is raised first."""
+    _path: str = field(init=False)
+    _own: tuple[int, str] = (-1, "")
+    _agreed: str = ""
+    _differ_since_s: float | None = None
+    _commits: int = 0
+
+    def __post_init__(self) -> None:
+        self._path = shared_path(self.names)
+
+    async def run(self) -> None:
+        while True:
+            await self.names.applied.wait()
+            self.names.applied.clear()
+            if self.names.applying or self.names.answers.trust is None:
+                continue  # the end of it sets `applied` again
+            if self.registry is None:
+                self._settle()
+                continue
+            try:
+                done = await self._agree(self.registry)
+            except (FairleadError, OSError) as error:
+                log.debug("serial not settled", why=str(error))
+                self._settle_first()
+                done = False
+            if not done:
+                await self._soon()
+
+    async def _soon(self) -> None:
+        try:
+            async with asyncio.timeout(AGAIN_S):
+                await self.names.applied.wait()
+        except TimeoutError:
+            self.names.applied.set()
+
+    async def _agree(self, registry: Registry) -> bool:
+        """Reads what stands in the registry, after the revision that is applied was seen, and acts on it."""
+        counted = self.names.version
+        own = self._own_digest()
+        async with asyncio.timeout(READ_S):
+            node = await registry.read(self._path)
+        shared = None if node is None else node.data.decode("ascii", "replace")
+        if self.names.version != counted or self.names.applying:
+            return False
+        if self.said is not None:
+            await self._raise_once(registry, self.said)
+            return False
+        match self._judged(own, shared):
+            case Verdict.SETTLE:
+                self._agreed, self._differ_since_s, self._commits = own, None, 0
+                self._settle()
+                return True
+            case Verdict.COMMIT:
+                if self._commits:
+                    log.warning(
+                        "another name server of the same settings gives other names",
+                        revision=self.names.snapshot.revision,
+                    )
+                self._commits += 1
+                async with asyncio.timeout(READ_S):
+                    await registry.commit([Put(self._path, own.encode())])
+        return False
+
+    async def _raise_once(self, registry: Registry, file: Path) -> None:
+        says = own_digest(self.names)
+        if await asyncio.to_thread(_text, file) != says:
+            async with asyncio.timeout(READ_S):
+                await registry.commit([])
+            await asyncio.to_thread(replace_file, file, says.encode())
+        self.said = None
+        self.names.applied.set()
+
+    def _judged(self, own: str, shared: str | None) -> Verdict:
+        now_s = asyncio.get_running_loop().time()
+        if self._differ_since_s is None or own == shared:
+            self._differ_since_s = now_s
+        return judge(
+            Standing(
+                own=own,
+                shared=shared,
+                news=self._agreed not in {own, ""},
+                waited_s=now_s - self._differ_since_s,
+                commits=self._commits,
+            )
+        )
+
+    def _own_digest(self) -> str:
+        """Made anew only when something but the registry's commits has changed."""
+        if self._own[0] != self.names.others_version:
+            self._own = (
+                self.names.others_version,
+                digest(self.names.sources.others, repr(sorted(self.names.queries.known.items()))),
+            )
+            self._commits, self._differ_since_s = 0, None
+        return self._own[1]
+
+    def _settle_first(self) -> None:
+        """The registry is out of sight from the start: what was kept on disk is better for secondaries than nothing."""
+        if self.names.ledger.serial is None:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.names.settle():
+            self.settled()

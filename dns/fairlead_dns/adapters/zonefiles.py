@@ -1,0 +1,178 @@
+"""The folder of master files: each `NAME.zone` a zone, read again when one of its files changes."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+from fairlead_daemon.logs import Log
+from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.asked import EDE_NOT_READY, Asked, error
+from fairlead_dns.decisions.journal import later
+from fairlead_dns.decisions.static import BadZoneError, StaticZone, compile_zone
+
+log = Log("dns")
+LOOK_S = 1.0
+FILE_BYTES = 512 * 1024 * 1024
+SUFFIX = ".zone"
+Mark = tuple[int, int, int]
+"""A file's time of change, size and inode: what changes when it is written or replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A zone and the files it was made of."""
+
+    zone: StaticZone
+    marks: Mapping[str, Mark | None]
+
+
+class Unloaded:
+    """Answers for a zone whose file has been wrong since the start: SERVFAIL, for the names are ours."""
+
+    def reply(self, asked: Asked) -> bytes:
+        return error(asked, wire.SERVFAIL, ede=EDE_NOT_READY)
+
+
+@dataclass(slots=True)
+class ZoneFolder:
+    """`took(apex, old, new)` is told of each zone that appears, changes (old and new) or goes (new None);
+    `refused(apex)` of one that cannot be read. One that was served before is served on.
+    """
+
+    folder: Path
+    took: Callable[[bytes, StaticZone | None, StaticZone | None], None]
+    refused: Callable[[bytes, str], None]
+    loaded: dict[bytes, Loaded] = field(default_factory=dict)
+    _broken: dict[bytes, Mapping[str, Mark | None]] = field(default_factory=dict)
+    again: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set: look at once, and read everything anew."""
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self.again.wait()
+                self._broken.clear()
+            except TimeoutError:
+                pass
+            everything = self.again.is_set()
+            self.again.clear()
+            await self.look(everything=everything)
+
+    async def look(self, *, everything: bool = False) -> None:
+        """Takes what has changed since the last look. Never raises for what stands in the folder."""
+        try:
+            there = await asyncio.to_thread(_zones, self.folder)
+        except OSError as failed:
+            log.warning("zones_dir cannot be read", folder=self.folder, why=str(failed))
+            return
+        for apex in [apex for apex in self.loaded if apex not in there]:
+            self._drop(apex)
+        for apex, file in there.items():
+            if everything or await asyncio.to_thread(self._differs, apex):
+                await self._load(apex, file)
+
+    def _differs(self, apex: bytes) -> bool:
+        known = self.loaded.get(apex)
+        marks = self._broken.get(apex) or (known.marks if known else None)
+        return marks is None or any(_mark(self.folder / file) != mark for file, mark in marks.items())
+
+    async def _load(self, apex: bytes, file: str) -> None:
+        start_s = perf_counter()
+        read = _Reading(self.folder)
+        try:
+            zone = await asyncio.to_thread(read.zone, file, apex)
+        except ValueError as wrong:
+            self._broken[apex] = dict(read.marks)
+            kept = apex in self.loaded
+            log.warning(
+                "zone refused",
+                zone=wire.text(apex),
+                why=str(wrong),
+                serving="the zone as it was" if kept else "nothing",
+            )
+            self.refused(apex, str(wrong))
+            return
+        self._broken.pop(apex, None)
+        old = self.loaded.get(apex)
+        self.loaded[apex] = Loaded(zone, dict(read.marks))
+        for warning in zone.warnings:
+            log.warning("doubtful zone", zone=wire.text(apex), what=warning)
+        if old is not None and old.zone.names == zone.names:
+            return
+        self._judge_serial(old, zone)
+        log.info(
+            "zone loaded",
+            zone=wire.text(apex),
+            serial=zone.serial,
+            names=len(zone.names),
+            took_ms=(perf_counter() - start_s) * 1000,
+        )
+        self.took(apex, old.zone if old else None, zone)
+
+    def _judge_serial(self, old: Loaded | None, zone: StaticZone) -> None:
+        if old is None or later(zone.serial, old.zone.serial):
+            return
+        log.warning(
+            "a zone changed and its serial did not rise: secondaries will not fetch it; raise the serial",
+            zone=wire.text(zone.apex),
+            serial=zone.serial,
+            before=old.zone.serial,
+        )
+
+    def _drop(self, apex: bytes) -> None:
+        old = self.loaded.pop(apex)
+        self._broken.pop(apex, None)
+        log.info("zone file is gone, zone no longer served", zone=wire.text(apex))
+        self.took(apex, old.zone, None)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One zone being read, and which files it was made of, as they were then."""
+
+    folder: Path
+    marks: dict[str, Mark | None] = field(default_factory=dict)
+
+    def zone(self, file: str, apex: bytes) -> StaticZone:
+        """Raises ValueError that names file, line and reason."""
+        from fairlead_dns.decisions.masterfile import parse  # noqa: PLC0415  # dnspython costs 60 ms: only with zone files
+
+        return compile_zone(apex, parse(file, apex, self.read))
+
+    def read(self, file: str) -> str:
+        root = self.folder.resolve()
+        path = (root / file).resolve()
+        if not path.is_relative_to(root):
+            raise BadZoneError(f"{file} lies outside of zones_dir")
+        self.marks[file] = _mark(path)
+        try:
+            if path.stat().st_size > FILE_BYTES:
+                raise BadZoneError(f"{file}: over {FILE_BYTES} bytes")
+            return path.read_text(encoding="utf-8")
+        except OSError as failed:
+            raise BadZoneError(f"{file}: {failed.strerror}") from failed
+        except UnicodeDecodeError as failed:
+            raise BadZoneError(f"{file}: not UTF-8 at byte {failed.start}") from failed
+
+
+def _zones(folder: Path) -> dict[bytes, str]:
+    return dict(_named(folder))
+
+
+def _named(folder: Path) -> Iterator[tuple[bytes, str]]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix == SUFFIX and path.is_file():
+            apex = wire.parse_text(path.name.removesuffix(SUFFIX))
+            if apex is not None and apex != b"\0":
+                yield apex, path.name
+
+
+def _mark(path: Path) -> Mark | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

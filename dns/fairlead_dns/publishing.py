@@ -1,0 +1,140 @@
+"""Everything that stands written in files, and everything that secondaries fetch: put behind the front, kept true."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.logs import Log
+from fairlead_daemon.main import Context
+from fairlead_discovery.registry import Registry
+from fairlead_dns import transfer_settings as told
+from fairlead_dns.adapters.notifier import Notifier
+from fairlead_dns.adapters.settling import Settler
+from fairlead_dns.adapters.zonefiles import Unloaded, ZoneFolder
+from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.compose import RRset
+from fairlead_dns.decisions.journal import Journal
+from fairlead_dns.decisions.ledger import LedgerSource
+from fairlead_dns.decisions.static import StaticAnswers, StaticSource, StaticZone
+from fairlead_dns.decisions.transfer import Transfers
+from fairlead_dns.decisions.tsig import KeyRing
+from fairlead_dns.names import Names
+from fairlead_dns.transfer_settings import MEGABYTE, TransferSettings
+
+log = Log("dns")
+
+
+@dataclass(slots=True)
+class Static:
+    """One zone of a file: who answers for it and what is fetched of it."""
+
+    answers: StaticAnswers
+    source: StaticSource
+
+
+@dataclass(slots=True)
+class Publishing:
+    """Made before anything is served; raises BadSettings naming the key."""
+
+    settings: TransferSettings
+    names: Names
+    context: Context
+    transfers: Transfers = field(init=False)
+    keys: KeyRing = field(init=False)
+    notifier: Notifier = field(init=False)
+    folder: ZoneFolder | None = None
+    zones: dict[bytes, Static] = field(default_factory=dict)
+    broken: dict[bytes, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        peers = told.peers(self.settings)
+        self.keys = self.names.front.keys = KeyRing(peers.keys)
+        self.transfers = self.names.front.transfers = Transfers(peers.permits, self.settings.transfers_at_once)
+        self.notifier = Notifier(peers.secondaries, self._soa)
+        for apex, journal in self.names.ledger.journals.items():
+            journal.most_changes, journal.most_bytes = self._bounds()
+            self.transfers.sources[apex] = LedgerSource(self.names.ledger, apex)
+        if self.settings.zones_dir:
+            folder = Path(self.settings.zones_dir)
+            if not folder.is_dir():
+                raise BadSettings(f"zones_dir: {folder} is no folder")
+            self.folder = ZoneFolder(folder, self._take, self._refuse)
+
+    async def start(self) -> None:
+        """Reads the zone files: from here on they can be answered."""
+        if self.folder is not None:
+            await self.folder.look()
+
+    async def run(self, registry: Registry, said: Path, source_ip: str) -> None:
+        """`said`: see Settler. `source_ip`: where secondaries expect NOTIFY from."""
+        self.notifier.source_ip = source_ip
+        fetched = bool(self.transfers.permits)
+        settler = Settler(self.names, registry if fetched else None, self._settled, said if fetched else None)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(settler.run())
+            group.create_task(self.notifier.run())
+            group.create_task(self._reload())
+            if self.folder is not None:
+                group.create_task(self.folder.run())
+
+    async def _reload(self) -> None:
+        """SIGHUP: zone files and keys are read anew. Keys that cannot be read leave the old ones."""
+        while True:
+            await self.context.reload.wait()
+            self.context.reload.clear()
+            if self.folder is not None:
+                self.folder.again.set()
+            try:
+                peers = told.peers(self.settings)
+            except BadSettings as error:
+                log.warning("keys not read anew", why=str(error))
+                continue
+            self.keys.keys, self.transfers.permits = peers.keys, peers.permits
+
+    def _bounds(self) -> tuple[int, int]:
+        return self.settings.journal_changes, int(self.settings.journal_mb * MEGABYTE)
+
+    def _soa(self, apex: bytes) -> RRset | None:
+        source = self.transfers.sources.get(apex)
+        return None if source is None else source.soa()
+
+    def _settled(self) -> None:
+        for apex in self.names.ledger.journals:
+            self.notifier.changed(apex)
+
+    def _take(self, apex: bytes, old: StaticZone | None, new: StaticZone | None) -> None:  # noqa: ARG002  # what is served is known here
+        known = self.zones.get(apex)
+        if new is None:
+            self._withdraw(apex)
+        elif known is not None:
+            known.source.replace(new, at_s=time.time())
+            known.answers.zone = new
+            self.names.front.serve(apex, known.answers)  # prebuilt packets of the old zone are gone with it
+            self.notifier.changed(apex)
+        elif self._is_free(apex):
+            self.broken.pop(apex, None)
+            changes, octets = self._bounds()
+            made = self.zones[apex] = Static(StaticAnswers(new), StaticSource(new, Journal(changes, octets)))
+            self.transfers.sources[apex] = made.source
+            self.names.front.serve(apex, made.answers)
+            self.notifier.changed(apex)
+
+    def _refuse(self, apex: bytes, why: str) -> None:
+        if apex in self.zones or not self._is_free(apex):
+            return
+        self.broken[apex] = why
+        self.names.front.serve(apex, Unloaded())
+
+    def _withdraw(self, apex: bytes) -> None:
+        if self.zones.pop(apex, None) is not None:
+            del self.transfers.sources[apex]
+            self.names.front.withdraw(apex)
+
+    def _is_free(self, apex: bytes) -> bool:
+        """Whether nobody but a file's zone answers for the apex."""
+        if apex in self.names.front.routes and apex not in self.zones and apex not in self.broken:
+            log.warning("zone file not served: its names are answered by other settings", zone=wire.text(apex))
+            return False
+        return True

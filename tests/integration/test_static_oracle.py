@@ -1,0 +1,104 @@
+"""Static zones beside Knot: the same file, the same questions, the same answers."""
+
+from pathlib import Path
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from fairlead_dns.decisions.masterfile import BadZoneError
+from fairlead_dns.decisions.static import StaticZone, compile_zone
+from harness.knot import Knot
+from harness.masters import apex_of, ask, entries, zone
+from harness.names import ask_udp
+from harness.ports import free_port
+from harness.waiting import wait_until
+
+pytestmark = pytest.mark.needs("knotd")
+APEX = "z.test"
+LABELS = ("a", "b", "c")
+OWNERS = [".".join(p) for p in [*((x,) for x in LABELS), *((x, y) for x in (*LABELS, "*") for y in LABELS)]] + [
+    "*",
+    "a.b.c",
+    "*.a.b",
+]
+TARGETS = ["a", "b", "c", "a.b", "b.c", "c.a.b", "x.b", "ns", "out.test."]
+KINDS = ("A", "AAAA", "TXT", "CNAME", "NS", "MX", "SRV", "DNAME", "DS")
+DATA = {
+    "A": "10.0.0.{n}",
+    "AAAA": "::{n}",
+    "TXT": "t{n}",
+    "MX": "{n} {t}",
+    "SRV": "0 0 {n} {t}",
+    "DS": "{n} 8 2 " + "ab" * 32,
+}
+ASKED = [*OWNERS, "x", "x.a", "x.b", "x.a.b", "x.y.c", "y.x.a.b", "ns", "a.b.c.a", ""]
+
+records = st.lists(
+    st.tuples(st.sampled_from(OWNERS), st.sampled_from(KINDS), st.integers(1, 2), st.sampled_from(TARGETS)), max_size=9
+)
+
+
+def text_of(drawn, serial: int) -> str:
+    head = f"$TTL 60\n@ SOA ns root {serial} 3600 600 86400 30\n@ NS ns\nns A 10.0.0.1\n"
+    return head + "".join(f"{o} {k} {DATA.get(k, '{t}').format(n=n, t=t)}\n" for o, k, n, t in drawn)
+
+
+@pytest.fixture(scope="module")
+def knot(tmp_path_factory):
+    folder: Path = tmp_path_factory.mktemp("knot")
+    (folder / "z.test.zone").write_text(text_of([], 1))
+    server = Knot(folder, free_port(), {APEX: ["file: z.test.zone", "zonefile-load: whole", "journal-content: none"]})
+    server.start()
+    server.wait_ready("knot", lambda: their(server, APEX, "SOA").answer)
+    yield server
+    server.stop()
+
+
+def their(server: Knot, name: str, kind: str) -> dns.message.Message:
+    packet = dns.message.make_query(name, kind, use_edns=0).to_wire()
+    return wait_until(
+        "an answer of knot", lambda: dns.message.from_wire(ask_udp(server.port, packet, wait_s=1)), within_s=20
+    )
+
+
+def sets(section) -> frozenset:
+    return frozenset((s.name, s.rdtype, s.ttl, frozenset(s)) for s in section)
+
+
+def seen(message: dns.message.Message) -> tuple:
+    """What both must agree on: of the additional section, the glue below the cut (Knot gives more, as it may)."""
+    aa = bool(message.flags & dns.flags.AA)
+    cut = None if aa or not message.authority else message.authority[0].name
+    glue = [s for s in message.additional if cut is not None and s.name.is_subdomain(cut)]
+    return dns.rcode.to_text(message.rcode()), aa, sets(message.answer), sets(message.authority), sets(glue)
+
+
+serials = iter(range(2, 1_000_000))
+
+
+@settings(
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+@given(drawn=records)
+def test_answers_are_knots(knot, drawn):
+    """Wildcards, aliases, DNAMEs, cuts and names between in every combination, all names and types asked."""
+    serial = next(serials)
+    text = text_of(drawn, serial)
+    try:
+        made = compile_zone(apex_of(APEX), entries(text, apex=APEX))
+    except BadZoneError:
+        assume(False)
+    (knot.folder / "z.test.zone").write_text(text)
+    knot.control("zone-reload", APEX)
+    assert serial == their(knot, APEX, "SOA").answer[0][0].serial
+    for name in ASKED:
+        for kind in ("A", "TXT", "NS", "CNAME", "DS"):
+            full = f"{name}.{APEX}".lstrip(".")
+
+            assert seen(their(knot, full, kind)) == seen(ask(made, full, kind)), f"{full} {kind} of\n{text}"
