@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import h2.config
 import h2.connection
@@ -29,6 +30,8 @@ SETTINGS: dict[h2.settings.SettingCodes | int, int] = {
     h2.settings.SettingCodes.ENABLE_PUSH: 0,
     h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 0,
 }
+ALLOWED = "GET, POST"
+SERVER = "fairlead"  # not the versions of what it is made of
 Answered = Callable[[bytes | None], None]
 
 
@@ -85,7 +88,8 @@ class DohServer:
         self.count(connection, reply)
         if reply is None:
             return _refused(NO_QUERY)
-        return web.Response(body=reply, content_type=doh.MEDIA, headers={"Cache-Control": _cached(reply)})
+        headers = {"Cache-Control": _cached(reply), "Server": SERVER}
+        return web.Response(body=reply, content_type=doh.MEDIA, headers=headers)
 
 
 NO_QUERY = doh.Refusal(400, "this is no DNS query\n")
@@ -93,6 +97,9 @@ NO_QUERY = doh.Refusal(400, "this is no DNS query\n")
 
 def _refused(refusal: doh.Refusal) -> web.Response:
     response = web.Response(status=refusal.status, text=refusal.text)
+    if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ALLOWED
+    response.headers["Server"] = SERVER
     response.force_close()  # what else the client sends is not read
     return response
 
@@ -173,11 +180,12 @@ class Http2(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[bytes | None]] = {}
         self._unsent: dict[int, bytes] = {}
         self._resets = 0
+        self._frames = doh.Frames()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self._h2.local_settings.update(SETTINGS)
+        self._h2.local_settings = h2.settings.Settings(client=False, initial_values=SETTINGS)
         self._h2.initiate_connection()
         self._flush()
 
@@ -192,6 +200,11 @@ class Http2(asyncio.Protocol):
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self._frames.too_long(data):
+            self._h2.close_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
+            self._flush()
+            self.transport.close()
+            return
         try:
             for event in self._h2.receive_data(data):
                 self._happened(event)
@@ -272,6 +285,8 @@ class Http2(asyncio.Protocol):
             ("content-length", str(len(body))),
             ("cache-control", caching),
         ]
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append(("allow", ALLOWED))
         with suppress(h2.exceptions.ProtocolError):  # the client took the stream back in the same breath
             self._h2.send_headers(number, headers)
             self._unsent[number] = body

@@ -10,6 +10,7 @@ from fairlead_dns.decisions import wire
 MEDIA = "application/dns-message"
 QUERY_BYTES = 4096  # no query of a client is near it
 TARGET_CHARACTERS = 8192
+PREFACE_BYTES, FRAME_HEAD_BYTES, FRAME_BYTES, CONTINUATION = 24, 9, 16384, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,38 @@ class Refusal:
 
 NOT_HERE = Refusal(404, "no such page; DNS is asked elsewhere\n")
 TOO_LONG = Refusal(413, f"a query of more than {QUERY_BYTES} bytes\n")
+
+
+@dataclass(slots=True)
+class Frames:
+    """Follows HTTP/2's frames by their headers alone. h2 would first gather a frame of 16 MB, and a megabyte of
+    CONTINUATION, before it says that they are too long.
+    """
+
+    _ahead: int = PREFACE_BYTES
+    _head: bytes = b""
+    _headers_bytes: int = 0
+
+    def too_long(self, data: bytes) -> bool:
+        """Of the next bytes of a connection."""
+        at = 0
+        while at < len(data):
+            passed = min(self._ahead, len(data) - at)
+            self._ahead -= passed
+            at += passed
+            missing = FRAME_HEAD_BYTES - len(self._head)
+            if not self._ahead:
+                self._head += data[at : at + missing]
+                at += missing
+            if len(self._head) == FRAME_HEAD_BYTES and self._begins_too_long():
+                return True
+        return False
+
+    def _begins_too_long(self) -> bool:
+        self._ahead = int.from_bytes(self._head[:3], "big")
+        self._headers_bytes = self._ahead + (self._headers_bytes if self._head[3] == CONTINUATION else 0)
+        self._head = b""
+        return self._ahead > FRAME_BYTES or self._headers_bytes > 2 * FRAME_BYTES
 
 
 def query(path: str, method: str, target: str, media: str, body: bytes) -> bytes | Refusal:
