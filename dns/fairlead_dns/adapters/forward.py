@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ RESEND_S = 1.0
 PULSE_S = 0.2
 PROBE_LABEL = b"\x0dfairlead-loop"
 ROUNDS = 2
+SLICE = 8  # flights that go out in one turn of the loop: about a millisecond
 AT_ONCE = 2
 
 
@@ -56,6 +58,7 @@ class Forwarder:
     asked_upstreams: int = 0
     _streams: dict[Place, Streams] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _leaving: deque[Flight] = field(default_factory=deque)
     _closed: bool = False
 
     def reply(self, asked: Query) -> "bytes | Awaitable[bytes | None]":
@@ -97,6 +100,7 @@ class Forwarder:
 
     def close(self) -> None:
         self._closed = True
+        self._leaving.clear()
         self.forwarding.tick()
         for task in tuple(self._tasks):
             task.cancel()
@@ -110,10 +114,20 @@ class Forwarder:
             self._launch(self.forwarding.wanted.pop())
 
     def _launch(self, flight: Flight) -> None:
-        if self.forwarding.start(flight):
-            self._spawn(self._fly(flight))
-        else:
-            asyncio.get_running_loop().call_later(self.timing.whole_s, self._expire, flight)
+        """Soon: a burst of questions is sent on in slices, so that own names are answered between them."""
+        loop = asyncio.get_running_loop()
+        if not self.forwarding.start(flight):
+            loop.call_later(self.timing.whole_s, self._expire, flight)
+            return
+        if not self._leaving:
+            loop.call_soon(self._depart)
+        self._leaving.append(flight)
+
+    def _depart(self) -> None:
+        for _ in range(min(SLICE, len(self._leaving))):
+            self._spawn(self._fly(self._leaving.popleft()))
+        if self._leaving:
+            asyncio.get_running_loop().call_soon(self._depart)
 
     def _expire(self, flight: Flight) -> None:
         if not flight.started and self.forwarding.flights.get(flight.key) is flight:
@@ -149,8 +163,11 @@ class Forwarder:
         start_s = loop.time()
         try:
             async with asyncio.timeout(self.timing.try_s):
-                packet, question = await self._exchange(upstream, flight.question, do=flight.key.do, cd=flight.key.cd)
-            reply = read_reply(packet, question)
+                reply = await self._ask(upstream, flight)
+                if reply.rcode == wire.FORMERR and not upstream.plain:
+                    upstream.plain = True
+                    reply = await self._ask(upstream, flight)
+                    upstream.plain = reply.useful
         except TimeoutError:
             upstream.failed(loop.time())
             return SILENT
@@ -164,6 +181,10 @@ class Forwarder:
         group.answered_by(upstream)
         return reply
 
+    async def _ask(self, upstream: Upstream, flight: Flight) -> Reply:
+        packet, question = await self._exchange(upstream, flight.question, do=flight.key.do, cd=flight.key.cd)
+        return read_reply(packet, question)
+
     # --- one question to one upstream ---------------------------------------------------------------------------------
 
     async def _exchange(self, upstream: Upstream, question: bytes, *, do: bool, cd: bool) -> tuple[bytes, bytes]:
@@ -176,7 +197,7 @@ class Forwarder:
             asked = Asked(number, self._cased(question, upstream))
             noticed.append((number, asked.question))
             sent[noticed[-1]] = upstream
-            return asked, asked.packet(do=do, cd=cd, padded=place.transport == "tls")
+            return asked, asked.packet(do=do, cd=cd, padded=place.transport == "tls", edns=not upstream.plain)
 
         try:
             if place.transport == "udp":
@@ -272,6 +293,7 @@ class _Race:
     asked: set[int] = field(default_factory=set)
     replies: list[Reply] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    over: bool = False
 
     async def run(self) -> Reply | Failure:
         if not self.tries:
@@ -293,8 +315,12 @@ class _Race:
         return outcome_of(self.replies, self.failures)
 
     def cancel(self) -> None:
-        for task in self.under_way:
+        """Those still asked when the time is over have failed as far as they could, unless asked just now."""
+        now_s = asyncio.get_running_loop().time()
+        for task, (upstream, since_s) in self.under_way.items():
             task.cancel()
+            if now_s - since_s > RESEND_S and not self.over:
+                upstream.failed(now_s)
 
     def _start(self) -> float | None:
         """Asks the next; returns how long to wait before the one after it is asked as well."""
@@ -311,7 +337,7 @@ class _Race:
 
     def _won(self, start_s: float) -> None:
         """Those asked before the winner have been slower than it by what they were ahead."""
-        now_s = asyncio.get_running_loop().time()
+        self.over, now_s = True, asyncio.get_running_loop().time()
         for upstream, since_s in self.under_way.values():
             if since_s < start_s:
                 upstream.overtaken(now_s - since_s, now_s)

@@ -127,48 +127,51 @@ class Forwarding:
                 return failed(asked, LOOP)
         if query.kind in META or not query.kind:
             return _meta(asked)
+        entry = self.cache.find(key_of(asked), now_s)
+        if entry is not None and (entry.fresh(now_s) or now_s < entry.quiet_until_s):
+            return self._hit(asked, entry, now_s)
         group = self.zones.find(query.name, query.starts)
         here = Local.find(query.name, query.starts) if self.local_zones else None
         if here is not None and (group is None or len(group.zone) < len(query.name) - here.start):
             self.tally.local += 1
             reply = here.reply(query.name, query.kind)
             return assembled(asked, reply, reply.records, wire.AA)
-        if group is None:
+        if group is None or not asked.flags & wire.RD:
             return error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
-        return self._known(asked, group, now_s)
+        return self._miss(asked, group, entry)
 
-    def _known(self, asked: Asked, group: Group, now_s: float) -> bytes | Wait:
-        key = key_of(asked)
-        entry = self.cache.find(key, now_s)
-        if entry is not None and (entry.fresh(now_s) or now_s < entry.quiet_until_s):
-            return self._hit(asked, group, entry, now_s)
-        if not asked.flags & wire.RD:
-            return error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
+    def _miss(self, asked: Asked, group: Group, entry: Entry | None) -> bytes | Wait:
+        """`entry`: what there is past its time."""
         if self.waiting >= self.limits.waiting:
             self.tally.shed += 1
-            return self.stale(asked, entry) if entry is not None else failed(asked, BUSY)
-        flight = self.flights.get(key)
+            return failed(asked, BUSY) if entry is None else self.stale(asked, entry)
+        flight = self.flights.get(key := key_of(asked))
         self.tally.misses += flight is None
         self.tally.merged += flight is not None
         return Wait(flight or self._open(key, group), flight is None, entry)
 
-    def _hit(self, asked: Asked, group: Group, entry: Entry, now_s: float) -> bytes:
+    def _hit(self, asked: Asked, entry: Entry, now_s: float) -> bytes:
         self.tally.hits += 1
         entry.hits += 1
         if entry.failure is not None:
             return failed(asked, entry.failure)
         if not entry.fresh(now_s):
             return self.stale(asked, entry)
-        if self.cache.wants_prefetch(entry, now_s) and entry.key not in self.flights and self._has_room():
-            self.tally.prefetches += 1
-            self.wanted.append(self._open(entry.key, group))
-        age_s = now_s - entry.stored_s
-        reply = assembled(asked, entry.reply, entry.reply.aged(-int(-age_s // 1)))
-        if asked.repeats and entry.keep_s - age_s > 2 * TICK_S and len(self._prepared) < PREPARED:
+        if self.cache.wants_prefetch(entry, now_s):
+            self._prefetch(asked, entry.key)
+        reply = assembled(asked, entry.reply, entry.records(now_s))
+        left_s = entry.stored_s + entry.keep_s - now_s
+        if left_s > 2 * TICK_S and len(self._prepared) < PREPARED and asked.repeats:
             rest = asked.packet[2:]
             self._prepared.append((asked.view.fast, rest))
             asked.view.fast[rest] = repeat(reply[2:]).__next__
         return reply
+
+    def _prefetch(self, asked: Asked, key: Key) -> None:
+        group = self.zones.find(asked.query.name, asked.query.starts)
+        if group is not None and key not in self.flights and self._has_room():
+            self.tally.prefetches += 1
+            self.wanted.append(self._open(key, group))
 
     def tick(self) -> None:
         """Every TICK_S: whole packets prepared in the last second have the wrong TTL from now on."""

@@ -5,6 +5,8 @@ taken for an answer to another, so an upstream's reply can poison no other name.
 """
 
 from dataclasses import dataclass, field
+from math import ceil
+from typing import NamedTuple
 
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.forward_wire import Reply
@@ -20,8 +22,7 @@ PREFETCH_SHARE = 10
 """A popular answer is asked for again in the last tenth of its time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """`name` folded. The class is always IN; DO and CD change what an upstream says."""
 
     name: bytes
@@ -67,6 +68,15 @@ class Entry:
     """Asked for since it was last considered for eviction."""
     quiet_until_s: float = 0.0
     """Upstreams have failed to renew it: until then they are not asked again."""
+
+    _aged: tuple[int, bytes] = (-1, b"")
+
+    def records(self, now_s: float) -> bytes:
+        """As they are to be given now: TTLs count down, rounded so that none is given too long."""
+        age_s = ceil(now_s - self.stored_s)
+        if self._aged[0] != age_s:
+            self._aged = (age_s, self.reply.aged(age_s))
+        return self._aged[1]
 
     def fresh(self, now_s: float) -> bool:
         return now_s - self.stored_s < self.keep_s

@@ -111,6 +111,8 @@ class Upstream:
     probing: bool = False
     looping: bool = False
     loops: int = 0
+    plain: bool = False
+    """It has called our EDNS a format error: it is asked without."""
     caseless: int = 0
     """How often on end it has folded our question's case."""
 

@@ -50,9 +50,11 @@ class Asked:
             return False
         return bool(packet[2] & 0x80) and not packet[2] & 0x78 and packet[4:6] == b"\0\1"
 
-    def packet(self, *, do: bool, cd: bool, padded: bool = False) -> bytes:
+    def packet(self, *, do: bool, cd: bool, padded: bool = False, edns: bool = True) -> bytes:
         """No cookie, no client subnet, nothing of the client's OPT but DO."""
-        head = struct.pack("!HHHHHH", self.id, wire.RD | (CD if cd else 0), 1, 0, 0, 1) + self.question
+        head = struct.pack("!HHHHHH", self.id, wire.RD | (CD if cd else 0), 1, 0, 0, edns) + self.question
+        if not edns:
+            return head
         options = _padding(len(head)) if padded else b""
         flags = wire.DO if do else 0
         return head + b"\0" + _rr.pack(wire.OPT, UPSTREAM_BYTES, flags, len(options)) + options
