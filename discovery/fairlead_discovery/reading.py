@@ -198,6 +198,7 @@ class Reader:
             why=why,
             age_s=self._belief.age_s(now=_now()),
             cluster=good.reading.cluster,
+            committed_s=good.sight.committed_s,
             members=members,
             portless=contents.portless,
             leaving=contents.leaving,

@@ -77,6 +77,8 @@ class Sight:
     cluster: str = ""
     revision: int = -1
     folders: Mapping[str, Folder] = field(default_factory=dict)
+    committed_s: float = field(default=0.0, compare=False)
+    """Unix time of the commit that made `revision`, by the registry's clock; 0: it does not say."""
     delta: Delta | None = field(default=None, compare=False, repr=False)
     """Which folders differ from those of the sight before; None: compare them all."""
 

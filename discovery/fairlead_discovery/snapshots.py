@@ -32,6 +32,8 @@ class Snapshot:
     age_s: float = 0.0
     """Seconds since this was last known to be true; 0 while live."""
     cluster: str = ""
+    committed_s: float = field(default=0.0, compare=False)
+    """Unix time of the commit that made `revision`, by the registry's clock; 0: it does not say."""
     members: Mapping[str, Mapping[str, Member]] = field(default_factory=dict)
     portless: Mapping[str, Mapping[str, Portless]] = field(default_factory=dict)
     leaving: Mapping[str, Leaving] = field(default_factory=dict)

@@ -91,6 +91,8 @@ class Znode:
     version: int
     children: int
     owner: str
+    changed_s: float = 0.0
+    """Unix time, by ZooKeeper's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +346,7 @@ def _session(number: int) -> str:
 
 
 def _znode(data: bytes | None, stat: Any) -> Znode:
-    return Znode(data or b"", stat.version, stat.numChildren, _session(stat.ephemeralOwner))
+    return Znode(data or b"", stat.version, stat.numChildren, _session(stat.ephemeralOwner), stat.mtime / 1000)
 
 
 def _add(transaction: Any, step: Step) -> None:

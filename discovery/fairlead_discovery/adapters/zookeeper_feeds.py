@@ -169,6 +169,7 @@ class ClockFeed(Feed):
         self._asked = 0
         self._read: set[str] = set()
         """Folders that were read, or went, since the last sight."""
+        self._committed_s = 0.0
         super().__init__(base)
 
     def forget(self) -> None:
@@ -201,7 +202,16 @@ class ClockFeed(Feed):
         if self.base.connection.value.in_sight:
             folders, delta = self._seen()
             uuid = self.base.cluster.uuid
-            self.cell.set(Sight(in_sight=True, cluster=uuid, revision=revision, folders=folders, delta=delta))
+            self.cell.set(
+                Sight(
+                    in_sight=True,
+                    cluster=uuid,
+                    revision=revision,
+                    folders=folders,
+                    committed_s=self._committed_s,
+                    delta=delta,
+                )
+            )
 
     def _seen(self) -> tuple[Mapping[str, Folder], Delta]:
         """All folders, and which of them differ from the last sight's."""
@@ -232,6 +242,7 @@ class ClockFeed(Feed):
                 self._cluster_dirty = True  # a cluster without a clock is being made, or unmade
                 await asyncio.sleep(REST_S)
             elif not self._cluster_dirty:
+                self._committed_s = node.changed_s
                 return self.base.cluster.base + node.version
 
     def _clock_watch(self) -> Watch:
