@@ -189,7 +189,7 @@ def agent_label(agent: Agent, rules: Rules) -> str:
 
 def of_masters(masters: Sequence[MasterInfo], leader: MasterInfo | None, rules: Rules) -> tuple[Record, ...]:
     """`leader`, `master`, `masterN` in the order given; a leader outside the list takes the next index."""
-    known = list(masters)
+    known = list({each.id: each for each in masters}.values())
     if leader is not None and leader.id not in {m.id for m in known}:
         known.append(leader)
     hosts: dict[tuple[str, ...], tuple[tuple[int, bytes], ...]] = {}

@@ -1,0 +1,147 @@
+"""A Mesos master over HTTP, found by its ZooKeeper nodes or a list. Only the pages that Mesos-DNS read."""
+
+import asyncio
+import ssl
+from dataclasses import replace
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from fairlead_daemon.errors import BadSettings, FairleadError, Refused, Unavailable
+from fairlead_daemon.logs import Log
+from fairlead_discovery.adapters.zookeeper import Client
+from fairlead_discovery.adapters.zookeeper_place import parse_place
+from fairlead_discovery.records import MasterInfo
+from fairlead_dns.decisions.mesos_state import candidates, master, master_of_node
+from fairlead_dns.naming_settings import MesosSource
+
+log = Log("dns")
+PAGES = ("/master/state", "/master/state.json")
+"""The second one for masters before 0.25."""
+LOOK_S = 10.0
+REDIRECTS = frozenset({301, 302, 307, 308})
+
+
+class Credentials(msgspec.Struct, frozen=True, rename={"mesos": "mesosCredentials"}):
+    """A credentials file: its own keys, or those of Mesos-DNS' config."""
+
+    principal: str = ""
+    secret: str = ""
+    mesos: "Credentials | None" = None
+
+
+class MesosMaster:
+    """Owned by one task. Raises BadSettings naming the key when it is made."""
+
+    def __init__(self, source: MesosSource) -> None:
+        if not source.zk and not source.masters:
+            raise BadSettings("mesos: neither zk nor masters say where a master is")
+        self.masters: tuple[MasterInfo, ...] = tuple(filter(None, map(_listed, source.masters)))
+        """Those that are known: of the list, or as ZooKeeper shows them, the leader first."""
+        self._source = source
+        self._path, self._zookeeper = _zookeeper(source.zk)
+        connector = aiohttp.TCPConnector(ssl=_tls(source) if source.https else True)
+        self._session = aiohttp.ClientSession(connector=connector, auth=_credentials(source.credentials_file))
+
+    async def close(self) -> None:
+        await self._session.close()
+        if self._zookeeper is not None:
+            await self._zookeeper.close()
+
+    async def state(self) -> tuple[bytes, str]:
+        """The leader's state, and where it is from. Raises Unavailable naming every place that was asked."""
+        await self._look()
+        why: list[str] = []
+        known = (f"{_host(each.address.ip)}:{each.address.port}" for each in self.masters)
+        for place in dict.fromkeys((*known, *self._source.masters)):
+            try:
+                return await self._read(place), place
+            except FairleadError as error:
+                why.append(str(error))
+        raise Unavailable("; ".join(why) or f"{self._source.zk}: no master there")
+
+    async def _look(self) -> None:
+        """Masters as ZooKeeper shows them now; while it is out of sight those that were known."""
+        if self._zookeeper is None:
+            return
+        try:
+            async with asyncio.timeout(LOOK_S):
+                names = candidates(await self._zookeeper.children(self._path) or ())
+                nodes = [(name, await self._zookeeper.get(f"{self._path}/{name}")) for name in names]
+        except (FairleadError, TimeoutError) as error:
+            log.warning("masters not found by ZooKeeper", zk=self._source.zk, why=str(error) or "no answer")
+            return
+        found = [master_of_node(name, node.data) for name, node in nodes if node is not None]
+        self.masters = tuple(each for each in found if each is not None) or self.masters
+
+    async def _read(self, place: str) -> bytes:
+        for page in PAGES:
+            status, data, elsewhere = await self._get(place, page)
+            if status in REDIRECTS and elsewhere:
+                status, data, _ = await self._get(elsewhere, page)
+            if status != HTTPStatus.NOT_FOUND:
+                break
+        if status != HTTPStatus.OK:
+            raise Refused(f"{place}: HTTP {status}")
+        return data
+
+    async def _get(self, place: str, page: str) -> tuple[int, bytes, str]:
+        """Status, body, and the place of a redirect: followed by ourselves, for it must get the credentials."""
+        url = f"{'https' if self._source.https else 'http'}://{place}{page}"
+        try:
+            async with (
+                asyncio.timeout(self._source.timeout_s),
+                self._session.get(url, allow_redirects=False) as response,
+            ):
+                data = await response.read() if response.status == HTTPStatus.OK else b""
+                return response.status, data, urlsplit(response.headers.get("Location", "")).netloc
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Unavailable(f"{place}: {error or 'no answer'}") from error
+
+
+def _zookeeper(zk: str) -> tuple[str, Client | None]:
+    """The path, and a client of the servers. Raises BadSettings."""
+    if not zk:
+        return "", None
+    try:
+        place = parse_place(zk.removeprefix("zk://"))
+    except BadSettings as error:
+        raise BadSettings(f"mesos.zk: {str(error).removeprefix('registry: ')}") from error
+    if not place.root:
+        raise BadSettings(f"mesos.zk: {zk}: no path of the masters' nodes, as /mesos")
+    return place.root, Client(replace(place, root=""), lambda _link: None)
+
+
+def _listed(place: str) -> MasterInfo | None:
+    """`10.0.0.1:5050`; None for a host name, which is asked all the same but gets no record."""
+    return master(f"master@{place}")
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def _tls(source: MesosSource) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=source.ca_file or None)
+        if source.cert_file:
+            context.load_cert_chain(source.cert_file, source.key_file or None)
+    except OSError as error:  # ssl's own errors are of it
+        raise BadSettings(f"mesos: ca_file, cert_file, key_file: {error}") from error
+    return context
+
+
+def _credentials(file: str) -> aiohttp.BasicAuth | None:
+    if not file:
+        return None
+    try:
+        found = msgspec.json.decode(Path(file).read_bytes(), type=Credentials)
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadSettings(f"mesos.credentials_file: {file}: {error}") from error
+    found = found.mesos or found
+    if not found.principal:
+        raise BadSettings(f"mesos.credentials_file: {file}: no principal")
+    return aiohttp.BasicAuth(found.principal, found.secret)

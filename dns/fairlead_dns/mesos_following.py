@@ -1,0 +1,120 @@
+"""Names follow a Mesos master's state, for clusters without a fairlead registry: read, judged, taken, kept on disk."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from fairlead_daemon.errors import FairleadError, Refused
+from fairlead_daemon.files import replace_file
+from fairlead_daemon.logs import Log
+from fairlead_discovery.records import MasterInfo
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_dns.adapters.mesos_master import MesosMaster
+from fairlead_dns.decisions.mesos_state import Sight, believable, decode, sight
+from fairlead_dns.following import Following
+from fairlead_dns.naming_settings import MesosSource
+
+log = Log("dns")
+V = TypeVar("V")
+NOTHING = Snapshot(revision=-1, trust=Trust.STALE)
+
+
+@dataclass(slots=True)
+class MesosFollowing:
+    """Owned by one task. `file` keeps the last state that was believed."""
+
+    source: MesosSource
+    following: Following
+    file: Path
+    snapshot: Snapshot = NOTHING
+    _tasks: int = 0
+    _doubted_s: float | None = None
+    """Since when what we read is not believed."""
+    _masters: tuple[MasterInfo, ...] = field(default=())
+
+    async def run(self) -> None:
+        """For ever. Raises BadSettings at the start."""
+        master = MesosMaster(self.source)
+        try:
+            await self._load()
+            while True:
+                await self._turn(master)
+                await asyncio.sleep(self.source.refresh_s)
+        finally:
+            await master.close()
+
+    async def _load(self) -> None:
+        try:
+            seen = sight(decode(await asyncio.to_thread(self.file.read_bytes), place=str(self.file)))
+        except FileNotFoundError:
+            return
+        except (OSError, Refused) as error:
+            log.warning("kept state unreadable", file=self.file, why=str(error))
+            return
+        await self._take(seen, Trust.STALE, why="kept from before the start")
+
+    async def _turn(self, master: MesosMaster) -> None:
+        try:
+            data, place = await master.state()
+            seen = await asyncio.to_thread(lambda: sight(decode(data, place=place)))
+        except FairleadError as error:
+            await self._doubt(Trust.STALE, str(error))
+            return
+        self._masters = master.masters
+        if not believable(self._tasks, seen) and self._held():
+            why = f"{seen.tasks} of {self._tasks} tasks left, or agents have not registered anew yet"
+            await self._doubt(Trust.HELD, f"{place}: {why}")
+            return
+        self._doubted_s = None
+        before = self.snapshot.revision
+        await self._take(seen, Trust.LIVE)
+        if self.snapshot.revision != before:
+            await self._keep(data)
+
+    def _held(self) -> bool:
+        """Whether there is something to hold on to, and it has not been held long enough."""
+        now_s = time.monotonic()
+        if self._doubted_s is None:
+            self._doubted_s = now_s
+        return self._tasks > 0 and now_s - self._doubted_s < self.source.settle_s
+
+    async def _doubt(self, trust: Trust, why: str) -> None:
+        if self.snapshot.revision < 0:
+            log.warning("no state of a master yet", why=why)
+        elif self.snapshot.trust is not trust:
+            self.snapshot = replace(self.snapshot, trust=trust, why=why)
+            await self.following.take(self.snapshot)
+
+    async def _take(self, seen: Sight, trust: Trust, why: str = "") -> None:
+        members, portless = same(self.snapshot.members, seen.members), same(self.snapshot.portless, seen.portless)
+        changed = members != self.snapshot.members or portless != self.snapshot.portless
+        revision = max(int(time.time()), self.snapshot.revision + 1) if changed or self.snapshot.revision < 0 else None
+        before = self.snapshot
+        self.snapshot = Snapshot(
+            revision=before.revision if revision is None else revision,
+            trust=trust,
+            why=why,
+            members=members,
+            portless=portless,
+        )
+        self._tasks = seen.tasks
+        names = self.following.names
+        names.take_frameworks(seen.frameworks)
+        names.take_agents(seen.agents)
+        names.take_masters(self._masters, seen.leader)
+        if revision is not None or before.trust is not trust:
+            await self.following.take(self.snapshot)
+
+    async def _keep(self, data: bytes) -> None:
+        try:
+            await asyncio.to_thread(replace_file, self.file, data)
+        except OSError as error:
+            log.warning("state not kept", file=self.file, why=str(error))
+
+
+def same(before: Mapping[str, Mapping[str, V]], now: Mapping[str, Mapping[str, V]]) -> dict[str, Mapping[str, V]]:
+    """`now`, with the very objects of `before` for what is equal: readers find changes by identity."""
+    return {key: before[key] if before.get(key) == tasks else tasks for key, tasks in now.items()}

@@ -1,0 +1,105 @@
+"""Names by setting, in the daemon: dialects, records, prepared queries, TTLs of services."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fairlead_daemon.errors import BadSettings
+from fairlead_discovery import paths
+from fairlead_discovery.records import Discovery, Member, NameServer, decode
+from fairlead_dns.decisions.naming import Dialect
+from fairlead_dns.naming_settings import NamingSettings, extra_records, with_naming
+from fairlead_dns.settings import rules
+from harness.names import member, publish, rcode, withdraw
+from harness.naming import Running, running, told
+from harness.waiting import eventually
+
+
+async def announced(dns: Running) -> int:
+    (name,) = await dns.registry.tree.names(paths.NAME_SERVERS)
+    node = await dns.registry.read(f"{paths.NAME_SERVERS}/{name}")
+    assert node is not None
+    return decode(NameServer, node.data, place=name).largest_ttl_s
+
+
+def asking(number: int, ttl: int) -> Member:
+    return member(number, name="slow", discovery=Discovery(name="slow", labels={"FAIRLEAD_DNS_TTL": str(ttl)}))
+
+
+async def test_a_services_ttl_is_announced_before_it_is_given(tmp_path: Path) -> None:
+    """Kills wait for what is announced; when the last such service is gone, and its answers, it is taken back."""
+    async with running(tmp_path, ttl_s=1, negative_ttl_s=1) as dns:
+        await publish(dns.registry, asking(0, 4))
+        given: list[tuple[int, int]] = []
+
+        async def has_it() -> bool:
+            reply = await dns.ask("slow.marathon.mesos")
+            if reply.rr:
+                given.append((reply.rr[0].ttl, await announced(dns)))
+            return bool(given) and given[-1][0] == 4
+
+        await eventually("it has its TTL", has_it)
+        await withdraw(dns.registry, asking(0, 4))
+
+        async def taken_back() -> bool:
+            return await announced(dns) == 1
+
+        await eventually("the small one is announced again", taken_back, within_s=30)
+
+    assert {True} == {ttl <= said for ttl, said in given}
+
+
+async def test_dialects_and_records_are_answered(tmp_path: Path) -> None:
+    """Names of other systems in zones of their own, and records that were written down, with their TTL."""
+    dialects = [Dialect(kind="consul"), Dialect(kind="kubernetes", domain="k8s.test"), Dialect(kind="svcb")]
+    records = ['note 60 TXT "made by hand"', "db 120 A 10.9.9.9", "_sip._udp SRV 0 5 5060 db"]
+    async with running(tmp_path, dialects=tuple(dialects), records=tuple(records)) as dns:
+        await publish(dns.registry, member())
+        await dns.until("web.service.consul", ["10.0.0.1"])
+
+        assert ["10.0.0.1"] == await dns.knows("web.marathon.svc.k8s.test")
+        assert ['"1.1.0"'] == await dns.knows("dns-version.k8s.test", "TXT")
+        assert ['"made by hand"'] == await dns.knows("note.mesos", "TXT")
+        assert ["0 5 5060 db.mesos."] == await dns.knows("_sip._udp.mesos", "SRV")
+        assert 120 == (await dns.ask("db.mesos")).rr[0].ttl
+        soa = await dns.ask("consul", "SOA")
+        assert ("NOERROR", "consul.") == (rcode(soa), str(soa.rr[0].rname))
+
+
+async def test_queries_are_read_again_when_their_file_changes(tmp_path: Path) -> None:
+    """A file that cannot be served is logged, and what was served stays."""
+    file = tmp_path / "queries.json"
+    file.write_text(json.dumps({"Name": "one", "Service": {"Service": "web"}}))
+    dialects = (Dialect(kind="consul", queries=(str(file),)),)
+    async with running(tmp_path, dialects=dialects) as dns:
+        await publish(dns.registry, member())
+        await dns.until("one.query.consul", ["10.0.0.1"])
+        file.write_text("{")
+        file.write_text(json.dumps({"Name": "two", "Service": {"Service": "web"}}))
+        await dns.until("two.query.consul", ["10.0.0.1"])
+
+        assert [] == await dns.knows("one.query.consul")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"records": ("www 60 IN A 10.0.0.1", "oops 60 IN A ten")}, r"records\[1\]"),
+        ({"records": ("www CNAME db",)}, r"records\[0\]: a CNAME record needs a zone of its own"),
+        ({"records": ("a.elsewhere. A 10.0.0.1",)}, r"records\[0\]"),
+        ({"dialects": (Dialect(kind="svcb", domain="x"),)}, r"dialects\[0\].domain: svcb stands in the main domain"),
+        ({"dialects": (Dialect(kind="consul", domain="a..b"),)}, r"dialects\[0\].domain: 'a..b' is no domain name"),
+        ({"dialects": (Dialect(kind="consul"),) * 2}, r"dialects\[1\]: consul is there twice"),
+        ({"dialects": (Dialect(kind="dcos", queries=("q",)),)}, "only consul has prepared queries"),
+        ({"dialects": (Dialect(kind="consul", datacenter="x" * 64),)}, r"dialects\[0\].datacenter"),
+        ({"service_ttl_max_s": -1}, "service_ttl_max_s"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, wrong: dict[str, object], said: str) -> None:
+    """By key and place in it."""
+    given = NamingSettings(**wrong)  # type: ignore[arg-type]  # what a file may hold
+
+    with pytest.raises(BadSettings, match=said):
+        extra_records(given, "mesos")
+        with_naming(rules(told(tmp_path)), given)
