@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
 from fairlead_discovery.snapshots import UNKNOWN, Snapshot
 from fairlead_dns.decisions.answer import Answers, Authority
@@ -18,7 +19,7 @@ from fairlead_dns.decisions.ledger import Ledger
 from fairlead_dns.decisions.naming import ZONE_TTL, Dialect, Record, Rules, of_framework, of_masters, of_server
 from fairlead_dns.decisions.queries import Queries, Query
 from fairlead_dns.decisions.settling import OWN
-from fairlead_dns.decisions.sources import Sources, changed
+from fairlead_dns.decisions.sources import Sources
 from fairlead_dns.decisions.speaking import of_agent, of_ourselves
 from fairlead_dns.decisions.traits import Traits
 from fairlead_dns.decisions.zone import ARPA, Zone
@@ -188,7 +189,7 @@ class Names:
         if not self.queries.known:
             return set()
         found: set[str] = set()
-        for service in changed(self.sources.members, snapshot.members):
+        for service in differing(self.sources.members, snapshot.members, snapshot.delta):
             for tasks in (self.sources.members.get(service, {}), snapshot.members.get(service, {})):
                 found |= self.queries.concerned(islice(tasks.values(), 1))  # a service's tasks are called alike
         return found

@@ -1,8 +1,9 @@
 """Who gives names now, and what changes when they change: snapshots, frameworks, agents, masters into record diffs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.records import Member, Portless
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_dns.decisions.claims import Claims
@@ -14,6 +15,28 @@ from fairlead_dns.decisions.zone import Zone
 Task = Member | Portless
 Services = Mapping[str, Mapping[str, Task]]
 STEP = 50  # tasks; about 3 ms of CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One service, before and after; `added` and `removed` are the names of nodes."""
+
+    service: str
+    before: Mapping[str, Task]
+    after: Mapping[str, Task]
+    added: Sequence[str]
+    removed: Sequence[str]
+
+    @classmethod
+    def between(cls, service: str, before: Mapping[str, Task], after: Mapping[str, Task]) -> "Step":
+        added = [n for n, task in after.items() if before.get(n) is not task and before.get(n) != task]
+        removed = [n for n, task in before.items() if after.get(n) is not task and after.get(n) != task]
+        return cls(service, before, after, added, removed)
+
+    def newcomers(self) -> frozenset[str]:
+        """Of `added`, those whose task was not there before."""
+        known = {self.before[name].task.id for name in self.removed}
+        return frozenset(name for name in self.added if self.after[name].task.id not in known)
 
 
 @dataclass(slots=True)
@@ -45,12 +68,18 @@ class Sources:
         Of a service what is new comes before what is old goes. Yields the names touched by each step. `now_s`: tasks
         that are new to us begin to warm up now; None: they are as old as ourselves.
         """
+        members = differing(self.members, snapshot.members, snapshot.delta)
+        portless = differing(self.portless, snapshot.portless, None)
+        steps = [Step.between(s, self.members.get(s, {}), snapshot.members.get(s, {})) for s in members]
+        steps += [Step.between(s, self.portless.get(s, {}), snapshot.portless.get(s, {})) for s in portless]
         moved: set[str] = set()
-        for old, new in ((self.members, snapshot.members), (self.portless, snapshot.portless)):
-            yield from self._claim_all(old, new, moved)
+        yield from self._claim_all(steps, moved)
         turned = {service for service in moved if self.claims.rival(service) != self.rivals.get(service, "")}
-        yield from self._take_all(self.members, snapshot.members, turned, now_s)
-        yield from self._take_all(self.portless, snapshot.portless, turned, now_s)
+        for step in steps:
+            yield from self._take(step, now_s)
+        for service in turned:
+            yield from self._rename(service, self.members.get(service, {}), snapshot.members.get(service, {}))
+            yield from self._rename(service, self.portless.get(service, {}), snapshot.portless.get(service, {}))
         self.members, self.portless = snapshot.members, snapshot.portless
         for service in turned:
             self._turn(service)
@@ -66,37 +95,28 @@ class Sources:
             del self.others[who]
         return self.zone.apply(added=records, removed=before)
 
-    def _claim_all(self, old: Services, new: Services, moved: set[str]) -> Iterator[set[bytes]]:
+    def _claim_all(self, steps: Iterable["Step"], moved: set[str]) -> Iterator[set[bytes]]:
         """Puts into `moved` whose rivals may be others now. Touches no name: it yields for the sake of queries."""
-        for count, service in enumerate(changed(old, new)):
-            before, after = old.get(service, {}), new.get(service, {})
+        for count, step in enumerate(steps):
             moved |= self.claims.take(
-                service,
-                added=(task for name, task in after.items() if before.get(name) != task),
-                removed=(task for name, task in before.items() if after.get(name) != task),
+                step.service,
+                added=(step.after[name] for name in step.added),
+                removed=(step.before[name] for name in step.removed),
             )
             if count % STEP == 0:
                 yield set()
 
-    def _take_all(self, old: Services, new: Services, turned: set[str], now_s: float | None) -> Iterator[set[bytes]]:
-        for service in changed(old, new):
-            yield from self._take(service, old.get(service, {}), new.get(service, {}), now_s)
-        for service in turned:
-            before, after = old.get(service, {}), new.get(service, {})
-            yield from self._rename(service, [n for n, task in after.items() if before.get(n) == task], after)
-
-    def _rename(self, service: str, kept: Sequence[str], tasks: Mapping[str, Task]) -> Iterator[set[bytes]]:
+    def _rename(self, service: str, before: Mapping[str, Task], tasks: Mapping[str, Task]) -> Iterator[set[bytes]]:
         """What stays of a service that has come to share a name with another one, or shares it no more."""
+        kept = [name for name, task in tasks.items() if before.get(name) == task]
         for some in slices(kept):
             touched: set[bytes] = set()
             for name in some:
-                before, after = (
-                    self._of(service, tasks[name], self.rivals.get(service, "")),
-                    self._of(service, tasks[name]),
-                )
-                self.traits.remove(name, tasks[name], before)
-                self.traits.add(name, tasks[name], after, new_s=None)
-                touched |= self.zone.apply(added=after, removed=before)
+                old = self._of(service, tasks[name], self.rivals.get(service, ""))
+                new = self._of(service, tasks[name])
+                self.traits.remove(name, tasks[name], old)
+                self.traits.add(name, tasks[name], new, new_s=None)
+                touched |= self.zone.apply(added=new, removed=old)
             yield touched
 
     def _turn(self, service: str) -> None:
@@ -106,20 +126,16 @@ class Sources:
         else:
             self.rivals.pop(service, None)
 
-    def _take(
-        self, service: str, before: Mapping[str, Task], after: Mapping[str, Task], now_s: float | None
-    ) -> Iterator[set[bytes]]:
-        added = [name for name, task in after.items() if before.get(name) != task]
-        removed = [name for name, task in before.items() if after.get(name) != task]
-        known = {task.task.id for task in before.values()} if added and now_s is not None else set()
-        for some in slices(added):
-            given = [(name, after[name], self._of(service, after[name])) for name in some]
+    def _take(self, step: "Step", now_s: float | None) -> Iterator[set[bytes]]:
+        service, was = step.service, self.rivals.get(step.service, "")
+        newcomers = step.newcomers() if now_s is not None else frozenset()
+        for some in slices(step.added):
+            given = [(name, step.after[name], self._of(service, step.after[name])) for name in some]
             for name, task, records in given:
-                self.traits.add(name, task, records, new_s=None if task.task.id in known else now_s)
+                self.traits.add(name, task, records, new_s=now_s if name in newcomers else None)
             yield self._apply(given, added=True)
-        for some in slices(removed):
-            was = self.rivals.get(service, "")
-            taken = [(name, before[name], self._of(service, before[name], was)) for name in some]
+        for some in slices(step.removed):
+            taken = [(name, step.before[name], self._of(service, step.before[name], was)) for name in some]
             for name, task, records in taken:
                 self.traits.remove(name, task, records)
             yield self._apply(taken, added=False)
@@ -135,14 +151,6 @@ class Sources:
         """`rival` None: as it is told apart now."""
         told_apart = self.claims.rival(service) if rival is None else rival
         return of_task(task, self.rules, told_apart) if health(task) > 0 else ()
-
-
-def changed(old: Services, new: Services) -> list[str]:
-    """Services whose mapping is another object: all that a snapshot says of what has changed."""
-    found = [service for service, tasks in new.items() if old.get(service) is not tasks]
-    if len(old) + len(found) > len(new):  # some are gone, or nearly all are new
-        found += old.keys() - new.keys()
-    return found
 
 
 def slices(names: Sequence[str]) -> Iterator[Sequence[str]]:
