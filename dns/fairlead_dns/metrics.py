@@ -19,6 +19,13 @@ apply_seconds = Histogram(
 )
 
 
+publish_seconds = Histogram(
+    "fairlead_dns_publish_seconds",
+    "From a commit, by the registry's clock (a snapshot's arrival where it tells none), until its names are answered",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+
+
 @dataclass(slots=True)
 class Counts:
     """Since the start. `replies` by reply code, one list a transport."""
@@ -28,6 +35,8 @@ class Counts:
     silences: int = 0
     """Packets that got no reply: junk, and replies."""
     socket_errors: int = 0
+    shed: int = 0
+    """Datagrams dropped unanswered, the oldest first, because more came than can be answered."""
     tcp_refused: int = 0
     """Connections refused or closed for a limit's sake."""
 
@@ -58,6 +67,7 @@ class DnsCollector(Collector):
             ("cache_hits", "Replies served from the cache of whole packets", counts.cache_hits),
             ("silences", "Packets that deserved no reply", counts.silences),
             ("socket_errors", "Packets lost to an error of the socket", counts.socket_errors),
+            ("shed", "Datagrams dropped unanswered under overload, the oldest first", counts.shed),
             ("tcp_refused", "TCP connections refused or closed for a limit's sake", counts.tcp_refused),
         ):
             yield CounterMetricFamily(f"fairlead_dns_{name}", text, value=value)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client import REGISTRY
+
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.logs import Log
 from fairlead_dns import front_settings as told
@@ -21,6 +23,7 @@ from fairlead_dns.decisions.acl import Acl
 from fairlead_dns.decisions.asked import Came, Transport
 from fairlead_dns.decisions.cookies import Cookies, parse_secrets
 from fairlead_dns.decisions.front import Front
+from fairlead_dns.front_metrics import FrontCollector
 from fairlead_dns.metrics import Counts
 from fairlead_dns.settings import DnsSettings
 
@@ -51,10 +54,6 @@ class Transports:
     @property
     def turned_away(self) -> int:
         return sum(gate.turned_away for gate in self.gates)
-
-    @property
-    def shed(self) -> int:
-        return self.waiters.shed
 
     async def run(self) -> None:
         """For ever: closes what is idle, reads changed files again. Raises what ended a listener."""
@@ -112,12 +111,15 @@ async def serving(
     )
     waiters = Waiters(most=settings.waiting, patience_s=settings.patience_s)
     made = Transports(TcpServer(front, counts, limits, waiters), waiters, followed=[*followed])
+    collector = FrontCollector(front, waiters, lambda: made.turned_away)
+    REGISTRY.register(collector)
     try:
         _open_plain(settings, made)
         _open_encrypted(settings, made)
         made.accepting += [gate.open() for gate in made.gates]
         yield made
     finally:
+        REGISTRY.unregister(collector)
         await made.close()
 
 

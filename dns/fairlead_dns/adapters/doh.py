@@ -23,7 +23,7 @@ from fairlead_dns.decisions.wire import reply_code
 ALPN = ("h2", "http/1.1")
 STREAMS = 64
 RESETS = 1000  # a client that takes back so many of its questions is closed (the rapid reset attack)
-SETTINGS: dict[h2.settings.SettingCodes | int, int] = {
+SETTINGS: dict[h2.settings.SettingCodes, int] = {
     h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
     h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 16384,
     h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 16384,

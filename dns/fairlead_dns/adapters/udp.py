@@ -1,7 +1,12 @@
-"""The UDP side: one reader callback a socket, many packets a wake-up, no task and no object a packet."""
+"""The UDP side: one reader callback a socket, many packets a wake-up, no task and no object a packet.
+
+When more comes than can be answered the oldest are dropped: their clients have waited longest and ask again soonest. The
+kernel alone would drop the newest, and every answer would come as late as the whole queue is long.
+"""
 
 import asyncio
 import socket
+import struct
 
 from fairlead_dns.adapters.waiting import Waiters
 from fairlead_dns.decisions import proxy
@@ -13,6 +18,10 @@ from fairlead_dns.metrics import Counts
 
 DRAIN = 128  # packets a wake-up: about a millisecond, so that changes and TCP have their turn
 PACKET_BYTES = 4096
+SO_MEMINFO, MEMINFO_BYTES = 55, 36
+SHED_ABOVE, SHED_TO = 0.75, 0.5  # of the socket's receive buffer
+SHED_STEP, SHED_STEPS = 128, 128
+_meminfo = struct.Struct("II")  # bytes that wait, bytes that may
 NOTHING: dict[bytes, Next] = {}
 NO_TABLES: dict[str, dict[bytes, Next]] = {}
 
@@ -46,12 +55,29 @@ class UdpServer:
                     send(packet[:2] + following(), peer)
                 else:
                     self._answer(packet, peer)
+            self._shed()
         except BlockingIOError:
             pass  # nothing more waits, or the send buffer is full and this reply is lost, as datagrams may be
         except OSError:
             self._counts.socket_errors += 1  # one reply lost (no route, port 0, a firewall); the rest comes next time
         self._counts.cache_hits += hits
         self._codes[0] += hits
+
+    def _shed(self) -> None:
+        """Drops the oldest of what waits when it is too much. Raises BlockingIOError when nothing waits any more."""
+        if self._waits() <= SHED_ABOVE:
+            return
+        for _ in range(SHED_STEPS):
+            for _ in range(SHED_STEP):
+                self._sock.recv(1)
+                self._counts.shed += 1
+            if self._waits() <= SHED_TO:
+                return
+
+    def _waits(self) -> float:
+        """How full the receive buffer is, of 1."""
+        used, allowed = _meminfo.unpack_from(self._sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO_BYTES))
+        return float(used / allowed)
 
     def close(self) -> None:
         """Answers what has come so far, and stops."""
@@ -98,6 +124,7 @@ class ProxiedUdpServer(UdpServer):
             for _ in range(DRAIN):
                 packet, peer = self._sock.recvfrom(PACKET_BYTES + proxy.MOST_BYTES)
                 self._pass(packet, peer)
+            self._shed()
         except BlockingIOError:
             pass
         except OSError:

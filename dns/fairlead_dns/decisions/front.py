@@ -101,6 +101,20 @@ Replied = bytes | Waiting | Stream | None
 
 
 @dataclass(slots=True)
+class Tally:
+    """What the front decided, since the start."""
+
+    denied: int = 0
+    """Queries of clients that may not ask."""
+    unrecursed: int = 0
+    """Names that are not ours, asked by clients that recursion is not open to."""
+    unsigned: int = 0
+    """TSIG signatures that did not hold."""
+    cookies_valid: int = 0
+    cookies_other: int = 0
+
+
+@dataclass(slots=True)
 class Front:
     """Owned by one task. `clock` gives Unix time in seconds."""
 
@@ -118,6 +132,7 @@ class Front:
     transfers: Handler | None = None
     """Answers AXFR and IXFR of all zones that are ours. None: each handler refuses them."""
     routes: dict[bytes, Route] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     recursive: bool = False
     """Whether any route is: RA is set for those it is open to."""
 
@@ -179,6 +194,7 @@ class Front:
         if asked.query.tsig_at is not None and self.keys is not None:
             signed = self.keys.check(asked.packet, asked.query.tsig_at, self.clock())
             if signed.error:
+                self.tally.unsigned += 1
                 return signed.sign(error(asked, wire.NOTAUTH))
             asked = replace(asked, key=signed.key, room=asked.room - signed.room)
         if asked.query.edns is not None and asked.query.edns.options and asked.query.edns.version == 0:
@@ -198,6 +214,8 @@ class Front:
             if code == COOKIE and self.cookies is not None:
                 given = self.cookies.check(data, came.client, int(self.clock()))
                 found += wire.option(COOKIE, given.data)
+                self.tally.cookies_valid += given.valid
+                self.tally.cookies_other += not given.valid
             elif code == NSID and self.identity.nsid:
                 found += wire.option(NSID, self.identity.nsid)
             elif code == KEEPALIVE and came.transport.streams:
@@ -213,6 +231,7 @@ class Front:
         if query.edns is not None and query.edns.version != 0:
             return error(asked, wire.BADVERS)
         if not asked.view.query:
+            self.tally.denied += 1
             return error(asked, wire.REFUSED, ede=EDE_PROHIBITED)
         if not query.question:
             return error(asked, wire.NOERROR if told.cookie else wire.FORMERR)
@@ -232,6 +251,7 @@ class Front:
         if asked.opcode == wire.NOTIFY and not route.notify:
             return apex, error(asked, wire.NOTIMP)
         if route.recursive and not asked.view.recursion:
+            self.tally.unrecursed += 1
             return apex, error(asked, wire.REFUSED, ede=EDE_PROHIBITED)
         if asked.query.kind in TRANSFERS and self.transfers is not None and not route.recursive:
             return apex, self.transfers.reply(asked)
