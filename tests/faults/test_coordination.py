@@ -30,14 +30,17 @@ class Arena:
     """A registry that may be killed and started again, and contenders for one lock."""
 
     def __init__(self, folder: Path, backend: str) -> None:
-        self.folder = folder
-        self.log = folder / "log"
-        self.log.touch()
+        self.prepare(folder)
         self.zookeeper = ZooKeeper(folder / "zk") if backend == "zookeeper" else None
         socket = folder / "r.sock"
         self.url = self.zookeeper.url if self.zookeeper else f"local:{socket}"
         command = [str(FAIRLEAD), "registry", "--set", f"registry={self.url}", "--set", f"data_dir={folder}/d"]
         self.registry = self.zookeeper.server if self.zookeeper else Server(command, log=folder / "registry.log")
+
+    def prepare(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self.log.touch()
         self.contenders: list[Server] = []
 
     def start_registry(self) -> None:
@@ -69,6 +72,15 @@ class Arena:
         self.contenders.append(server)
         return server
 
+    def trouble(self, chance: random.Random) -> None:
+        """Something befalls the registry."""
+        if chance.random() < 0.3:
+            self.registry.kill()
+            self.start_registry()
+
+    def calm(self) -> None:
+        """Nothing does any more."""
+
     def held(self) -> list[tuple[int, int]]:
         """Every (token, pid) in the log's order, each run of equal ones once."""
         lines = [line.split() for line in self.log.read_text().splitlines()]
@@ -87,7 +99,10 @@ class Arena:
         for server in self.contenders:
             server.kill()
         for pid in alive_in(str(self.folder)):
-            os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
+        self.end_registry()
+
+    def end_registry(self) -> None:
         self.registry.kill()
 
 
@@ -222,11 +237,11 @@ def storm(arena: Arena, *, seconds: float, pauses_s: Sequence[float]) -> None:
                 victim = chance.choice(keepers)
                 send(victim, signal.SIGSTOP)
                 paused[victim] = time.monotonic() + chance.choice(pauses_s)
-            case "registry" if chance.random() < 0.3:
-                arena.registry.kill()
-                arena.start_registry()
+            case "registry":
+                arena.trouble(chance)
     for pid in paused:
         send(pid, signal.SIGCONT)
+    arena.calm()
 
 
 def send(pid: int, number: int) -> None:
