@@ -33,7 +33,7 @@ from fairlead_dns.decisions.naming import Rules
 from harness.names import DnsDaemon, ask_udp, member, names, publish, query, withdraw
 from harness.ports import free_port
 from harness.servers import Server
-from harness.upstreams import unbound
+from harness.upstreams import black_hole, unbound
 from harness.waiting import eventually, wait_until
 from harness.zookeeper import ZooKeeper
 
@@ -41,6 +41,7 @@ SERVICES = 100
 ENDPOINTS = 20
 SERVER_CPU, LOAD_CPU = 0, 1
 MANY = 15_000
+LOST_PER_S = 500
 TICKS = os.sysconf("SC_CLK_TCK")
 BATCH = 500
 CHANGES_PER_S = 10
@@ -53,6 +54,7 @@ class Round:
     cpu_us: float
     per_second: float
     lost: int
+    latency_us: float
 
 
 def endpoint(service: int, number: int) -> Member:
@@ -175,7 +177,12 @@ def load(pid: int, port: int, file: Path, seconds: int, rate: int) -> Round:
         return float(text.split(label)[1].split()[0])
 
     done = number("Queries completed:")
-    return Round(used_s / done * 1e6, number("Queries per second:"), int(number("Queries lost:")))
+    return Round(
+        used_s / done * 1e6,
+        number("Queries per second:"),
+        int(number("Queries lost:")),
+        number("Average Latency (s):") * 1e6,
+    )
 
 
 def cpu(rounds: int, seconds: int) -> None:
@@ -227,13 +234,34 @@ def report(what: str, results: dict[str, list[Round]]) -> None:
 def unbound_server(folder: Path) -> Iterator[int]:
     """Its port. As many addresses a name as our services have endpoints; long TTLs, so that we ask it once."""
     port = free_port()
-    data = [f'  local-data: "w{n}.far. 3600 IN A 10.{n // 250}.{n % 250}.{a}"\n' for n in range(MANY) for a in range(1, 6)]
+    data = [
+        f'  local-data: "w{n}.far. 3600 IN A 10.{n // 250}.{n % 250}.{a}"\n' for n in range(MANY) for a in range(1, 6)
+    ]
     server = unbound(folder, port, "", server='  local-zone: "far." static\n' + "".join(data)).start()
     server.wait_ready("unbound", lambda: ask_udp(port, query("w0.far"), wait_s=0.3)[7] == 5)
     try:
         yield port
     finally:
         server.stop()
+
+
+def beside_a_black_hole(ours: DnsDaemon, folder: Path, own: Path, rounds: int, seconds: int) -> None:
+    """Own names at a steady rate, alone and while others go to an upstream that swallows them."""
+    lost = folder / "lost"
+    lost.write_text("".join(f"n{n}.hole A\n" for n in range(100_000)))
+    flood = ["taskset", "-c", str(LOAD_CPU), "dnsperf", "-s", "127.0.0.1", "-p", str(ours.port), "-d", str(lost)]
+    flood += ["-l", str(seconds + 2), "-q", "5000", "-e", "-Q", str(LOST_PER_S), "-t", "20"]
+    print(f"\nown names at 5000 queries/s, alone and beside {LOST_PER_S} questions/s into a black hole")
+    alone, beside = [], []
+    for _ in range(rounds):
+        alone.append(load(ours.pid, ours.port, own, seconds, 5_000))
+        with Server(flood, log=folder / "flood.log").start().process as process:  # type: ignore[union-attr]  # started
+            time.sleep(1)
+            beside.append(load(ours.pid, ours.port, own, seconds, 5_000))
+            process.wait()
+    for what, some in (("alone", alone), ("beside it", beside)):
+        latency = statistics.median(r.latency_us for r in some)
+        print(f"  {what:10} mean latency {latency:7.0f} µs  lost {sum(r.lost for r in some)}")
 
 
 def forward(rounds: int, seconds: int) -> None:
@@ -252,7 +280,9 @@ def forward(rounds: int, seconds: int) -> None:
 
         asyncio.run(fill())
         upstream = stack.enter_context(unbound_server(folder))
-        ours = stack.enter_context(dns_server(folder, url, resolvers=[f"127.0.0.1:{upstream}"]))
+        hole = stack.enter_context(black_hole())
+        zones = {"hole": [f"127.0.0.1:{hole}"]}
+        ours = stack.enter_context(dns_server(folder, url, resolvers=[f"127.0.0.1:{upstream}"], zone_resolvers=zones))
         wait_until("the names are there", lambda: len(ours.answers(f"web{SERVICES - 1}.marathon.mesos")) == 5)
         files = {}
         for what, names_of in (
@@ -262,7 +292,8 @@ def forward(rounds: int, seconds: int) -> None:
         ):
             files[what] = folder / what
             files[what].write_text("".join(f"{name} A\n" for name in names_of))
-        load(ours.pid, ours.port, files["many"], 8, 3_000)  # all are asked for once
+        while ours.metric("fairlead_dns_forward_cached ") < MANY:
+            load(ours.pid, ours.port, files["many"], seconds, 3_000)
         results: dict[str, list[Round]] = {what: [] for what in files}
         for _ in range(rounds):
             for what, file in files.items():
@@ -277,6 +308,7 @@ def forward(rounds: int, seconds: int) -> None:
             cost = statistics.median(r.cpu_us for r in results[what])
             lost = sum(r.lost for r in results[what])
             print(f"  {label:16} {cost:6.2f} µs CPU/query  {cost / own:5.2f} x own  (aim: at most 2)  lost {lost}")
+        beside_a_black_hole(ours, folder, files["own"], rounds, seconds)
 
 
 # --- published -> answered --------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import select
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from fairlead_dns.decisions.forward_upstreams import Place
 from harness.names import DnsDaemon, ask_udp, data, ede, member, opt, publish, query, rcode
 from harness.ports import free_port
 from harness.servers import Server
-from harness.upstreams import PROBE, STRICT, asking, authoritative, unbound
+from harness.upstreams import STRICT, asking, authoritative, black_hole, unbound
 from harness.waiting import wait_until
 
 REGISTRYD = (
@@ -127,16 +126,11 @@ def house(folder: Path, resolver: tuple[int, int]) -> Iterator[House]:
             port=port,
             http_port=http,
             resolvers=[f"127.0.0.1:{resolver[0]}"],
+            zone_resolvers={"example": [f"127.0.0.1:{knot}"], "hole": [f"127.0.0.1:{hole}"]},
             forward_in_flight=16,
             patience_s=2.0,
             reverse_zones=["10.in-addr.arpa"],
         )
-        # a table, which --set takes as TOML and not as JSON
-        dns.command = [
-            *dns.command,
-            "--set",
-            f'zone_resolvers={{example=["127.0.0.1:{knot}"],hole=["127.0.0.1:{hole}"]}}',
-        ]
         stack.enter_context(_served(dns)).wait_serving()
         asyncio.run(_publish(url))
         wait_until("the names are there", lambda: len(dns.answers(WEB)) == 3)
@@ -149,26 +143,6 @@ def house(folder: Path, resolver: tuple[int, int]) -> Iterator[House]:
             server = stack.enter_context(_served(unbound(folder, at, zones, server=STRICT)))
             server.wait_ready("unbound", lambda at=at: rcode(ask(at, "ns1.mesos", wait_s=0.5)) == "NOERROR")
         yield House(dns, strict, stubbed, resolver[0])
-
-
-@contextmanager
-def black_hole() -> Iterator[int]:
-    """Its port. It answers probes, so that its circuit stays closed, and swallows everything else: the worst case."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-
-        def work() -> None:
-            while (received := sock.recvfrom(4096))[0]:
-                packet, peer = received
-                if PROBE in packet.lower():
-                    sock.sendto(packet[:2] + b"\x81\x83" + packet[4:], peer)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        port: int = sock.getsockname()[1]
-        yield port
-        sock.sendto(b"", ("127.0.0.1", port))
-        thread.join(10)
 
 
 @contextmanager

@@ -162,6 +162,13 @@ def ask_udp(port: int, packet: bytes, *, host: str = "127.0.0.1", wait_s: float 
         return sock.recv(65535)
 
 
+def _toml(value: object) -> str:
+    """JSON is TOML but for tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value.items()) + "}"
+    return json.dumps(value)
+
+
 class DnsDaemon(Server):
     """`fairlead dns` on a private port. `http_port` and `port` are given by the test."""
 
@@ -177,7 +184,7 @@ class DnsDaemon(Server):
             "id": "one",
             **settings,
         }
-        sets = [part for key, value in told.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+        sets = [part for key, value in told.items() for part in ("--set", f"{key}={_toml(value)}")]
         super().__init__([sys.executable, "-c", RUN, *sets], log=folder / f"dns-{told['id']}.log")
 
     def ask(self, name: str, kind: str = "A", **how: Any) -> dnslib.DNSRecord:

@@ -1,10 +1,12 @@
 """Upstreams for tests of forwarding: one of our own that lies as it is told, and real ones (Knot, NSD, BIND, unbound)."""
 
 import asyncio
+import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,26 @@ async def asking(*places: Place, probing: bool = False, **how: Any) -> AsyncIter
             made.running.cancel()
         made.forwarder.close()
         await asyncio.sleep(0)
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """Its port. It answers probes, so that its circuit stays closed, and swallows everything else: the worst case."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+
+        def work() -> None:
+            while (received := sock.recvfrom(4096))[0]:
+                packet, peer = received
+                if PROBE in packet.lower():
+                    sock.sendto(packet[:2] + b"\x81\x83" + packet[4:], peer)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        port: int = sock.getsockname()[1]
+        yield port
+        sock.sendto(b"", ("127.0.0.1", port))
+        thread.join(10)
 
 
 # --- real ones --------------------------------------------------------------------------------------------------------
