@@ -13,7 +13,7 @@ from fairlead_discovery.reading import snapshots
 from fairlead_discovery.registry import Registry
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_dns.decisions.traits import STEPS
-from fairlead_dns.metrics import apply_seconds
+from fairlead_dns.metrics import apply_seconds, publish_seconds
 from fairlead_dns.names import Names
 
 log = Log("dns")
@@ -30,6 +30,8 @@ class Following:
     listing: Listing = field(default_factory=Listing)
     """The same endpoints for the HTTP API; it is told of them when they are answered."""
 
+    _measured: int = -1
+
     async def run(self, registry: Registry, file: Path) -> None:
         async for snapshot in snapshots(registry, keep=file):
             await self.take(snapshot)
@@ -44,6 +46,7 @@ class Following:
         self.listing.take(snapshot)
         took_s = time.perf_counter() - start_s
         apply_seconds.observe(took_s)
+        self._measure(snapshot, took_s)
         if self.names.answers.trust is None:
             return
         self._tell(snapshot, before, {"revision": snapshot.revision, "names": touched, "took_ms": took_s * 1000})
@@ -51,6 +54,13 @@ class Following:
             self.context.health.ready("zone")
             gc.freeze()  # the zone lives for good: no later collection walks it, and none delays a change
             self.loaded.set()
+
+    def _measure(self, snapshot: Snapshot, took_s: float) -> None:
+        """Of each commit once: not again when trust changes, nor of what stood there before us."""
+        if self.loaded.is_set() and snapshot.trust is Trust.LIVE and snapshot.revision > self._measured:
+            since_s = time.time() - snapshot.committed_s if snapshot.committed_s else took_s
+            publish_seconds.observe(max(since_s, 0.0))
+        self._measured = snapshot.revision
 
     def _tell(self, snapshot: Snapshot, before: Trust | None, fields: dict[str, object]) -> None:
         if snapshot.trust is before:
