@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.web import Health
 from fairlead_discovery import announce, janitor, paths
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.announce import Announcer
@@ -239,6 +241,45 @@ async def test_a_member_comes_and_goes_with_its_checks(stage: Stage):
 
         await stage.until_members(1)
         assert await stage.record() is None
+
+
+async def test_a_name_is_resolved_for_readers_that_take_addresses_alone(stage: Stage):
+    """An external service by its host's name; its id stays the name's."""
+    stage.service = msgspec.structs.replace(stage.service, host="localhost", checks=())
+    async with announced(stage):
+        name = (await stage.members())[0]
+        node = await stage.registry.read(paths.member(stage.service.key, name))
+
+    assert node is not None
+    assert decode(Member, node.data, place="m").serviceEndpoint.host in {"127.0.0.1", "::1"}
+    assert f"announced~static:db~localhost-{stage.service.port}" == paths.task_of(name)
+
+
+async def test_what_is_not_announced_is_said_with_its_reason(stage: Stage):
+    """For /ready: nothing once it stands, the check's words when it fails."""
+    health = Health()
+    announcer = Announcer(stage.theirs, [stage.service], health=health)
+    first = dict(health.waits)
+    task = asyncio.create_task(until(stage.stop, announcer.run()))
+
+    async def waits(text: str) -> bool:
+        return text in " ".join(health.waits.values()) if text else not health.waits
+
+    await eventually("it is announced", lambda: waits(""))
+    await stage.deafen()
+    await eventually("it says why not", lambda: waits("tcp: [Errno 111]"))
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert {stage.service.task: "tcp: not checked yet"} == first
+
+
+def test_pauses_are_not_all_alike():
+    """A tenth more or less, so that a thousand announcers spread."""
+    pauses = [announce.jittered(1.0) for _ in range(200)]
+
+    assert 0.9 <= min(pauses) < 0.97
+    assert 1.03 < max(pauses) <= 1.1
 
 
 async def test_the_record_of_an_unhealthy_one_ends(stage: Stage):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead_discovery.decisions.announcements import Also, Service
+from fairlead_daemon.errors import BadSettings
+from fairlead_discovery.decisions.announcements import Also, Service, check_all
 from fairlead_discovery.decisions.foreign_nodes import (
     WRITERS,
     Endpoint,
@@ -193,3 +194,18 @@ def test_an_announced_service_is_written_for_others():
     assert {"host": "10.0.0.1", "port": 80, "name": "10.0.0.1-80", "weight": 2, "labels": {"az": "a"}} == json.loads(
         nodes[0].data
     )
+
+
+def test_leader_nodes_are_written_by_setting():
+    """As Finagle's and Aurora's readers know them; of serversets alone."""
+    service = Service(name="web", host="10.0.0.1", port=80)
+    node = node_of_service(service, "10.0.0.1", Also(format="serverset", path="/aurora/web", leader=True))
+    name = node.path.rpartition("/")[2]
+    found = read_node("serverset", name, node.data)
+    wrong = Also(format="nerve", path="/nerve", leader=True)
+
+    assert name.startswith("singleton_candidate_")
+    assert found is not None
+    assert (True, 80) == (found.leader, found.port)
+    with pytest.raises(BadSettings, match="also: leader nodes"):
+        check_all([Service(name="web", host="h", port=80, also=(wrong,))], where="file")

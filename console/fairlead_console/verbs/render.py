@@ -38,25 +38,20 @@ def render(use: Use, template: Path, target: Path, check: str, reload_: str, **m
         **more,
     )
     logs.set_up("warning" if once else "info")
-    written = asyncio.run(_render(use.addresses.registry, job, once=once))
+    written = asyncio.run(_render(use, job, once=once))
     if use.as_json:
         show_json({"file": str(target), "written": written})
     else:
         say(f"{target}: {'written' if written else 'unchanged'}")
 
 
-async def _render(url: str, job: Any, *, once: bool) -> bool:
-    from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # see above
+async def _render(use: Use, job: Any, *, once: bool) -> bool:
     from fairlead_discovery.rendering import Renderer  # noqa: PLC0415  # see above
     from fairlead_discovery.resolver import Resolver  # noqa: PLC0415  # see above
 
-    registry = await open_registry(url)
-    try:
-        async with Resolver(registry) as resolver:
-            renderer = Renderer(job, resolver)
-            if once:
-                return await renderer.once()
-            await renderer.keep()
-    finally:
-        await registry.close()
+    async with Resolver(use.addresses.registry, token_file=use.addresses.token_path) as resolver:
+        renderer = Renderer(job, resolver)
+        if once:
+            return await renderer.once()
+        await renderer.keep()
     raise AssertionError("keeping ends by a signal alone")

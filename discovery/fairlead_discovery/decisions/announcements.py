@@ -35,6 +35,12 @@ class Also(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     format: Format
     path: str
+    leader: bool = False
+    """Of `serverset`: a leader node (`singleton_candidate_…`) instead of a member: the lowest that stands leads."""
+
+    @property
+    def problem(self) -> str:
+        return "leader nodes are of serversets alone" if self.leader and self.format != "serverset" else ""
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,10 +117,11 @@ def problem(service: Service) -> str:
             labels.vhosts(service.vhost)
         except labels.BadLabel as error:
             return f"vhost: {error}"
-    for check in service.checks:
-        if check.problem:
-            return f"checks: {check.problem}"
-    return ""
+    parts = (
+        *(("checks", check.problem) for check in service.checks),
+        *(("also", also.problem) for also in service.also),
+    )
+    return next((f"{what}: {why}" for what, why in parts if why), "")
 
 
 def check_all(services: Sequence[Service], bridges: Sequence[Bridge] = (), *, where: str) -> None:

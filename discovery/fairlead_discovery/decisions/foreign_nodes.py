@@ -15,7 +15,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -326,7 +326,7 @@ def services_of(bridge: Bridge, reading: Reading) -> dict[str, Service]:
 
 
 def node_of_service(service: Service, address: str, also: Also) -> ForeignNode:
-    name, data = WRITERS[also.format](endpoint_of(service, address), service.name)
+    name, data = WRITERS[also.format](replace(endpoint_of(service, address), leader=also.leader), service.name)
     return ForeignNode(path=f"{also.path.rstrip('/')}/{name}", data=data)
 
 
