@@ -9,19 +9,21 @@ import msgspec
 
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_discovery.records import Leaving, Progress
+from fairlead_discovery.records import Progress
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb import metrics
 from fairlead_lb.adapters import ports
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import pace, picture, render, routes
+from fairlead_lb.decisions import pace, picture, render, routes, spares
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
-from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, SetAddress
+from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole
 from fairlead_lb.decisions.parts import Parts
-from fairlead_lb.decisions.progress import Session, progress
-from fairlead_lb.decisions.values import Admin, Maps, Picture, Slot, Slots, Structure, ports_of
+from fairlead_lb.decisions.progress import progress
+from fairlead_lb.decisions.values import Maps, Picture, Slot, Slots, Structure, ports_of
+from fairlead_lb.memory import Memory
+from fairlead_lb.sessions import sessions
 from fairlead_lb.state import State, Times
 from fairlead_lb.supervisor import Supervisor, free_for_hosts
 
@@ -50,7 +52,7 @@ class Controller:
         self._times = Times()
         self._settled: changes.Settled = {}
         self._good: Mapping[str, Parts] = {}
-        self._tasks: dict[tuple[str, str], tuple[str, int, str]] = {}
+        self._memory = Memory({})
         self._newest: Snapshot | None = None
         self._live_seen = False
         self._fragments = picture.Fragments()
@@ -72,7 +74,7 @@ class Controller:
     async def serve_first(self) -> None:
         """HAProxy serves when this returns: adopted, or started as it was, or empty. Raises BadSettings."""
         last = self._store.picture()
-        self._tasks = {(b, s): (host, port, task) for (b, s, host, port), task in self._store.noted().items()}
+        self._memory = Memory(self._store.noted())
         if await self.supervisor.adopt():
             if last is not None:
                 await self._read((await self._serving_as(last)).structure)
@@ -81,7 +83,7 @@ class Controller:
         if last is not None and bindable and await self.supervisor.start_from_disk():
             await self._read(last.structure)
             return
-        empty = Picture(structure=Structure(frame=self.around.frame))
+        empty = picture.first_picture(self.around)
         free_for_hosts(empty.structure)
         await self._start(self._bindable(last or empty))
 
@@ -195,12 +197,12 @@ class Controller:
 
     def _want(self, snapshot: Snapshot) -> None:
         serving = self.state.serving
-        in_use = {*(serving.structure.owners if serving else ()), *self.supervisor.names_of_old}
         rules = routes.Rules(
             forbidden=self.around.forbidden,
-            names_in_use=in_use,
+            names_in_use=self._names_in_use(),
             refused_shapes=self.state.refused_shapes,
             good=self._good,
+            spares=spares.free(serving.structure) if serving else {},
         )
         last = self.state.wanted
         if not last.names and serving is not None:
@@ -209,7 +211,19 @@ class Controller:
         metrics.REFUSED.set(len(self.state.wanted.refused))
         asked = self._asked(self.state.wanted.maps)
         self._note_taken({port: why for port, why in self.state.taken.items() if port in asked})
+        self._lend()
         self._recognise()
+
+    def _names_in_use(self) -> set[str]:
+        """Backends that a running worker, old or new, serves somebody by."""
+        owners = self.state.serving.structure.owners if self.state.serving else ()
+        return {*owners, *self.supervisor.names_of_old}
+
+    def _lend(self) -> None:
+        """Spares have their owners from here on, and are free again once they are empty."""
+        serving = self.state.serving
+        if serving is not None and self.state.wanted.revision >= 0:
+            self.state.serving = replace(serving, structure=changes.lent(serving, self.state.wanted))
 
     def _recognise(self) -> None:
         """Slots of an adopted HAProxy whose task nobody noted are known by their address from now on."""
@@ -218,21 +232,14 @@ class Controller:
             slots = serving.slots.get(name, {}) if serving else {}
             if any(not s.task and not s.empty for s in slots.values()):
                 for place, server in slot_plans.recognised(backend, slots).items():
-                    self._tasks[name, place] = (server.host, server.port, server.task)
-                self._replace_slots(name, {p: self._named(name, p, s) for p, s in slots.items()})
-
-    def _named(self, backend: str, place: str, slot: Slot) -> Slot:
-        return msgspec.structs.replace(slot, task="" if slot.empty else self._known(backend, place, slot))
-
-    def _known(self, backend: str, place: str, slot: Slot) -> str:
-        host, port, task = self._tasks.get((backend, place), ("", 0, ""))
-        return task if (host, port) == (slot.host, slot.port) else ""
+                    self._memory.put(name, place, (server.host, server.port, server.task))
+                self._replace_slots(name, {p: self._memory.named(name, p, s) for p, s in slots.items()})
 
     # --- reading -------------------------------------------------------------------------------------------------
 
     async def _read(self, structure: Structure) -> None:
         self._settled = {}
-        self.state.serving = await self.supervisor.read(structure, self._known)
+        self.state.serving = await self.supervisor.read(structure, self._memory.task_of)
         self._times.audited = time.monotonic()
         self._recognise()
 
@@ -266,7 +273,7 @@ class Controller:
         if serving is None:
             return {}
         try:
-            return await self.supervisor.read_slots(serving.structure, self._known)
+            return await self.supervisor.read_slots(serving.structure, self._memory.task_of)
         except Unavailable:
             return serving.slots
 
@@ -299,7 +306,9 @@ class Controller:
     async def _read_backends(self, names: Iterable[str]) -> None:
         serving = self.state.serving
         assert serving is not None
-        for name, slots in (await self.supervisor.read_backends(serving.structure, sorted(names), self._known)).items():
+        for name, slots in (
+            await self.supervisor.read_backends(serving.structure, sorted(names), self._memory.task_of)
+        ).items():
             self._replace_slots(name, slots)
 
     def _replace_slots(self, name: str, slots: Mapping[str, Slot]) -> None:
@@ -328,9 +337,7 @@ class Controller:
         serving = self.state.serving
         assert serving is not None
         ordered = list(commands)
-        for command in ordered:
-            if isinstance(command, SetAddress):
-                self._tasks[command.backend, command.slot] = (command.host, command.port, command.task)
+        self._memory.placed(ordered)
         objections = await self.supervisor.perform(serving.structure, ordered)
         self._unsaved = True
         await self._read_backends({c.backend for c in ordered if not isinstance(c, MapEntry | MapWhole)})
@@ -351,7 +358,8 @@ class Controller:
         serving = self.state.serving
         assert serving is not None
         self._probe(serving.structure)
-        candidate = picture.wanted_picture(serving, self.state.wanted, self.around)
+        wanted = routes.brought_home(self.state.wanted, self._names_in_use())
+        candidate = picture.wanted_picture(serving, wanted, self.around)
         try:
             candidate = await self.supervisor.try_out(candidate)
         except Refused as error:
@@ -362,6 +370,8 @@ class Controller:
         except Refused as error:
             self._not_reloaded(error)
             return found
+        self.state.former = {**(self.state.former if self.supervisor.processes.old else {}), **serving.structure.owners}
+        self.state.wanted = wanted
         await self._reloaded(candidate, found)
         return await self._apply()
 
@@ -386,8 +396,7 @@ class Controller:
         self.state.last_error = ""
         metrics.RELOADS.labels("done").inc()
         log.info("structure changed", reasons="; ".join(found.reasons)[:300])
-        for backend, slots in candidate.slots.items():
-            self._tasks |= {(backend, p): (s.host, s.port, s.task) for p, s in slots.items()}
+        self._memory.rendered(candidate)
         self._times.reload_not_before = time.monotonic() + pace.reload_pause_s(len(self.supervisor.processes.old))
         self._unsaved = False
         await self._read(candidate.structure)
@@ -404,7 +413,7 @@ class Controller:
         if await self._refused(render.config_of(candidate.structure, [])):
             return  # it is nobody's route
         running = self.state.serving.structure if self.state.serving else candidate.structure
-        new = [n for n, s in candidate.structure.shapes.items() if running.shapes.get(n) != s]
+        new = [n for n in candidate.structure.owners if running.shapes.get(n) != candidate.structure.shapes[n]]
         faulty = {
             name: why
             for name in new
@@ -447,27 +456,13 @@ class Controller:
             if self._times.arrived:
                 metrics.APPLY.observe(time.monotonic() - self._times.arrived)
                 self._times.arrived = 0.0
-        now = progress(revision, self._leaving(), self._sessions())
+        now = progress(
+            revision, self.state.snapshot.leaving, sessions(self.state, self.supervisor.old_used, self._memory)
+        )
         if now != last:
             self.state.progress = now
             self.reported.set()
         self._measure(now)
-
-    def _leaving(self) -> Mapping[str, Leaving]:
-        return self.state.snapshot.leaving if self.state.snapshot is not None else {}
-
-    def _sessions(self) -> Iterable[Session]:
-        serving = self.state.serving
-        owners = {**self.state.wanted.names, **(serving.structure.owners if serving else {})}
-        for backend, slots in serving.slots.items() if serving else ():
-            service = owners[backend].service if backend in owners else ""
-            for slot in slots.values():
-                if slot.used and slot.admin is not Admin.READY:
-                    yield Session(service=service, task=slot.task, used=slot.used)
-        for (backend, place), used in self.supervisor.old_used.items():
-            if used and (serving is None or backend not in serving.slots):
-                service = owners[backend].service if backend in owners else ""
-                yield Session(service=service, task=self._tasks.get((backend, place), ("", 0, ""))[2], used=used)
 
     def _measure(self, now: Progress) -> None:
         metrics.APPLIED.set(now.applied_revision)
@@ -475,6 +470,7 @@ class Controller:
         metrics.OLD_WORKERS.set(len(self.supervisor.processes.old))
         slots = self.state.serving.slots if self.state.serving else {}
         metrics.BACKENDS.set(len(slots))
+        metrics.SPARES.set(len(spares.free(self.state.serving.structure)) if self.state.serving else 0)
 
     def _save_when_due(self) -> None:
         """So that a fresh start, also one without us, comes up with today's servers."""

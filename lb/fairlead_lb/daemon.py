@@ -15,7 +15,16 @@ from fairlead_lb.controller import Controller
 from fairlead_lb.decisions.change import Surroundings
 from fairlead_lb.decisions.derived import route_from_labels
 from fairlead_lb.reporter import Reporter
-from fairlead_lb.settings import LbSettings, balancer_id, forbidden, frame, lb_folder, service_ports, socket_folder
+from fairlead_lb.settings import (
+    LbSettings,
+    balancer_id,
+    forbidden,
+    frame,
+    lb_folder,
+    service_ports,
+    socket_folder,
+    spare_backends,
+)
 from fairlead_lb.supervisor import Supervisor
 
 
@@ -23,7 +32,12 @@ async def run(settings: LbSettings, context: Context) -> None:
     """HAProxy serves, adopted or started as it was, before the registry is asked anything."""
     folder = lb_folder(settings)
     store = Store(folder, socket_folder(folder))
-    around = Surroundings(frame=frame(settings), service_ports=service_ports(settings), forbidden=forbidden(settings))
+    around = Surroundings(
+        frame=frame(settings),
+        service_ports=service_ports(settings),
+        forbidden=forbidden(settings),
+        spare_backends=spare_backends(settings),
+    )
     program = find_program(settings.haproxy)
     store.prepare()
     controller = Controller(Supervisor(store, program), store, around, route_from_labels)

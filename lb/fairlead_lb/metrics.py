@@ -21,6 +21,7 @@ APPLY = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 BACKENDS = Gauge("fairlead_lb_backends", "Backends HAProxy has")
+SPARES = Gauge("fairlead_lb_spare_backends", "Backends that stand empty for new services")
 SLOTS = Gauge("fairlead_lb_slots", "Server slots by state", ["state"])
 REFUSED = Gauge("fairlead_lb_refused_routes", "Services whose route is refused, wholly or in part")
 TAKEN_PORTS = Gauge("fairlead_lb_taken_ports", "Service ports that another process holds")

@@ -18,6 +18,9 @@ _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 _WORD = re.compile(r"[A-Za-z0-9/._+@%:~-]+")
 
 
+MOST_SPARES = 1000
+
+
 class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `fairlead lb` can be told."""
 
@@ -41,6 +44,8 @@ class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_field
     """HAProxy 2.6 or later: a path, or a name found on PATH and in /usr/sbin."""
     user: str = "auto"
     """Whom HAProxy's workers become when started by root. `auto`: `haproxy` of Debian's package, else `nobody`."""
+    spare_backends: int = 8
+    """Empty backends of each usual kind, so that a new service needs no reload of HAProxy. 0: each new one needs one."""
     max_connections: int = 4096
     """Connections HAProxy serves at once; lowered to what the limit of open files allows."""
     keepalive_s: float = 30.0
@@ -118,6 +123,13 @@ def service_ports(settings: LbSettings) -> tuple[int, int]:
     if low < FIRST_ORDINARY_PORT and not settings.allow_low_ports:
         raise BadSettings(f"service_ports: {settings.service_ports}: ports below 1024 need allow_low_ports")
     return low, high
+
+
+def spare_backends(settings: LbSettings) -> int:
+    """Raises BadSettings."""
+    if not 0 <= settings.spare_backends <= MOST_SPARES:
+        raise BadSettings(f"spare_backends: {settings.spare_backends}: not between 0 and {MOST_SPARES}")
+    return settings.spare_backends
 
 
 def forbidden(settings: LbSettings) -> Forbidden:

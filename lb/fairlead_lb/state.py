@@ -40,4 +40,6 @@ class State:
     taken: Mapping[int, str] = field(default_factory=dict)
     pending: tuple[str, ...] = ()
     """Why a reload is due."""
+    former: dict[str, Key] = field(default_factory=dict)
+    """Owners of backends that only old workers may still have."""
     refused_shapes: dict[tuple[Key, Shape], str] = field(default_factory=dict)

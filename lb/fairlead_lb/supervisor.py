@@ -173,7 +173,7 @@ class Supervisor:
 
     async def read(self, structure: Structure, known: Known) -> Serving:
         """Everything HAProxy has. `known` names the task in a slot. Raises Unavailable."""
-        self._tcp_names.update(_tcp_of(structure))
+        self._tcp_names.update(name for name, shape in structure.shapes.items() if shape.mode == "tcp")
         await self.read_old(structure)
         maps = await self.read_maps(structure, MAP_NAMES)
         return Serving(structure=structure, slots=await self.read_slots(structure, known), maps=Maps(**maps))
@@ -184,7 +184,7 @@ class Supervisor:
         state, *counts = await socket_cli.ask_all(self._worker_socket(structure), commands)
         used = answers.connections(counts)
         found = answers.servers_state(state)
-        return {b: self._filled(b, found[b], used, known) for b in structure.owners if b in found}
+        return {b: self._filled(b, found[b], used, known) for b in structure.shapes if b in found}
 
     async def read_backends(self, structure: Structure, names: Sequence[str], known: Known) -> dict[str, Slots]:
         """The state first, then the connections: a count of none belongs to the state, or to a later moment."""
@@ -267,7 +267,8 @@ class Supervisor:
 
 
 def _tcp_of(structure: Structure) -> list[str]:
-    return [name for name, shape in structure.shapes.items() if shape.mode == "tcp"]
+    """Those that somebody stands in."""
+    return [name for name in structure.owners if structure.shapes[name].mode == "tcp"]
 
 
 def _tcp_sessions(name: str) -> str:

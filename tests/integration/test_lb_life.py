@@ -203,7 +203,7 @@ async def test_a_file_written_but_not_loaded_is_loaded_by_the_next(place: Balanc
     await place.kill_daemon()
     for name in ("haproxy.cfg", "picture.json"):
         text = (folder / name).read_text()
-        ahead = text.replace("w1.sock", "w2.sock").replace('"generation":1', '"generation":2')
+        ahead = text.replace("w0.sock", "w1.sock").replace('"generation":0', '"generation":1')
         assert ahead != text
         (folder / name).write_text(ahead)
     two = await Task("two").start()
@@ -280,5 +280,5 @@ async def test_labels_of_a_foreign_task_route_it(place: Balancer):
     assert (200, "worker-1") == await place.ask("etl.example")
     assert (200, "worker-1") == await place.ask("any", port=place.first_port)
     status = await place.status()
-    assert [f"etl_worker_{place.first_port}"] == [s["backend"] for s in status["services"]]
+    assert ["etl:worker"] == [s["service"] for s in status["services"]]
     assert "HAPROXY_0_BALANCE" in status["refused"]["etl:worker"]

@@ -25,7 +25,8 @@ HOST = "shop.example"
 
 @pytest.fixture
 async def place(short_dir: Path) -> AsyncIterator[Balancer]:
-    async with balancer(short_dir) as made:
+    """Without spare backends, so that every new service is a structural change."""
+    async with balancer(short_dir, spare_backends=0) as made:
         yield made
 
 

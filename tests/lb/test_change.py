@@ -2,26 +2,37 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead_discovery.records import Leaving, Reason, Route, RoutePort
+from fairlead_discovery.records import Check, Leaving, Reason, Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import picture, routes
-from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving
-from fairlead_lb.decisions.commands import SetState, Shutdown
+from fairlead_lb.decisions import naming, picture, routes, spares
+from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
+from fairlead_lb.decisions.commands import MapEntry, SetState, Shutdown
+from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.routes import Rules, Wanted
 from fairlead_lb.decisions.slots import plan as slot_plan
-from fairlead_lb.decisions.values import Admin, Maps, Slot, Structure
+from fairlead_lb.decisions.values import DIALS, LAYOUT, Admin, Key, Maps, Shape, Slot, Structure
 from harness.balancer import member
 from harness.haproxy_model import AROUND, FRAME, Model
 
 APPS = ("/a_b", "/a/b", "/b/a")
 HOSTS = ("x.example", "*.example", "y.example")
+
+
+SPARED = replace(AROUND, spare_backends=2)
+
+
+def only_wanted(maps: Maps, wanted: Wanted) -> Maps:
+    """Without the dials of backends that are emptied."""
+    dials = {name: {b: v for b, v in getattr(maps, name).items() if b in wanted.backends} for name in DIALS}
+    return msgspec.structs.replace(maps, **dials)
 
 
 def underived(_service: str, _members: object) -> None:
@@ -55,25 +66,25 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 
 def wanted_of(snapshot: Snapshot, last: Wanted, model: Model) -> Wanted:
-    rules = Rules(forbidden=Forbidden(own={80}), names_in_use=set(model.serving.structure.owners))
+    structure = changes.lent(model.serving, last)
+    rules = Rules(forbidden=Forbidden(own={80}), names_in_use=set(structure.owners), spares=spares.free(structure))
     return routes.wanted(snapshot, last, rules, underived)
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(snapshots(), min_size=1, max_size=5), st.data())
-def test_haproxy_comes_to_serve_what_is_wanted(sights: list[Snapshot], data: st.DataObject):
+@given(st.lists(snapshots(), min_size=1, max_size=5), st.sampled_from((AROUND, SPARED)), st.data())
+def test_haproxy_comes_to_serve_what_is_wanted(sights: list[Snapshot], around: Surroundings, data: st.DataObject):
     """Through any row of snapshots, with sessions coming and going: ready servers, maps and owners are the wanted."""
-    model, last = Model(), Wanted()
+    model, last = Model(around), Wanted()
     for snapshot in sights:
-        last = wanted_of(snapshot, last, model)
-        model.follow(last)
+        last = model.follow(wanted_of(snapshot, last, model))
         for name, backend in last.backends.items():
             expected = {s.task: (s.host, s.port, s.weight) for s in backend.servers}
             assert expected == model.ready(name)
             assert backend.key == model.serving.structure.owners[name]
         unwanted = set(model.serving.slots) - set(last.backends)
         assert not any(model.ready(name) for name in unwanted)
-        assert last.maps == model.serving.maps
+        assert only_wanted(last.maps, last) == only_wanted(model.serving.maps, last)
         for name, slots in model.serving.slots.items():
             for place in slots:
                 if not slots[place].empty and data.draw(st.booleans()):
@@ -81,17 +92,16 @@ def test_haproxy_comes_to_serve_what_is_wanted(sights: list[Snapshot], data: st.
 
 
 @settings(max_examples=50, deadline=None)
-@given(snapshots(), snapshots())
-def test_what_is_served_needs_no_change(first: Snapshot, second: Snapshot):
+@given(snapshots(), snapshots(), st.sampled_from((AROUND, SPARED)))
+def test_what_is_served_needs_no_change(first: Snapshot, second: Snapshot, around: Surroundings):
     """Deciding again changes nothing, and endpoint changes alone need no reload while slots suffice."""
-    model = Model()
-    wanted = wanted_of(second, wanted_of(first, Wanted(), model), model)
-    model.follow(wanted)
+    model = Model(around)
+    wanted = model.follow(wanted_of(second, wanted_of(first, Wanted(), model), model))
     reloads = model.reloads
     model.follow(wanted)
 
     assert reloads == model.reloads
-    assert isinstance(changes.change(model.serving, wanted, AROUND, changes.plans(model.serving, wanted, {})), Nothing)
+    assert isinstance(changes.change(model.serving, wanted, around, changes.plans(model.serving, wanted, {})), Nothing)
 
 
 @given(snapshots(), snapshots())
@@ -107,9 +117,7 @@ def test_two_services_never_share_a_backend(first: Snapshot, second: Snapshot):
 
 def served(*tasks: str, **port: object) -> tuple[Model, Wanted]:
     model = Model()
-    wanted = wanted_of(sight(*tasks, **port), Wanted(), model)
-    model.follow(wanted)
-    return model, wanted
+    return model, model.follow(wanted_of(sight(*tasks, **port), Wanted(), model))
 
 
 def sight(*tasks: str, leaving: dict[str, Reason] | None = None, **port: object) -> Snapshot:
@@ -132,12 +140,106 @@ def test_another_endpoint_is_a_runtime_command():
     assert isinstance(found, RuntimeCommands)
 
 
-def test_a_new_service_is_a_reload_that_says_why():
+def test_a_new_service_without_spares_is_a_reload_that_says_why():
     """HAProxy 2.6 has no `add backend`."""
     wanted = wanted_of(sight("t"), Wanted(), Model())
     found = changes.change(Model().serving, wanted, AROUND, {})
 
     assert Reload(reasons=("backend a.b_p0 is new",)) == found
+
+
+def many(count: int, **port: object) -> Snapshot:
+    """So many services of one task each."""
+    names = [f"/n{number}" for number in range(count)]
+    members = {f"marathon:{n}": {"m": member(f"{n}t", 31000 + i, app=n)} for i, n in enumerate(names)}
+    given_routes = {
+        f"marathon:{n}": Route(
+            service=f"marathon:{n}",
+            app=n,
+            ports=(RoutePort(index=0, service_port=10100 + i, vhosts=(f"n{i}.example",), **port),),
+        )
+        for i, n in enumerate(names)
+    }
+    return Snapshot(revision=3, trust=Trust.LIVE, members=members, routes=given_routes)
+
+
+def test_new_services_with_spares_need_no_reload():
+    """Each stands in a spare: its host, port, check path and timeout are entries of maps."""
+    model = Model(SPARED)
+    wanted = model.follow(wanted_of(many(2, check=Check(path="/ping"), timeout_server_s=7), Wanted(), model))
+
+    assert 0 == model.reloads
+    assert all(naming.is_spare(name) for name in wanted.backends)
+    assert dict.fromkeys(wanted.backends, "/ping") == model.serving.maps.checks
+    assert dict.fromkeys(wanted.backends, "7000") == model.serving.maps.timeouts
+    assert [{"/n0t"}, {"/n1t"}] == [set(model.ready(name)) for name in wanted.backends]
+
+
+def test_check_path_and_timeout_of_a_running_service_change_without_a_reload():
+    """They are dials."""
+    model, last = served("t", check=Check(path="/a"))
+    reloads = model.reloads
+    model.follow(wanted_of(sight("t", check=Check(path="/b"), timeout_server_s=1), last, model))
+
+    assert reloads == model.reloads
+    assert ({"a.b_p0": "/b"}, {"a.b_p0": "1000"}) == (model.serving.maps.checks, model.serving.maps.timeouts)
+
+
+def test_the_next_reload_brings_those_in_spares_home():
+    """To backends of their own names, with their slots as they are, and makes new spares."""
+    model = Model(SPARED)
+    wanted = model.follow(wanted_of(many(3), Wanted(), model))
+
+    assert 1 == model.reloads
+    assert {"n0_10100", "n1_10101", "n2_10102"} == set(wanted.backends)
+    assert wanted.maps.hosts == model.serving.maps.hosts
+    assert 3 == sum(s == casing(Shape()) for s in spares.free(model.serving.structure).values())
+
+
+def test_a_hundred_new_services_take_few_reloads():
+    """Each reload doubles the spares of their kind."""
+    model, last = Model(replace(SPARED, service_ports=(10100, 10300))), Wanted()
+    for count in range(101):
+        last = model.follow(wanted_of(many(count), last, model))
+
+    assert 5 == model.reloads
+
+
+def test_a_spare_is_free_again_when_its_service_is_gone_and_its_sessions_are_over():
+    """Not before: its sessions are still those of that service."""
+    model = Model(SPARED)
+    last = model.follow(wanted_of(many(1), Wanted(), model))
+    (name,) = last.backends
+    model.use(name, "s1", 1)
+    last = model.follow(wanted_of(many(0), last, model))
+    held = changes.lent(model.serving, last)
+    model.use(name, "s1", 0)
+    last = model.follow(wanted_of(many(0), last, model))
+
+    assert (Key("marathon:/n0", 0), False) == (held.owners.get(name), name in spares.free(held))
+    assert name in spares.free(changes.lent(model.serving, last))
+
+
+def test_few_spares_are_a_reason_for_a_reload_that_has_time():
+    """Before the last one is used."""
+    model = Model(replace(AROUND, spare_backends=8))
+    last = model.follow(wanted_of(many(6), Wanted(), model))
+    enough = changes.leftovers(model.serving.structure, last, model.around)
+    last = model.follow(wanted_of(many(7), last, model))
+
+    assert (0, ()) == (model.reloads, enough)
+    expected = ("1 of 8 spare backends are left for http, unchecked",)
+    assert expected == changes.leftovers(model.serving.structure, last, model.around)
+
+
+def test_a_haproxy_of_an_older_fairlead_is_reloaded_before_its_dials_are_turned():
+    """It has no such maps."""
+    model, last = served("t", check=Check(path="/a"))
+    old = replace(model.serving, structure=msgspec.structs.replace(model.serving.structure, layout=0), maps=Maps())
+    found = changes.change(old, last, AROUND, changes.plans(old, last, {}))
+
+    assert isinstance(found, Reload)
+    assert not [c for c in found.routing_commands if isinstance(c, MapEntry) and c.map in DIALS]
 
 
 def test_a_leaving_server_is_drained_and_a_dead_one_cut():
@@ -214,7 +316,7 @@ def test_low_ports_are_a_setting():
 
 def test_a_reserved_port_that_is_bound_is_given_up():
     """By an older balancer, or before the setting was made: a reload at once."""
-    structure = Structure(frame=FRAME, binds=((31200, 31200),))
+    structure = Structure(frame=FRAME, layout=LAYOUT, binds=((31200, 31200),))
     found = changes.change(Serving(structure=structure), Wanted(), RESERVED, {})
 
     assert isinstance(found, Reload)

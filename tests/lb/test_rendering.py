@@ -120,7 +120,7 @@ def test_the_last_guard_refuses_what_the_grammar_let_through():
     made = picture.Picture(structure=Structure(frame=frame, shapes={}, owners={}))
     assert "frontend fairlead_hosts" in render.config(made)
     with pytest.raises(Refused):
-        render.backend_text("x\nbackend y", picture.Shape(), {})
+        render.backend_text("x\nbackend y", picture.Shape(), {}, frame)
     with pytest.raises(Refused):
         render.map_text({"a b": "c"})
 

@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from fairlead_lb.decisions import slots as slot_plans
+from fairlead_lb.decisions import spares
 from fairlead_lb.decisions.commands import Command, MapCommand, MapEntry, MapWhole, ServerCommand
+from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
+from fairlead_lb.decisions.naming import is_spare
 from fairlead_lb.decisions.routes import Wanted
-from fairlead_lb.decisions.values import Backend, Frame, Maps, Slots, Structure, bound, ports_of
+from fairlead_lb.decisions.values import DIALS, LAYOUT, Backend, Frame, Maps, Slots, Structure, bound, ports_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,7 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeCommands:
-    """`routing` turn requests where they shall go: bring servers, turn the maps, take servers away, in this order.
+    """`routing` turn requests where they shall go: dials, bring servers, turn the maps, take servers away, in this order.
     `tidies` lead slots through quarantine; requests do not notice.
     """
 
@@ -55,6 +60,8 @@ class Surroundings:
     frame: Frame
     service_ports: tuple[int, int]
     taken_ports: frozenset[int] = frozenset()
+    spare_backends: int = 0
+    """Of each usual kind; 0: none."""
     forbidden: Forbidden = field(default_factory=Forbidden)
 
     def in_range(self, port: int) -> bool:
@@ -95,7 +102,7 @@ def change(serving: Serving, wanted: Wanted, around: Surroundings, plans: Plans)
     brings = [c for p in plans.values() for c in p.brings]
     takes = [c for p in plans.values() for c in p.takes]
     tidies = tuple(c for p in plans.values() for c in p.tidies)
-    routing = (*brings, *_map_commands(serving, wanted), *takes)
+    routing = (*_dial_commands(serving, wanted), *brings, *_map_commands(serving, wanted), *takes)
     if reasons:
         return Reload(reasons=tuple(reasons), routing_commands=routing, tidies=tidies)
     return RuntimeCommands(routing_commands=routing, tidies=tidies) if routing or tidies else Nothing()
@@ -109,10 +116,12 @@ def _owned(structure: Structure, wanted: Wanted, name: str) -> Backend | None:
 
 def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> list[str]:
     reasons = ["settings changed"] if structure.frame != around.frame else []
+    if structure.layout != LAYOUT:
+        reasons.append("written by another version of fairlead")
     for name, backend in wanted.backends.items():
         if structure.owners.get(name) != backend.key:
             reasons.append(f"backend {name} is new")
-        elif structure.shapes[name] != backend.shape:
+        elif structure.shapes[name] != casing(backend.shape):
             reasons.append(f"backend {name} has another shape")
     for port in wanted.maps.ports:
         number = int(port)
@@ -123,9 +132,28 @@ def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> l
 
 
 def leftovers(structure: Structure, wanted: Wanted, around: Surroundings) -> tuple[str, ...]:
-    """What a removed service left behind that somebody else may want: reasons for a reload that has time."""
+    """What a removed service left behind that somebody else may want, and what new ones may want soon: reasons for a
+    reload that has time.
+    """
     unused = (p for p in ports_of(structure) if not around.in_range(p) and str(p) not in wanted.maps.ports)
-    return tuple(f"service port {port} is bound for nobody" for port in unused)
+    given_up = tuple(f"service port {port} is bound for nobody" for port in unused)
+    return given_up + spares.low(structure, wanted, around.spare_backends)
+
+
+def lent(serving: Serving, wanted: Wanted) -> Structure:
+    """The running structure with today's owners of its spares. Whoever is gone owns one until its slots are empty."""
+    structure = serving.structure
+    held = {
+        name: key
+        for name, key in wanted.names.items()
+        if is_spare(name) and name in structure.shapes and (name in wanted.backends or _occupied(serving, name))
+    }
+    owners = {name: key for name, key in structure.owners.items() if not is_spare(name)} | held
+    return structure if owners == structure.owners else msgspec.structs.replace(structure, owners=owners)
+
+
+def _occupied(serving: Serving, name: str) -> bool:
+    return any(not slot.empty or slot.used for slot in serving.slots.get(name, {}).values())
 
 
 def servable(structure: Structure, wanted: Wanted) -> Maps:
@@ -143,6 +171,20 @@ def servable(structure: Structure, wanted: Wanted) -> Maps:
         ports=ports,
         modes={p: m for p, m in wanted.maps.modes.items() if p in ports},
     )
+
+
+def _dial_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
+    """Those of a backend that nobody wants any more stay for its last requests."""
+    if serving.structure.layout != LAYOUT:
+        return []
+    there = {n for n, b in wanted.backends.items() if serving.structure.owners.get(n) == b.key}
+    found: list[MapCommand] = []
+    for name in DIALS:
+        now, target = getattr(serving.maps, name), getattr(wanted.maps, name)
+        found += _entries(
+            name, {n: v for n, v in now.items() if n in there}, {n: v for n, v in target.items() if n in there}
+        )
+    return found
 
 
 def _map_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:

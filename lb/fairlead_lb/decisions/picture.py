@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from fairlead_lb.decisions import render
+from fairlead_lb.decisions import render, spares
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Serving, Surroundings
 from fairlead_lb.decisions.commands import apply_to_slots
+from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.routes import Wanted
-from fairlead_lb.decisions.values import Admin, Maps, Picture, Shape, Slot, Slots, Structure
+from fairlead_lb.decisions.values import LAYOUT, Admin, Key, Maps, Picture, Shape, Slot, Slots, Structure
 
 SPARE_SLOTS = 8
 
@@ -20,15 +21,30 @@ def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Pi
     A slot still in quarantine keeps its address, in maintenance: old workers may hold connections to it. Backends that
     nothing wants are left out; an old worker ends their sessions.
     """
-    slots = {name: _slots(serving, wanted, name) for name in wanted.backends}
+    generation = serving.structure.generation + 1
+    spare = spares.fresh(wanted, around.spare_backends, generation)
+    names = {key: name for name, key in serving.structure.owners.items()}
+    slots = {name: _slots(serving, wanted, name, names) for name in wanted.backends}
     structure = Structure(
-        generation=serving.structure.generation + 1,
+        generation=generation,
         frame=around.frame,
+        layout=LAYOUT,
         binds=ranges(ports_to_bind(wanted.maps, around)),
-        shapes={name: b.shape for name, b in wanted.backends.items()},
+        shapes={**{name: casing(b.shape) for name, b in wanted.backends.items()}, **spare},
         owners={name: b.key for name, b in wanted.backends.items()},
     )
-    return Picture(structure=structure, slots=slots, maps=wanted.maps)
+    return Picture(
+        structure=structure, slots={**slots, **{name: _empty(SPARE_SLOTS) for name in spare}}, maps=wanted.maps
+    )
+
+
+def first_picture(around: Surroundings) -> Picture:
+    """Of a HAProxy that serves nobody yet."""
+    return wanted_picture(Serving(structure=Structure(frame=around.frame, generation=-1)), Wanted(), around)
+
+
+def _empty(count: int) -> Slots:
+    return {f"s{number}": Slot() for number in range(1, count + 1)}
 
 
 class Fragments:
@@ -49,7 +65,7 @@ class Fragments:
         if made is not None and made[0] is slots and made[1] is shape:
             return made
         rendered = {place: as_rendered(slot) for place, slot in slots.items()}
-        return slots, shape, render.backend_text(name, shape, rendered)
+        return slots, shape, render.backend_text(name, shape, rendered, serving.structure.frame)
 
 
 def current_picture(serving: Serving) -> Picture:
@@ -89,10 +105,10 @@ def tasks_of(slots: Mapping[str, Slots]) -> Mapping[tuple[str, str], Slot]:
     return {(b, s): slot for b, there in slots.items() for s, slot in there.items() if slot.task}
 
 
-def _slots(serving: Serving, wanted: Wanted, name: str) -> Slots:
+def _slots(serving: Serving, wanted: Wanted, name: str, names: Mapping[Key, str]) -> Slots:
+    """`names`: where each service stands now; it may be in a spare."""
     backend = wanted.backends[name]
-    same = serving.structure.owners.get(name) == backend.key
-    now: dict[str, Slot] = dict(serving.slots.get(name, {})) if same else {}
+    now: dict[str, Slot] = dict(serving.slots.get(names.get(backend.key, ""), {}))
     missing = len(slot_plans.plan(backend, name, now, wanted.dead).homeless)
     count = max(slot_plans.count_for(len(backend.servers), had=len(now), spare=SPARE_SLOTS), len(now) + missing)
     for number in range(len(now) + 1, count + 1):

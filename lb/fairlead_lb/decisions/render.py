@@ -8,7 +8,7 @@ from importlib import resources
 import jinja2
 
 from fairlead_daemon.errors import Refused
-from fairlead_lb.decisions.values import Frame, Maps, Picture, Shape, Slots, Structure
+from fairlead_lb.decisions.values import MAP_NAMES, Frame, Maps, Picture, Shape, Slots, Structure
 
 _SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
 FASTEST_CHECK_S = 0.25
@@ -29,7 +29,7 @@ def config_of(structure: Structure, fragments: list[str]) -> str:
         binds=structure.binds,
         tls=bool(structure.frame.https_port and structure.frame.certificate),
         next=LOOPBACK.get(structure.frame.host, structure.frame.host),
-        maps=f"{structure.frame.folder}/maps",
+        maps=map_folder(structure.frame),
         socket=worker_socket(structure.frame, structure.generation),
     )
     return "\n\n".join((head.strip("\n"), *fragments)) + "\n"
@@ -37,11 +37,16 @@ def config_of(structure: Structure, fragments: list[str]) -> str:
 
 def backend(picture: Picture, name: str) -> str:
     """One tenant's fragment; valid or invalid by itself."""
-    return backend_text(name, picture.structure.shapes[name], picture.slots[name])
+    return backend_text(name, picture.structure.shapes[name], picture.slots[name], picture.structure.frame)
 
 
-def backend_text(name: str, shape: Shape, slots: Slots) -> str:
-    return _template("backend.cfg.j2").render(name=name, shape=shape, slots=slots).strip("\n")
+def backend_text(name: str, shape: Shape, slots: Slots, frame: Frame) -> str:
+    text = _template("backend.cfg.j2").render(name=name, shape=shape, slots=slots, maps=map_folder(frame))
+    return text.strip("\n")
+
+
+def map_folder(frame: Frame) -> str:
+    return f"{frame.folder}/maps"
 
 
 def worker_socket(frame: Frame, generation: int) -> str:
@@ -51,7 +56,7 @@ def worker_socket(frame: Frame, generation: int) -> str:
 
 def map_files(maps: Maps) -> Mapping[str, str]:
     """File name -> text. Raises Refused as `config` does."""
-    tables = {"hosts": maps.hosts, "wilds": maps.wilds, "ports": maps.ports, "modes": maps.modes, HANDOVER: {}}
+    tables = {**{name: getattr(maps, name) for name in MAP_NAMES}, HANDOVER: {}}
     return {f"{name}.map": map_text(table) for name, table in tables.items()}
 
 

@@ -1,16 +1,19 @@
 """From a snapshot to what the balancer shall serve. A bad route is refused alone, and its last good one stays."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import naming
+from fairlead_lb.decisions import dials, naming
+from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.parts import Part, Parts, derive
-from fairlead_lb.decisions.values import Backend, Key, Maps, Shape
+from fairlead_lb.decisions.values import DIALS, Backend, Key, Maps, Shape
 
 Derive = Callable[[str, Mapping[str, Member]], tuple[Route, tuple[str, ...]] | None]
 """A route for a service that nobody wrote one for, and what is wrong with the labels it is made of."""
@@ -27,6 +30,8 @@ class Rules:
     """What HAProxy's own check turned down, with its words."""
     good: Mapping[str, Parts] = field(default_factory=dict)
     """What HAProxy has taken, by service."""
+    spares: Mapping[str, Shape] = field(default_factory=dict)
+    """Backends that stand empty for whoever comes next, and their casings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +55,65 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     refused = dict(snapshot.bad)
     parts = dict(_all_parts(snapshot, last, rules, derived, refused))
     flat = [part for service in sorted(parts) for part in parts[service].parts]
-    bases = [(p.key, naming.base_name(p.key, p.app, p.service_port)) for p in flat]
-    names = naming.give(bases, last.names, rules.names_in_use)
-    named = [(part, naming.name_of(key, base, names)) for part, (key, base) in zip(flat, bases, strict=True)]
+    names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
+    named = _named(flat, names)
+    backends = {name: _backend(name, part, last) for part, name in named}
     return Wanted(
         revision=snapshot.revision,
-        backends={name: _backend(name, part, last) for part, name in named},
-        maps=_maps(named, last.maps, rules, refused),
+        backends=backends,
+        maps=_maps(named, backends.values(), last.maps, rules, refused),
         refused=refused,
         dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
         names=names,
         parts=parts,
     )
+
+
+def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
+    """The same under the services' own names: what a reload may bring to those who stand in spares."""
+    lent = naming.lent_names(wanted.names)
+    if not lent.keys() & {b.key for b in wanted.backends.values()}:
+        return wanted
+    flat = [part for service in sorted(wanted.parts) for part in wanted.parts[service].parts]
+    held = {n: k for n, k in wanted.names.items() if lent.get(k) != n}
+    names = naming.give(_bases(flat), held, in_use, lambda _: None)
+    own = {part.key: name for part, name in _named(flat, names)}
+    moved = {name: own[backend.key] for name, backend in wanted.backends.items()}
+    backends = {moved[n]: msgspec.structs.replace(b, name=moved[n]) for n, b in wanted.backends.items()}
+    return replace(wanted, backends=backends, maps=_moved(wanted.maps, moved), names=names)
+
+
+def _moved(maps: Maps, moved: Mapping[str, str]) -> Maps:
+    """With every backend under its new name."""
+    by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in ("hosts", "ports")}
+    by_key = {name: {moved[b]: v for b, v in getattr(maps, name).items()} for name in DIALS}
+    return msgspec.structs.replace(maps, **by_value, **by_key)
+
+
+def _bases(flat: Sequence[Part]) -> list[tuple[Key, str]]:
+    return [(p.key, naming.base_name(p.key, p.app, p.service_port)) for p in flat]
+
+
+def _named(flat: Sequence[Part], names: naming.Names) -> list[tuple[Part, str]]:
+    lent = naming.lent_names(names)
+    return [
+        (part, lent.get(key) or naming.name_of(key, base, names))
+        for part, (key, base) in zip(flat, _bases(flat), strict=True)
+    ]
+
+
+def _lender(flat: Sequence[Part], spares: Mapping[str, Shape]) -> Callable[[Key], str | None]:
+    """Gives each spare once, to a service of its casing."""
+    free = dict(spares)
+    casings = {part.key: casing(part.shape) for part in flat} if free else {}
+
+    def lend(key: Key) -> str | None:
+        name = next((n for n, shape in free.items() if shape == casings[key]), None)
+        if name is not None:
+            del free[name]
+        return name
+
+    return lend
 
 
 def _all_parts(
@@ -119,14 +171,14 @@ def _unreadable(snapshot: Snapshot, last: Wanted) -> Iterable[str]:
 
 def _last_good(candidates: Iterable[Parts | None], rules: Rules) -> Parts | None:
     for parts in candidates:
-        if parts is not None and not any((p.key, p.shape) in rules.refused_shapes for p in parts.parts):
+        if parts is not None and not any((p.key, casing(p.shape)) in rules.refused_shapes for p in parts.parts):
             return parts
     return None
 
 
 def _check_shapes(parts: Parts, rules: Rules) -> None:
     for part in parts.parts if rules.refused_shapes else ():
-        if (why := rules.refused_shapes.get((part.key, part.shape))) is not None:
+        if (why := rules.refused_shapes.get((part.key, casing(part.shape)))) is not None:
             raise Refused(f"port {part.key.index}: HAProxy refused it: {why}")
 
 
@@ -136,7 +188,9 @@ def _backend(name: str, part: Part, last: Wanted) -> Backend:
     return before if before is not None and before == made else made
 
 
-def _maps(named: list[tuple[Part, str]], last: Maps, rules: Rules, refused: dict[str, str]) -> Maps:
+def _maps(
+    named: list[tuple[Part, str]], backends: Collection[Backend], last: Maps, rules: Rules, refused: dict[str, str]
+) -> Maps:
     hosts = _claimed([(h, name, part) for part, name in named for h in part.hosts], last.hosts, refused)
     asking = [(str(part.service_port), name, part) for part, name in named if part.service_port]
     for port, _, part in asking:
@@ -150,6 +204,8 @@ def _maps(named: list[tuple[Part, str]], last: Maps, rules: Rules, refused: dict
         wilds=_wilds(hosts),
         ports=ports,
         modes={port: "http" for port, name in ports.items() if modes[name] == "http"},
+        checks=dials.checks(backends),
+        timeouts=dials.timeouts(backends),
     )
 
 

@@ -27,7 +27,7 @@ class Key(msgspec.Struct, frozen=True, order=True):
 
 
 class Shape(Value, frozen=True):
-    """What HAProxy 2.6 can change of a backend only by a reload."""
+    """How a backend treats its requests. What of it maps turn while HAProxy runs is said in `dials`."""
 
     mode: str = "http"
     balance: str = "roundrobin"
@@ -92,16 +92,23 @@ class Maps(Value, frozen=True):
     """What the map files hold.
 
     `hosts`: `shop.example.com/cart/` -> backend (longest prefix wins); `wilds`: `.example.com` -> `*.example.com`,
-    longest suffix first; `ports`: service port -> backend; `modes`: service port -> `http`, absent for TCP.
+    longest suffix first; `ports`: service port -> backend; `modes`: service port -> `http`, absent for TCP;
+    `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take, each absent
+    where it is the default.
     """
 
     hosts: Mapping[str, str] = msgspec.field(default_factory=dict)
     wilds: Mapping[str, str] = msgspec.field(default_factory=dict)
     ports: Mapping[str, str] = msgspec.field(default_factory=dict)
     modes: Mapping[str, str] = msgspec.field(default_factory=dict)
+    checks: Mapping[str, str] = msgspec.field(default_factory=dict)
+    timeouts: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-MAP_NAMES = ("hosts", "wilds", "ports", "modes")
+DIALS = ("checks", "timeouts")
+MAP_NAMES = ("hosts", "wilds", "ports", "modes", *DIALS)
+LAYOUT = 1
+"""Of the rendered file. 0: before health checks and timeouts came from maps."""
 
 
 class Frame(Value, frozen=True):
@@ -123,9 +130,13 @@ class Frame(Value, frozen=True):
 
 
 class Structure(Value, frozen=True):
-    """The part of a running configuration that only a reload changes."""
+    """The part of a running configuration that only a reload changes; but spare backends get their owners without.
+
+    `shapes` are casings (see `dials`). A backend without an owner is a spare.
+    """
 
     frame: Frame
+    layout: int = 0
     generation: int = 0
     connections: int = 4096
     """HAProxy's maxconn: `frame.max_connections`, or fewer where the limit of open files is lower."""

@@ -1,0 +1,36 @@
+"""What of a backend maps turn while HAProxy runs, and the casing that only a reload changes."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from fairlead_lb.decisions.values import Backend, Shape
+
+CHECK_PATH = "/"
+TIMEOUT_S = 60.0
+"""What the maps' absence means."""
+
+
+def casing(shape: Shape) -> Shape:
+    """The shape with every dial at its default. Two services of one casing may have the same backend in turn."""
+    if shape.mode != "http":
+        return shape
+    check = shape.check
+    if check is not None and check.path:
+        check = msgspec.structs.replace(check, path=CHECK_PATH)
+    return msgspec.structs.replace(shape, timeout_server_s=TIMEOUT_S, check=check)
+
+
+def checks(backends: Iterable[Backend]) -> Mapping[str, str]:
+    """Backend -> path of its health check, where it is not the default."""
+    asked = ((b.name, b.shape.check) for b in backends if b.shape.mode == "http")
+    return {name: check.path for name, check in asked if check is not None and check.path not in ("", CHECK_PATH)}
+
+
+def timeouts(backends: Iterable[Backend]) -> Mapping[str, str]:
+    """Backend -> milliseconds a server may take, where it is not the default."""
+    return {
+        b.name: str(max(1, round(b.shape.timeout_server_s * 1000)))
+        for b in backends
+        if b.shape.mode == "http" and b.shape.timeout_server_s != TIMEOUT_S
+    }

@@ -1,0 +1,60 @@
+"""Spare backends: rendered empty, so that a new service needs no reload. HAProxy has no `add backend` before 3.4."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from fairlead_discovery.records import Check
+from fairlead_lb.decisions.dials import casing
+from fairlead_lb.decisions.naming import is_spare, spare_name
+from fairlead_lb.decisions.routes import Wanted
+from fairlead_lb.decisions.values import Shape, Structure
+
+USUAL = tuple(
+    casing(Shape(mode=mode, check=check))
+    for mode, check in (("http", None), ("http", Check()), ("http", Check(path="/")), ("tcp", None), ("tcp", Check()))
+)
+"""What most services are: with and without a health check, by HTTP or by connecting."""
+KINDS = 12
+LOW = 4
+"""One part of so many left: more are made, in time."""
+
+
+def fresh(wanted: Wanted, least: int, generation: int) -> Mapping[str, Shape]:
+    """Spares of a new generation by name: as many of each casing as have it now, `least` at the least; 0 is none."""
+    if not least:
+        return {}
+    shapes = [shape for shape, count in _targets(wanted, least) for _ in range(count)]
+    return {spare_name(generation, number): shape for number, shape in enumerate(shapes, 1)}
+
+
+def free(structure: Structure) -> Mapping[str, Shape]:
+    return {n: s for n, s in structure.shapes.items() if is_spare(n) and n not in structure.owners}
+
+
+def low(structure: Structure, wanted: Wanted, least: int) -> tuple[str, ...]:
+    """Reasons for a reload that has time: so few spares of a casing are left that the next services may need one."""
+    if not least:
+        return ()
+    left = Counter(map(_text, free(structure).values()))
+    return tuple(
+        f"{left[_text(shape)]} of {count} spare backends are left for {_text(shape)}"
+        for shape, count in _targets(wanted, least)
+        if left[_text(shape)] * LOW < count
+    )
+
+
+def _targets(wanted: Wanted, least: int) -> Iterator[tuple[Shape, int]]:
+    """Doubling the services takes one reload, however many there are."""
+    used = Counter(_text(casing(b.shape)) for b in wanted.backends.values())
+    shapes = {_text(s): s for s in (*USUAL, *(casing(b.shape) for b in wanted.backends.values()))}
+    kinds = sorted(shapes, key=lambda text: (shapes[text] not in USUAL, -used[text], text))[:KINDS]
+    yield from ((shapes[text], max(least, used[text])) for text in kinds)
+
+
+def _text(shape: Shape) -> str:
+    """`http, checked by http`; tells casings apart."""
+    check = "unchecked" if shape.check is None else f"checked by {'http' if shape.check.path else 'connecting'}"
+    flags = [name for name in ("sticky", "reuse", "retry_non_idempotent") if getattr(shape, name)]
+    other = [f"{shape.balance}", *flags] if shape.balance != "roundrobin" or flags else []
+    timeout = [f"timeout {shape.timeout_server_s:g} s"] if shape.mode == "tcp" and shape.timeout_server_s != 60 else []
+    return ", ".join([shape.mode, check, *other, *timeout])

@@ -1,0 +1,23 @@
+"""Who still has sessions with whom: in the serving worker and in the old ones."""
+
+from collections.abc import Iterator, Mapping
+
+from fairlead_lb.decisions.progress import Session
+from fairlead_lb.decisions.values import Admin
+from fairlead_lb.memory import Memory, Place
+from fairlead_lb.state import State
+
+
+def sessions(state: State, old_used: Mapping[Place, int], memory: Memory) -> Iterator[Session]:
+    """With servers that get no new requests."""
+    serving = state.serving
+    owners = {**state.former, **state.wanted.names, **(serving.structure.owners if serving else {})}
+    for backend, slots in serving.slots.items() if serving else ():
+        service = owners[backend].service if backend in owners else ""
+        for slot in slots.values():
+            if slot.used and slot.admin is not Admin.READY:
+                yield Session(service=service, task=slot.task, used=slot.used)
+    for (backend, place), used in old_used.items():
+        if used and (serving is None or backend not in serving.slots):
+            service = owners[backend].service if backend in owners else ""
+            yield Session(service=service, task=memory.task_at(backend, place), used=used)
