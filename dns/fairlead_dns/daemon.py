@@ -1,6 +1,7 @@
 """The daemon: bind, listen to the registry, answer; announce ourselves for as long as we do."""
 
 import asyncio
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -16,17 +17,23 @@ from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
+from fairlead_discovery.decisions.service_names import Naming
 from fairlead_discovery.leaders import leading
+from fairlead_discovery.listing import Listing
 from fairlead_discovery.records import Agent, Framework, MasterInfo, NameServer, decode
 from fairlead_discovery.registry import Node, Registry
 from fairlead_dns import answer_settings
 from fairlead_dns import settings as told
 from fairlead_dns.adapters import kept
+from fairlead_dns.adapters.api import add_api
 from fairlead_dns.adapters.forward_setup import forwarding
 from fairlead_dns.adapters.http import add_routes
 from fairlead_dns.following import Following
+from fairlead_dns.mesos_following import MesosFollowing
+from fairlead_dns.mesosdns_file import beneath, notes
 from fairlead_dns.metrics import Counts, DnsCollector, State
 from fairlead_dns.names import Names
+from fairlead_dns.naming_metrics import NamingCollector
 from fairlead_dns.naming_settings import extra_records, read_queries
 from fairlead_dns.publishing import Publishing
 from fairlead_dns.settings import DnsSettings
@@ -45,8 +52,10 @@ async def run(settings: DnsSettings, context: Context) -> None:
     counts = Counts()
     followed = prepare(settings, names.front, version("fairlead"), told.server_id(settings))
     context.health.wait("zone", NO_ZONE)
-    app = make_app(settings, context.health)
+    app = make_app(settings, context.health, closed=answer_settings.closed(settings))
     add_routes(app, settings, names)
+    listing = Listing(Naming(domain=names.rules.domain, rfc952=settings.enforce_rfc952))
+    add_api(app, settings, names, listing)
     names.take_records(extra_records(settings, names.rules.domain))
     names.take_queries(read_queries(settings))
     kept.load(_file(settings, "documents"), names)
@@ -60,18 +69,19 @@ async def run(settings: DnsSettings, context: Context) -> None:
         runner, port = await serve(app, settings)
         collector = DnsCollector(counts, lambda: _state(names, transports))
         REGISTRY.register(collector)
-        registry = await open_registry(settings.registry)
+        naming = NamingCollector(names)
+        REGISTRY.register(naming)
+        for note in notes(settings):
+            log.warning("of Mesos-DNS' file", note=note)
+        registry = await open_registry(_registry(settings))
         log.info("listening", **transports.told(), http=f"{settings.host}:{port}", domain=names.rules.domain)
         loaded = asyncio.Event()
-        following = Following(names, context, loaded)
+        following = Following(names, context, loaded, listing)
         try:
             await until_stopped(
                 context,
-                following.run(registry, _file(settings, "snapshot")),
+                *_sources(settings, registry, names, following),
                 following.warm_up(),
-                _follow(registry, paths.MASTER_FRAMEWORKS, _decoding(Framework, names.take_frameworks)),
-                _follow(registry, paths.AGENTS, _decoding(Agent, names.take_agents)),
-                _follow(registry, paths.MESOS, lambda nodes: _take_masters(names, nodes)),
                 _announce(registry, settings, transports.places, names, loaded),
                 kept.keep(_file(settings, "documents"), names),
                 transports.run(),
@@ -82,11 +92,37 @@ async def run(settings: DnsSettings, context: Context) -> None:
             )
         finally:
             REGISTRY.unregister(collector)
+            REGISTRY.unregister(naming)
             await _briefly("registry session", registry.close())
             await runner.cleanup()
 
 
-DAEMON = Daemon(name="dns", summary="Names from endpoints, answers from names.", settings=DnsSettings, run=run)
+DAEMON = Daemon(
+    name="dns",
+    summary="Names from endpoints, answers from names.",
+    settings=DnsSettings,
+    run=run,
+    files={"mesos_dns_config": "Mesos-DNS' config.json, read as it is; what is set here as well counts"},
+    beneath=beneath,
+)
+
+
+def _registry(settings: DnsSettings) -> str:
+    """With a Mesos master as source nobody else's registry: one of our own, of which nobody knows."""
+    return settings.registry if settings.mesos is None else f"memory:mesos-{os.getpid()}"
+
+
+def _sources(
+    settings: DnsSettings, registry: Registry, names: Names, following: Following
+) -> tuple[Awaitable[None], ...]:
+    if settings.mesos is not None:
+        return (MesosFollowing(settings.mesos, following, _file(settings, "state")).run(),)
+    return (
+        following.run(registry, _file(settings, "snapshot")),
+        _follow(registry, paths.MASTER_FRAMEWORKS, _decoding(Framework, names.take_frameworks)),
+        _follow(registry, paths.AGENTS, _decoding(Agent, names.take_agents)),
+        _follow(registry, paths.MESOS, lambda nodes: _take_masters(names, nodes)),
+    )
 
 
 def _file(settings: DnsSettings, what: str) -> Path:

@@ -15,6 +15,7 @@ from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_dns.adapters.mesos_master import MesosMaster
 from fairlead_dns.decisions.mesos_state import Sight, believable, decode, sight
 from fairlead_dns.following import Following
+from fairlead_dns.naming_metrics import mesos_states
 from fairlead_dns.naming_settings import MesosSource
 
 log = Log("dns")
@@ -61,16 +62,19 @@ class MesosFollowing:
             data, place = await master.state()
             seen = await asyncio.to_thread(lambda: sight(decode(data, place=place)))
         except FairleadError as error:
+            mesos_states.labels(outcome="failed").inc()
             await self._doubt(Trust.STALE, str(error))
             return
         self._masters = master.masters
         if not believable(self._tasks, seen) and self._held():
             why = f"{seen.tasks} of {self._tasks} tasks left, or agents have not registered anew yet"
+            mesos_states.labels(outcome="held").inc()
             await self._doubt(Trust.HELD, f"{place}: {why}")
             return
         self._doubted_s = None
         before = self.snapshot.revision
         await self._take(seen, Trust.LIVE)
+        mesos_states.labels(outcome="unchanged" if self.snapshot.revision == before else "taken").inc()
         if self.snapshot.revision != before:
             await self._keep(data)
 

@@ -120,6 +120,7 @@ def test_keys_are_taken_in_any_case() -> None:
     [
         ({"SOAMinttl": 60}, "SOAMinttl: Mesos-DNS never used it"),
         ({"zkDetectionTimeout": 30}, "zkDetectionTimeout: no exit without a leader"),
+        ({"dnson": False}, "dnson: a name server always serves DNS"),
         ({"recurseon": False}, "recurseon: the RA bit says what is true"),
         ({"SetTruncateBit": False}, "SetTruncateBit: a cut answer always says so"),
         ({"mesosCredentials": {"principal": "a", "secret": "b"}}, "mesosCredentials: not used"),

@@ -79,7 +79,10 @@ def told(folder: Path, **settings: Any) -> DnsSettings:
 
 
 @asynccontextmanager
-async def running(folder: Path, **settings: Any) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, *, apex: str = "mesos", until: str = "NOERROR", **settings: Any
+) -> AsyncIterator[Running]:
+    """The daemon, from when it answers `until` for its zone to its ordered end."""
     given = told(folder, **settings)
     context = Context(name="dns", log=Log("dns"))
     body = asyncio.ensure_future(daemon.run(given, context))
@@ -89,7 +92,7 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Running]:
     async def serving() -> bool:
         if body.done():
             body.result()
-        return rcode(await made.ask("mesos", "SOA")) == "NOERROR"
+        return rcode(await made.ask(apex, "SOA")) == until
 
     await eventually("the daemon answers", serving)
     yield made

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from base64 import b64encode
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -42,9 +43,9 @@ class MesosMaster:
         self.masters: tuple[MasterInfo, ...] = tuple(filter(None, map(_listed, source.masters)))
         """Those that are known: of the list, or as ZooKeeper shows them, the leader first."""
         self._source = source
+        tls, headers = _tls(source) if source.https else True, _credentials(source.credentials_file)
         self._path, self._zookeeper = _zookeeper(source.zk)
-        connector = aiohttp.TCPConnector(ssl=_tls(source) if source.https else True)
-        self._session = aiohttp.ClientSession(connector=connector, auth=_credentials(source.credentials_file))
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls), headers=headers)
 
     async def close(self) -> None:
         await self._session.close()
@@ -134,9 +135,10 @@ def _tls(source: MesosSource) -> ssl.SSLContext:
     return context
 
 
-def _credentials(file: str) -> aiohttp.BasicAuth | None:
+def _credentials(file: str) -> dict[str, str]:
+    """The header that says who we are."""
     if not file:
-        return None
+        return {}
     try:
         found = msgspec.json.decode(Path(file).read_bytes(), type=Credentials)
     except (OSError, msgspec.DecodeError) as error:
@@ -144,4 +146,4 @@ def _credentials(file: str) -> aiohttp.BasicAuth | None:
     found = found.mesos or found
     if not found.principal:
         raise BadSettings(f"mesos.credentials_file: {file}: no principal")
-    return aiohttp.BasicAuth(found.principal, found.secret)
+    return {"Authorization": f"Basic {b64encode(f'{found.principal}:{found.secret}'.encode()).decode()}"}

@@ -110,7 +110,12 @@ def _listeners(reading: _Reading) -> None:
     values = reading.values
     port = reading.number("port", 53, PORTS[-1])
     ip = reading.take("listener", str, "0.0.0.0")  # Mesos-DNS' default
-    values["listen"] = (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}",) if reading.take("dnson", bool, True) else ()
+    if reading.take("dnson", bool, True):
+        values["listen"] = (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}",)
+    else:
+        reading.note(
+            "dnson: a name server always serves DNS; it listens where `listen` says, 127.0.0.1:8053 if not set"
+        )
     values["port"] = reading.number("httpport", 8123, PORTS[-1])
     values["host"] = reading.take("HTTPListener", str, "0.0.0.0")  # see above
     values["mesos_dns_api"] = reading.take("httpon", bool, True)

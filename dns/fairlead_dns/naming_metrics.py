@@ -1,0 +1,31 @@
+"""What is counted of names: those that are shared or were cut, the TTL we are announced with, readings of a master."""
+
+from collections.abc import Iterator
+
+from prometheus_client import Counter
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fairlead_dns.names import Names
+
+mesos_states = Counter(
+    "fairlead_dns_mesos_states", "States of a Mesos master: taken, unchanged, held (not believed), failed", ["outcome"]
+)
+
+
+class NamingCollector(Collector):
+    """Reads the names when the page is asked for."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def collect(self) -> Iterator[Metric]:
+        names = self._names
+        for name, text, value in (
+            ("shared_names", "Names that more than one service has", len(names.sources.claims.shared)),
+            ("rival_services", "Services that have such a name", len(names.sources.rivals)),
+            ("cut_services", "Services with a name too long for a label", len(names.sources.claims.cut)),
+            ("prepared_queries", "Prepared queries served", len(names.queries.known)),
+            ("longest_ttl_seconds", "Largest TTL given out, which kills wait for", names.zone.longest_ttl_s),
+        ):
+            yield GaugeMetricFamily(f"fairlead_dns_{name}", text, value=value)
