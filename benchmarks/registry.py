@@ -26,6 +26,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -96,13 +97,14 @@ def said(name: str, values: Sequence[float]) -> None:
 
 async def fill(registry: ComposedRegistry, services: int, each: int) -> float:
     """Endpoints/s."""
-    waiting = deque(f"b:/svc/{n}" for n in range(services))
+    all_of_it = ((f"b:/svc/{service}", n) for service in range(services) for n in range(each))
+    size = max(each, BATCH // each * each) if 0 < each <= BATCH else BATCH
+    waiting = deque(iter(lambda: [member(service, n) for service, n in islice(all_of_it, size)], []))
     start_s = time.monotonic()
 
     async def work() -> None:
         while waiting:
-            held = [waiting.popleft() for _ in range(min(len(waiting), max(1, BATCH // each)))]
-            await registry.commit([member(service, n) for service in held for n in range(each)])
+            await registry.commit(waiting.popleft())
 
     await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
     return services * each / (time.monotonic() - start_s)

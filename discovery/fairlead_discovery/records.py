@@ -14,8 +14,10 @@ from fairlead_daemon.errors import Refused
 R = TypeVar("R")
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of what is stored."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of what is stored. The garbage collector leaves records alone, for none can be part of a cycle: a registry
+    of 100,000 endpoints cost it 50 ms at a time.
+    """
 
 
 _encoder = msgspec.json.Encoder(order="sorted")

@@ -55,8 +55,8 @@ class Belief:
         self._recorded_s = 0.0
         self._leaving: Mapping[str, Leaving] = {}
         self._steps = 0
-        self._touched: dict[str, int] = {}
-        """The step in which a service's tasks changed last, the latest at the end."""
+        self._lost: dict[str, int] = {}
+        """The step in which a service lost a task last, the latest at the end."""
         self._contents = Contents()
 
     def remember(self, sight: Sight, *, known_s: float, now: Now) -> None:
@@ -107,7 +107,7 @@ class Belief:
             recorded=self._recorded.keys(),
             gap_s=now.wall_s - good.known_s,
             held=self.doubt.cause if self.doubt is not None else None,
-            touched=self._touched_since(anchor.step),
+            touched=self._lost_since(anchor.step),
         )
         doubt = judge(comparison)
         if doubt is not None and settles(word, doubt, new.reading, good_s=good.known_s):
@@ -126,13 +126,14 @@ class Belief:
         self._steps += 1
         if contents is not before and contents.delta is not None:
             for service in contents.delta.keys:
-                self._touched.pop(service, None)
-                self._touched[service] = self._steps
+                if not before.tasks.get(service, {}).keys() <= contents.tasks.get(service, {}).keys():
+                    self._lost.pop(service, None)
+                    self._lost[service] = self._steps
         return contents
 
-    def _touched_since(self, step: int) -> Collection[str]:
-        """Services whose tasks changed after that step."""
-        return [service for service, _ in takewhile(lambda item: item[1] > step, reversed(self._touched.items()))]
+    def _lost_since(self, step: int) -> Collection[str]:
+        """Services that lost a task after that step: no others can miss one of its."""
+        return [service for service, _ in takewhile(lambda item: item[1] > step, reversed(self._lost.items()))]
 
     def _remember_records(self, contents: Contents, steady_s: float) -> None:
         """What is still there is marked as seen once in a while: there may be many, and looks are often."""

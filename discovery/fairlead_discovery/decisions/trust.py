@@ -54,7 +54,7 @@ class Doubt:
 @dataclass(frozen=True, kw_only=True)  # no slots: what is costly is worked out once, and only if asked for
 class Comparison:
     """The last good reading and a new one. `recorded`: tasks that were seen leaving lately; `touched`: services that
-    may differ, None for all.
+    may lack a task, None for all.
     """
 
     good: Reading
