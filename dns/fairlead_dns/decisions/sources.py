@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.records import Member, Portless
@@ -97,14 +98,18 @@ class Sources:
 
     def _claim_all(self, steps: Iterable["Step"], moved: set[str]) -> Iterator[set[bytes]]:
         """Puts into `moved` whose rivals may be others now. Touches no name: it yields for the sake of queries."""
-        for count, step in enumerate(steps):
-            moved |= self.claims.take(
-                step.service,
-                added=(step.after[name] for name in step.added),
-                removed=(step.before[name] for name in step.removed),
-            )
-            if count % STEP == 0:
-                yield set()
+        done = 0
+        for step in steps:
+            for added, removed in chain(((s, ()) for s in slices(step.added)), (((), s) for s in slices(step.removed))):
+                moved |= self.claims.take(
+                    step.service,
+                    added=(step.after[name] for name in added),
+                    removed=(step.before[name] for name in removed),
+                )
+                done += len(added) + len(removed)
+                if done >= 2 * STEP:  # it is quick
+                    done = 0
+                    yield set()
 
     def _rename(self, service: str, before: Mapping[str, Task], tasks: Mapping[str, Task]) -> Iterator[set[bytes]]:
         """What stays of a service that has come to share a name with another one, or shares it no more."""
