@@ -8,7 +8,7 @@ from fairlead_core.master.decisions import calls, liveness, publishing, reconcil
 from fairlead_core.master.decisions.allocation import refuse_s, share, usable
 from fairlead_core.master.decisions.liveness import Signs, judge
 from fairlead_core.master.decisions.model import Agent, Framework, Task
-from fairlead_core.master.decisions.publishing import Candidate, Publication, plan_service
+from fairlead_core.master.decisions.publishing import Candidate, Publication, discovery_of, plan_service
 from fairlead_core.master.decisions.reconciliation import Question
 from fairlead_core.resources import Resources, parse
 from fairlead_daemon.errors import Refused
@@ -410,3 +410,16 @@ def test_a_task_counts_when_it_runs_and_is_healthy_if_it_is_checked(changes, exp
     task = Task(**{**values, "state": "TASK_RUNNING", **changes})
 
     assert expected == publishing.is_up(task)
+
+
+def labelled(**labels: str) -> dict[str, object]:
+    return {"labels": [{"key": key, "value": value} for key, value in labels.items()]}
+
+
+def test_name_servers_are_told_the_labels_meant_for_them():
+    """FAIRLEAD_DNS_* of the task, below those of its DiscoveryInfo; no other label of the task."""
+    info = {"labels": labelled(FAIRLEAD_DNS_TTL="9", FAIRLEAD_DNS_TAGS="a", HAPROXY_0_VHOST="x")}
+    both = {**info, "discovery": {"name": "web", "labels": labelled(FAIRLEAD_DNS_TAGS="b", dc="de1")}}
+
+    assert {"FAIRLEAD_DNS_TTL": "9", "FAIRLEAD_DNS_TAGS": "a"} == discovery_of(info).labels
+    assert {"FAIRLEAD_DNS_TTL": "9", "FAIRLEAD_DNS_TAGS": "b", "dc": "de1"} == discovery_of(both).labels

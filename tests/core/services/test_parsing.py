@@ -218,6 +218,16 @@ def test_a_drain_shorter_than_names_live_is_refused_with_the_reason():
     )
 
 
+def test_a_ttl_that_is_no_number_is_refused():
+    """Name servers would pass over it, and nobody would know."""
+    raw = {**SMALL, "labels": {"FAIRLEAD_DNS_TTL": "20"}}
+
+    assert "20" == parse(raw).labels["FAIRLEAD_DNS_TTL"]
+    for wrong in ("soon", "-1", "3601"):
+        found = problems({**SMALL, "labels": {"FAIRLEAD_DNS_TTL": wrong}})
+        assert "whole seconds, at most 3600" in found["/labels/FAIRLEAD_DNS_TTL"][0]
+
+
 def test_a_partial_update_changes_what_it_names_and_keeps_service_ports():
     """Port 0 in an update is "as before"."""
     base = parse({**MARATHONS_OWN, "portDefinitions": [{"port": 10100, "name": "http"}]})

@@ -11,6 +11,8 @@ from fairlead_discovery.records import Address, Discovery, Ips, Member, Port, Po
 
 APP_LABEL = "FAIRLEAD_APP_ID"
 VERSION_LABEL = "FAIRLEAD_APP_VERSION"
+DNS_LABELS = "FAIRLEAD_DNS_"
+"""Labels for name servers begin so: FAIRLEAD_DNS_TTL, FAIRLEAD_DNS_TAGS, FAIRLEAD_DNS_NAMESPACE."""
 PORTLESS_AFTER_S = 1.0
 """Short batch tasks without ports cost the registry nothing."""
 
@@ -123,13 +125,15 @@ def _resource_ports(info: Json) -> Iterable[int]:
 
 
 def discovery_of(info: Json) -> Discovery:
+    """What name servers are to know of a task stands in its own labels as well as in its DiscoveryInfo's: these win."""
     given = info.get("discovery")
+    own = {k: v for k, v in labels_of(info.get("labels")).items() if k.startswith(DNS_LABELS)}
     if not isinstance(given, Mapping):
-        return Discovery()
+        return Discovery(labels=own)
     return Discovery(
         name=str(given.get("name") or ""),
         visibility=str(given.get("visibility") or ""),
-        labels=labels_of(given.get("labels")),
+        labels={**own, **labels_of(given.get("labels"))},
         given=True,
     )
 

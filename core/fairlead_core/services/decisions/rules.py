@@ -13,6 +13,8 @@ IS_VALUE = re.compile(r"^[a-zA-Z0-9_/.-]*$")
 SINGLE_INSTANCE = "MARATHON_SINGLE_INSTANCE_APP"
 DRAIN_LABEL = "FAIRLEAD_DRAIN_SECONDS"
 DRAIN_MOST_S = 3600
+DNS_TTL_LABEL = "FAIRLEAD_DNS_TTL"
+DNS_TTL_MOST_S = 3600
 PORT_PROTOCOLS = frozenset({"tcp", "udp", "udp,tcp", "tcp,udp"})
 CONSTRAINT_MOST = 1000
 """Characters of a constraint's value."""
@@ -231,6 +233,12 @@ def _drain_seconds(app: App, largest_ttl_s: int) -> Iterator[Problem]:
         )
 
 
+def _dns_ttl(app: App) -> Iterator[Problem]:
+    text = app.labels.get(DNS_TTL_LABEL)
+    if text is not None and (not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > DNS_TTL_MOST_S):
+        yield Problem(path=f"/labels/{DNS_TTL_LABEL}", error=f"must be whole seconds, at most {DNS_TTL_MOST_S}")
+
+
 Rule = Callable[[App], Iterable[Problem]]
 RULES: Sequence[Rule] = (
     _id,
@@ -243,4 +251,5 @@ RULES: Sequence[Rule] = (
     _health,
     _constraints,
     _fetch,
+    _dns_ttl,
 )
