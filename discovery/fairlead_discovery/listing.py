@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from fairlead_daemon.errors import FairleadError, Refused
+from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.decisions.listing import NONE, Found, Index, Told, digest, told
 from fairlead_discovery.decisions.nearest import nearest
 from fairlead_discovery.decisions.picking import address_of
@@ -79,10 +80,10 @@ class Listing:
 
     def take(self, snapshot: Snapshot) -> None:
         before, self.snapshot, self._taken_s = self.snapshot, snapshot, time.monotonic()
-        services = before.members.keys() | snapshot.members.keys()
+        services = differing(before.members, snapshot.members, snapshot.delta)
         changed = {s for s in services if before.members.get(s) is not snapshot.members.get(s)}
         topics = changed | {name for s in changed for name in self._names.names(s)}
-        self._names.take(snapshot.members)
+        self._names.take(snapshot.members, changed)
         topics |= {name for s in changed for name in self._names.names(s)}
         self.number += 1
         for service in changed:

@@ -18,6 +18,7 @@ from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_discovery.adapters.listing_client import Servers, http_snapshots, is_http, parse_urls
 from fairlead_discovery.announcing import first
 from fairlead_discovery.backends import open_registry
+from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.decisions.picking import Endpoint, Pool, Strategy, endpoints
 from fairlead_discovery.decisions.service_names import Meant, NameIndex, Naming, Wanted, parse
 from fairlead_discovery.reading import snapshots
@@ -183,10 +184,8 @@ class Resolver:
                 self._take(snapshot)
 
     def _take(self, snapshot: Snapshot) -> None:
-        before = self._snapshot.value.members
-        self._index.take(snapshot.members)
-        after = snapshot.members
-        changed = {service for service in before.keys() | after.keys() if before.get(service) is not after.get(service)}
+        changed = frozenset(differing(self._snapshot.value.members, snapshot.members, snapshot.delta))
+        self._index.take(snapshot.members, changed)
         self._snapshot.set(snapshot)
         for name in [*self._pools] if changed else ():
             meant = self._meanings[name]

@@ -1,7 +1,7 @@
 """Rings over HTTP: what `fairlead ring` does, for data services that have no registry at hand."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +9,16 @@ import aiohttp
 import pytest
 
 from discovery.records_of import WEB, publish
+from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.settings import DaemonSettings
 from fairlead_daemon.web import Health, make_app, serve
+from fairlead_discovery.adapters.ring_client import HttpRings
 from fairlead_discovery.adapters.ring_http import add_ring_routes
 from fairlead_discovery.backends import open_registry
-from fairlead_discovery.decisions.membership import rings
+from fairlead_discovery.decisions.membership import Membership, RingMember, find, receivers, rings
 from fairlead_discovery.registry import Registry
 from fairlead_discovery.rings import read_ring
+from harness.ports import free_port
 
 
 @dataclass
@@ -117,6 +120,42 @@ async def test_a_service_without_a_ring_is_one_of_its_endpoints(site: Site):
 
     assert (200, WEB, 0) == (status, told["service"], told["version"])
     assert told["keys"][0]["owners"][0] in {"10.0.0.1:31001", "10.0.0.1:31002"}
+
+
+async def test_a_data_service_takes_part_over_http(orders: Site):
+    """It joins, hears of the hand-over, says that it is ready, and computes the owners that readers of the registry do."""
+    dead = f"http://127.0.0.1:{free_port()}"
+    seen = []
+    async with HttpRings(f"{dead},{orders.url}") as found, asyncio.timeout(20):
+        async for both in found.follow("orders"):
+            seen.append(both)
+            if len(seen) == 1:
+                await insist(lambda: found.join("orders", RingMember(name="c", zone="z")))
+            elif both.membership.pending:
+                for name in receivers(both) - {*both.membership.ready}:
+                    await orders.call("POST", f"/orders/members/{name}/ready", version=both.membership.version)
+            else:
+                break
+    stored = rings(await read_ring(orders.registry, "orders"))
+
+    assert "c" not in {owner for owners in seen[1].use.table for owner in owners}
+    assert stored.use.table == seen[-1].use.table
+    assert "z" == find(stored.membership, "c").zone
+
+
+async def insist(change: Callable[[], Awaitable[Membership]]) -> None:
+    """A change is not repeated by itself; here it is known that nothing was done."""
+    try:
+        await change()
+    except Unavailable:
+        await change()
+
+
+async def test_a_ring_that_is_not_there_is_said(site: Site):
+    """As the registry's readers are told."""
+    async with HttpRings(site.url) as found:
+        with pytest.raises(Refused, match="no ring is called orders"):
+            await anext(found.follow("orders"))
 
 
 @pytest.mark.parametrize(

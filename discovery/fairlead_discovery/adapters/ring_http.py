@@ -134,7 +134,7 @@ class _Rings:
             raise BadSettings(f"index: {index!r} is no version of a ring")
         service = request.match_info["service"]
         found = await self._read(service) if index else await self._either(request)
-        if wait and found.version <= int(index):
+        if wait and found.version == int(index):
             found = await self._after(found, int(index), min(LONGEST_S, seconds(wait)))
         return json_response(answers.told_members(found))
 
@@ -169,7 +169,7 @@ class _Rings:
             return await ring_or_endpoints(self._registry, request.match_info["service"])
 
     async def _after(self, found: Membership, version: int, wait_s: float) -> Membership:
-        """The next version, or what there is when the wait is over."""
+        """Another version, or what there is when the wait is over."""
         if self._watchers >= WATCHERS:
             metrics.watchers_refused.inc()
             raise Unavailable(f"{WATCHERS} watchers wait for rings already")
@@ -184,7 +184,7 @@ class _Rings:
                     if node is None:
                         raise NoRing(f"no ring is called {found.service} any more")
                     found = decode(Membership, node.data, place=found.service)
-                    if found.version > version:
+                    if found.version != version:  # a ring made anew begins at 1
                         break
         except TimeoutError:
             pass

@@ -117,8 +117,9 @@ class NameIndex:
     _services: dict[str, set[str]] = field(default_factory=dict)
     _seen: Members = field(default_factory=dict)
 
-    def take(self, members: Members) -> None:
-        for service in self._seen.keys() | members.keys():
+    def take(self, members: Members, changed: Iterable[str] | None = None) -> None:
+        """`changed`: services that may be others than at the last time; None: all of them."""
+        for service in self._seen.keys() | members.keys() if changed is None else changed:
             now = members.get(service, {})
             if self._seen.get(service) is not now:
                 self._put(service, frozenset(self._of(now)))
