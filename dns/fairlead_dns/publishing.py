@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client import REGISTRY
+
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.logs import Log
 from fairlead_daemon.main import Context
@@ -15,12 +17,13 @@ from fairlead_dns.adapters.settling import Settler
 from fairlead_dns.adapters.zonefiles import Unloaded, ZoneFolder
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.compose import RRset
-from fairlead_dns.decisions.journal import Journal
+from fairlead_dns.decisions.journal import Journal, serial_of
 from fairlead_dns.decisions.ledger import LedgerSource
 from fairlead_dns.decisions.static import StaticAnswers, StaticSource, StaticZone
 from fairlead_dns.decisions.transfer import Transfers
 from fairlead_dns.decisions.tsig import KeyRing
 from fairlead_dns.names import Names
+from fairlead_dns.transfer_metrics import TransferCollector, TransferState
 from fairlead_dns.transfer_settings import MEGABYTE, TransferSettings
 
 log = Log("dns")
@@ -72,12 +75,31 @@ class Publishing:
         self.notifier.source_ip = source_ip
         fetched = bool(self.transfers.permits)
         settler = Settler(self.names, registry if fetched else None, self._settled, said if fetched else None)
+        collector = TransferCollector(self._state)
+        REGISTRY.register(collector)
+        try:
+            await self._run(settler)
+        finally:
+            REGISTRY.unregister(collector)
+
+    async def _run(self, settler: Settler) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(settler.run())
             group.create_task(self.notifier.run())
             group.create_task(self._reload())
             if self.folder is not None:
                 group.create_task(self.folder.run())
+
+    def _state(self) -> TransferState:
+        soas = {wire.text(apex): source.soa() for apex, source in self.transfers.sources.items()}
+        return TransferState(
+            transfers=self.transfers.counts,
+            notifies=self.notifier.counts,
+            serials={zone: serial_of(soa) for zone, soa in soas.items() if soa is not None},
+            journals={wire.text(apex): source.journal for apex, source in self.transfers.sources.items()},
+            zones=len(self.zones),
+            broken=0 if self.folder is None else self.folder.broken,
+        )
 
     async def _reload(self) -> None:
         """SIGHUP: zone files and keys are read anew. Keys that cannot be read leave the old ones."""

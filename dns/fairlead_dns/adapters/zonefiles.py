@@ -49,6 +49,11 @@ class ZoneFolder:
     again: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: look at once, and read everything anew."""
 
+    @property
+    def broken(self) -> int:
+        """How many files are wrong as they stand."""
+        return len(self._broken)
+
     async def run(self) -> None:
         while True:
             try:

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.answer import Authority
 from fairlead_dns.decisions.compose import RRset
-from fairlead_dns.decisions.journal import Change, Held, Journal, NameChange
+from fairlead_dns.decisions.journal import Change, Held, Journal, NameChange, later
 from fairlead_dns.decisions.zone import Zone
 
 NOTED = 500_000
@@ -70,7 +70,13 @@ class Ledger:
             self.before[name] = self._live(name)
 
     def settle(self, serial: int, *, at_s: float) -> bool:
-        """What the zone holds now is what it holds at `serial`. Returns whether secondaries have something to fetch."""
+        """What the zone holds now is what it holds at `serial`. Returns whether secondaries have something to fetch.
+
+        A serial never goes back (the registry's last good state may be an older one): then secondaries stay where they
+        are, and what has changed is settled with the next serial that is a later one.
+        """
+        if self.serial is not None and serial != self.serial and not later(serial, self.serial):
+            return False
         known, self.serial = self.serial, serial
         before, self.before = self.before, {}
         if known is None:

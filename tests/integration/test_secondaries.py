@@ -1,0 +1,153 @@
+"""BIND, NSD and Knot as secondaries of the names and of a zone file: they have every change, all of it after the first
+transfer by IXFR.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fairlead_discovery import paths
+from fairlead_discovery.records import Address, Agent, Member, Port, encode
+from fairlead_discovery.registry import Create, Delete
+from harness import secondaries
+from harness.names import member, node_name, publish
+from harness.naming import Running, running
+from harness.ports import free_port
+from harness.servers import Server
+from harness.waiting import eventually
+
+pytestmark = [pytest.mark.needs("named"), pytest.mark.needs("nsd"), pytest.mark.needs("knotd")]
+ZONES = ("mesos", "file.test")
+CHANGES = 200
+Servers = dict[int, Server]
+KINDS = {"bind": secondaries.bind, "nsd": secondaries.nsd, "knot": secondaries.knot}
+
+
+def write_zone(folder: Path, serial: int) -> None:
+    """A zone file whose content says its serial; every third record changes with each."""
+    hosts = "".join(f"h{n} A 10.9.{n}.{serial if n % 3 == 0 else 0}\n" for n in range(9))
+    text = f"$TTL 60\n@ SOA ns root {serial} 60 1 86400 5\n@ NS ns\nns A 127.0.0.1\n* TXT {serial}\n{hosts}"
+    (folder / "file.test.new").write_text(text)
+    (folder / "file.test.new").replace(folder / "file.test.zone")
+
+
+def settings(folder: Path, ports: list[int]) -> dict:
+    (folder / "zones").mkdir()
+    write_zone(folder / "zones", 1)
+    keys = folder / "keys"
+    keys.write_text(secondaries.KEYS)
+    keys.chmod(0o600)
+    return {
+        "zones_dir": str(folder / "zones"),
+        "keys_file": str(keys),
+        "transfers": [f"127.0.0.0/8 key:{secondaries.KEY}"],
+        "secondaries": [f"127.0.0.1:{port} key:{secondaries.KEY}" for port in ports],
+    }
+
+
+async def all_equal(dns: Running, servers: Servers, zone: str, *, serial: int = -1) -> int:
+    """Every secondary has our serial and our records, at `serial` or later. Returns how often ours were fetched whole."""
+    fetched = 0
+
+    async def same(port: int) -> bool:
+        nonlocal fetched
+        fetched += 1
+        ours = await asyncio.to_thread(secondaries.contents, dns.port, zone)
+        theirs = await asyncio.to_thread(secondaries.contents, port, zone)
+        assert ours == theirs, f"serials {ours[0]}, {theirs[0]}; {sorted(ours[1] ^ theirs[1])[:5]}"
+        return ours[0] >= serial
+
+    for port, server in servers.items():
+        what = f"{zone} is the same on {server.command[0]}"
+        try:
+            await eventually(what, partial(same, port), within_s=40, every_s=0.2)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{server.tail()}") from error
+    return fetched
+
+
+def instance(number: int, turn: int) -> Member:
+    """Task `number` after `turn` moves: another port, every other time also another name."""
+    ports = (Port(index=0, number=80, host_port=31000 + turn, name="http" if turn % 2 else "web"),)
+    return member(
+        number, name=f"app{number % 3}", ports=ports, serviceEndpoint=Address(host="10.0.0.1", port=31000 + turn)
+    )
+
+
+async def move(dns: Running, number: int, turn: int) -> int:
+    """The new member comes, the old one goes, in one commit, as the master does it."""
+    old, new = instance(number, turn), instance(number, turn + 1)
+    service = f"marathon:{new.task.name}"
+    create = Create(paths.member(service, node_name(new)), encode(new))
+    return await dns.registry.commit([create, Delete(paths.member(service, node_name(old)))])
+
+
+def transfers(page: str) -> dict[str, int]:
+    start = 'fairlead_dns_transfers_total{result="'
+    lines = [line.removeprefix(start) for line in page.splitlines() if line.startswith(start)]
+    return {line.partition('"')[0]: int(float(line.rpartition(" ")[2])) for line in lines}
+
+
+async def whole(dns: Running) -> int:
+    return transfers((await dns.text("/metrics"))[1])["whole"]
+
+
+@contextmanager
+def started(folder: Path, port: int, ports: list[int]) -> Iterator[Servers]:
+    """All kinds of secondaries, of a primary at `port`."""
+    servers: Servers = {}
+    try:
+        for (kind, start), own in zip(KINDS.items(), ports, strict=True):
+            (folder / kind).mkdir()
+            servers[own] = start(folder / kind, own, port, ZONES)
+        yield servers
+    finally:
+        for server in servers.values():
+            server.stop()
+
+
+async def test_secondaries_follow_every_change(tmp_path: Path) -> None:
+    """200 quick moves of endpoints, a new agent, changes of the zone file; nobody takes a zone whole a second time."""
+    ports = [free_port() for _ in KINDS]
+    async with running(tmp_path, **settings(tmp_path, ports)) as dns:
+        await publish(dns.registry, *(instance(n, 0) for n in range(20)))
+        with started(tmp_path, dns.port, ports) as servers:
+            for zone in ZONES:
+                await all_equal(dns, servers, zone)
+            begun = await whole(dns)
+            for n in range(CHANGES):
+                revision = await move(dns, n % 20, n // 20)
+                if n == CHANGES // 2:
+                    await dns.registry.write(
+                        f"{paths.AGENTS}/S9", encode(Agent(id="S9", host="10.0.9.9", port=5051, boot_id="b"))
+                    )
+                if n % 40 == 0:
+                    await asyncio.to_thread(write_zone, tmp_path / "zones", 2 + n)
+                await asyncio.sleep(0.01)
+            fetched = await all_equal(dns, servers, "mesos", serial=revision)
+            fetched += await all_equal(dns, servers, "file.test", serial=162)
+
+            assert (await whole(dns)) - begun == fetched
+            for port in ports:
+                assert (
+                    "slave.mesos. 5 IN A 10.0.9.9" in (await asyncio.to_thread(secondaries.contents, port, "mesos"))[1]
+                )
+
+
+async def test_secondaries_outlive_a_restart(tmp_path: Path) -> None:
+    """The journal is gone with the process: whoever is behind takes the zone whole, and follows on."""
+    ports = [free_port() for _ in KINDS]
+    told = settings(tmp_path, ports)
+    told |= {"listen": [f"127.0.0.1:{free_port()}"]}
+    with started(tmp_path, int(told["listen"][0].rpartition(":")[2]), ports) as servers:
+        async with running(tmp_path, **told) as dns:
+            await publish(dns.registry, *(instance(n, 0) for n in range(3)))
+            for zone in ZONES:
+                await all_equal(dns, servers, zone)
+        async with running(tmp_path, **told) as again:
+            revision = await move(again, 0, 0)
+            await all_equal(again, servers, "mesos", serial=revision)
