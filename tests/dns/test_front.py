@@ -64,6 +64,17 @@ def test_every_transport_gets_the_same(came: Came) -> None:
     assert None is made.reply(query(WEB, flags=0x8000), came)
 
 
+@pytest.mark.parametrize("name", ["WeB.marathon.MESOS", "nOpE.mesos", "MaRaThOn.mesos", "x.OrG"])
+def test_the_question_comes_back_in_its_case(name: str) -> None:
+    """An answer, no such name, no data, a refusal: resolvers that mix the case throw away what does not match (0x20)."""
+    made, asked = front(), query(name)
+    for _ in range(2):
+        for came in (UDP, TCP):
+            raw = made.reply(asked, came)
+            assert isinstance(raw, bytes)
+            assert asked[12:] == raw[12 : len(asked)]
+
+
 def test_the_longest_apex_answers() -> None:
     """A zone inside ours has its own handler; taken away, ours answers again."""
     made, inner = front(), Says()

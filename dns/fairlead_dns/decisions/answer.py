@@ -110,10 +110,9 @@ class Answers:
         if prepared is None:
             plan = self._plan(asked)
             if not plan.lasting:
-                return next(iter(plan.draw(UNKNOWN)))
+                return _as_asked(next(iter(plan.draw(UNKNOWN))), query)
             prepared = self.cache.keep(key, plan)
-        body = self._next(asked, prepared)
-        return body[:10] + query.question + body[10 + len(query.question) :]
+        return _as_asked(self._next(asked, prepared), query)
 
     def _next(self, asked: Asked, prepared: Prepared) -> bytes:
         plan = prepared.plan
@@ -261,3 +260,8 @@ def _version_wish(asked: Asked) -> bytes | None:
 def _minimal(kind: int, sets: Iterable[int]) -> int:
     """ANY gets one type only (RFC 8482)."""
     return min(sets, default=wire.ANY) if kind == wire.ANY else kind
+
+
+def _as_asked(body: bytes, query: wire.Query) -> bytes:
+    """The question's letters in the case that was asked (0x20)."""
+    return body[:10] + query.question + body[10 + len(query.question) :]
