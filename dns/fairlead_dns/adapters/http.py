@@ -12,6 +12,7 @@ from fairlead_daemon.web import json_response
 from fairlead_dns import settings as told
 from fairlead_dns.adapters.sockets import parse_place
 from fairlead_dns.decisions import mesosdns
+from fairlead_dns.forward_settings import forwards
 from fairlead_dns.names import Names
 from fairlead_dns.settings import DnsSettings
 
@@ -20,13 +21,17 @@ SLICE = 25
 
 
 def add_routes(app: web.Application, settings: DnsSettings, names: Names) -> None:
-    """Every answer comes from the names as they are at this moment."""
+    """Every answer comes from the names as they are at this moment. Nothing where `mesos_dns_api` is off."""
+    if not settings.mesos_dns_api:
+        return
 
     async def show_version(_request: web.Request) -> web.Response:
         return json_response({"Service": "Mesos-DNS", "Version": version("fairlead"), "URL": mesosdns.URL})
 
     async def show_config(_request: web.Request) -> web.Response:
-        return json_response(mesosdns.config(_config(settings), names.master_places()))
+        return json_response(
+            mesosdns.config({**_config(settings), "SOASerial": names.answers.serial}, names.master_places())
+        )
 
     async def hosts(request: web.Request) -> web.Response:
         return json_response(mesosdns.hosts(names.zone, request.match_info["host"]))
@@ -70,13 +75,14 @@ async def _frameworks(names: Names) -> list[dict[str, object]]:
 
 async def _axfr(settings: DnsSettings, names: Names) -> dict[str, object]:
     records: dict[str, dict[str, list[str]]] = {section: {} for section in mesosdns.SECTIONS.values()}
-    async for some in _slices(tuple(names.zone.names)):
+    apex = names.authority.apexes[0]
+    async for some in _slices([name for name in names.zone.names if name.endswith(apex)]):
         for section, rows in mesosdns.axfr(names.zone, some).items():
             records[section].update(rows)
     return {
         "TTL": settings.ttl_s,
         "Serial": names.answers.serial,
-        "RefreshSeconds": 0,
+        "RefreshSeconds": _refresh_s(settings),
         "Mname": f"{told.mname(settings)}.",
         "Rname": _rname(settings),
         "Domain": names.rules.domain,
@@ -95,11 +101,25 @@ def _rname(settings: DnsSettings) -> str:
     return mesosdns.dotted(told.authority(settings).rname)
 
 
+def _refresh_s(settings: DnsSettings) -> int:
+    """0 with a registry, which tells us by itself."""
+    return int(settings.mesos.refresh_s) if settings.mesos is not None else 0
+
+
 def _config(settings: DnsSettings) -> dict[str, object]:
-    us = told.authority(settings)
+    us, mesos = told.authority(settings), settings.mesos
     place = parse_place("listen", settings.listen[0]) if settings.listen else None
     return {
-        "Zk": _without_credentials(settings.registry),
+        "Zk": _without_credentials(mesos.zk if mesos is not None else settings.registry),
+        "RefreshSeconds": _refresh_s(settings),
+        "StateTimeoutSeconds": int(mesos.timeout_s) if mesos is not None else 0,
+        "MesosHTTPSOn": mesos is not None and mesos.https,
+        "Timeout": int(settings.patience_s),
+        "Resolvers": list(settings.resolvers or ()),
+        "ZoneResolvers": {zone: list(places) for zone, places in settings.zone_resolvers.items()},
+        "ExternalOn": forwards(settings),
+        "RecurseOn": forwards(settings),
+        "File": settings.mesos_dns_config,
         "TTL": settings.ttl_s,
         "Domain": settings.domain.strip(".").lower(),
         "Port": place.port if place else 0,

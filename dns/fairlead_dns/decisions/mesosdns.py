@@ -85,18 +85,5 @@ def dotted(name: bytes) -> str:
 
 def config(known: Mapping[str, Any], masters: Sequence[str]) -> dict[str, Any]:
     """/v1/config: Mesos-DNS' keys, with what stands for each of them here. No credentials, whoever asks."""
-    fixed = {
-        "RefreshSeconds": 0,
-        "StateTimeoutSeconds": 0,
-        "ZkDetectionTimeout": 0,
-        "Timeout": 0,
-        "Resolvers": [],
-        "ZoneResolvers": {},
-        "RecurseOn": False,
-        "ExternalOn": False,
-        "DnsOn": True,
-        "HttpOn": True,
-        "SetTruncateBit": True,
-        "File": "",
-    }
+    fixed = {"ZkDetectionTimeout": 0, "DnsOn": True, "HttpOn": True, "SetTruncateBit": True}
     return {**fixed, "Masters": list(masters), **known}
