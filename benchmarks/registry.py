@@ -183,7 +183,7 @@ async def reaches(url: str, services: int, each: int, *, rate: float = 100.0, se
     async def change(number: int) -> None:
         service = f"b:/svc/{number % services}"
         made = numbered(service, number)
-        gone = [Delete(last[service])] if service in last else []
+        gone = [Delete(last[service])] if service in last and services > 1 else []  # a single one's would be coalesced
         last[service] = made.path
         await writer.commit([made, *gone])
 

@@ -4,6 +4,7 @@ One request a node costs more in kazoo's thread than in ZooKeeper: 100,000 nodes
 """
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 READ_MANY = 22
@@ -50,6 +51,25 @@ class ReadMany(NamedTuple):
             holds_others = end == offset and _stat.unpack_from(data, end)[0]
             answers.append(None if holds_others else bytes(data[offset:end]))
             offset = end + _stat.size
+
+
+def names(data: bytes, offset: int) -> list[str]:
+    """A vector of texts, each led by its length in four bytes; none holds a zero, for ZooKeeper allows no such name."""
+    count: int = max(0, _number.unpack_from(data, offset)[0])
+    rest = data[offset + _number.size :]
+    if rest.isascii():  # so no length has its highest bit set
+        parts = rest.decode("ascii").split("\0\0\0")
+        if len(parts) == count + 1:  # else a length takes more than one byte
+            return [part[1:] for part in parts[1:]]
+    return [*_one_by_one(rest, count)]
+
+
+def _one_by_one(data: bytes, count: int) -> Iterator[str]:
+    start = 0
+    for _ in range(count):
+        end = start + _number.size + _number.unpack_from(data, start)[0]
+        yield data[start + _number.size : end].decode()
+        start = end
 
 
 def _get(path: str) -> bytes:

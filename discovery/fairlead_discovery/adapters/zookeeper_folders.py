@@ -106,23 +106,23 @@ class Members:
         self._feed = feed
         self._folder = folder
         self._mark = mark
-        self._names: tuple[str, ...] = ()
+        self._names: frozenset[str] = frozenset()
 
     def forget(self) -> None:
         """What was read stays true; that names have been read before does not."""
 
     async def read_names(self) -> bool:
         names = await self._feed.children(self._folder, self._mark)
-        self._names = names or ()
+        self._names = frozenset(names or ())
         return names is not None
 
     def loses(self) -> bool:
-        return not self.data.keys() <= set(self._names)
+        return not self.data.keys() <= self._names
 
     async def read_nodes(self) -> bool:
         names = self._names
         known = self.data
-        wanted = [name for name in names if name not in known]
+        wanted = tuple(names - known.keys())
         if not wanted and len(names) == len(known):
             return True
         answers: dict[str, bytes | None] = {}
@@ -135,7 +135,7 @@ class Members:
         await each(some, range(0, len(wanted), CHUNK))
         fresh = {name: data for name, data in answers.items() if data is not None}
         after = dict(known)
-        for name in known.keys() - set(names):
+        for name in known.keys() - names:
             del after[name]
         after.update(fresh)
         if fresh or len(after) != len(known):

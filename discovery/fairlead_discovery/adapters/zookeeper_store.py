@@ -203,7 +203,7 @@ class ZooKeeperStore:
 
     async def names(self, folder: str) -> tuple[str, ...]:
         await self._in_sight()
-        return await self.client.children(self.full(folder)) or ()
+        return tuple(sorted(await self.client.children(self.full(folder)) or ()))
 
     async def owned(self, folder: str) -> tuple[str, ...]:
         names = await self.names(folder)
