@@ -6,11 +6,13 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 LABEL_LIMIT = 63
 RFC952_LIMIT = 24
 HASH_LENGTH = 5
 SUFFIX_LENGTH = 8
+KEPT = 16384  # labels: all tasks of a service have most in common
 ZBASE32 = "ybndrfg8ejkmcpqxot1uwisza345h769"
 
 Spec = Callable[[str], str]
@@ -35,11 +37,13 @@ _RFC1123 = _Cut(LABEL_LIMIT, "-", "-")
 _RFC952 = _Cut(RFC952_LIMIT, "-0123456789", "-")
 
 
+@lru_cache(maxsize=KEPT)
 def rfc1123(text: str) -> str:
     """The default. `%%Nginx_Proxy` -> `nginx-proxy`; "" when nothing legal is in it."""
     return _trim(legal(text), _RFC1123)
 
 
+@lru_cache(maxsize=KEPT)
 def rfc952(text: str) -> str:
     """At most 24 characters, no leading digit: Mesos-DNS' `enforceRFC952`. `4abc123` -> `abc123`."""
     return _trim(legal(text), _RFC952)

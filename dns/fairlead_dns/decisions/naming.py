@@ -227,7 +227,7 @@ def instance(task: Member | Portless, rules: Rules, rival: str = "") -> Instance
         "netinfo": task.ips.netinfo,
         "docker": task.ips.docker,
     }
-    own = next(filter(None, (parsed(sources[s]) for s in rules.ip_sources)), ())
+    own = next(filter(None, (parsed(sources[s]) for s in rules.ip_sources if sources[s])), ())
     ports = task.ports if isinstance(task, Member) else ()
     return Instance(task=task.task, discovery=task.discovery, ports=ports, own=own, agents=agents, rival=rival)
 
