@@ -3,6 +3,7 @@
 import pytest
 
 from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.asked import Transport
 from harness.names import ask, data, member, names, opt, opt_of, option, query, raw_reply, rcode
 
 ANSWERS = names(member()).answers
@@ -12,6 +13,13 @@ NSID, COOKIE, EXPIRE, SUBNET = option(3), option(10, b"12345678"), option(9), op
 
 def edns_options(record) -> list[int]:
     return [o.code for o in record.rdata]
+
+
+@pytest.fixture(autouse=True, params=list(Transport), ids=lambda transport: transport.value)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Transport:
+    """Every test of this file runs over each of them."""
+    monkeypatch.setattr("harness.names.ASKED_BY", request.param)
+    return request.param
 
 
 def test_8_1_1_the_zone_is_configured() -> None:
@@ -51,11 +59,6 @@ def test_8_1_4_unknown_opcodes(opcode: int) -> None:
 
     assert raw is not None
     assert (12, wire.NOTIMP, opcode, 0x80) == (len(raw), raw[3] & 15, raw[2] >> 3 & 15, raw[2] & 0x80)
-
-
-def test_8_1_5_tcp() -> None:
-    """The same over TCP."""
-    assert 1 == len(ask(ANSWERS, APEX, "SOA", tcp=True).rr)
 
 
 def test_8_2_1_plain_edns() -> None:
@@ -113,13 +116,13 @@ def test_8_2_6_version_1_with_options(options: bytes) -> None:
     bad_version(options=options)
 
 
-def test_8_2_7_truncated_replies_carry_opt() -> None:
-    """@512 with more than fits: TC and OPT."""
+def test_8_2_7_truncated_replies_carry_opt(transport: Transport) -> None:
+    """@512 with more than fits: TC and OPT; whole over everything but UDP."""
     many = names(*(member(n) for n in range(60))).answers
 
     reply = ask(many, "web.marathon.mesos", opt=opt(512))
 
-    assert (1, True) == (reply.header.tc, opt_of(reply) is not None)
+    assert (int(transport is Transport.UDP), True) == (reply.header.tc, opt_of(reply) is not None)
 
 
 def test_8_2_8_do_comes_back() -> None:
@@ -154,12 +157,12 @@ def test_several_questions_are_formerr() -> None:
     assert wire.FORMERR == raw[3] & 15
 
 
-@pytest.mark.parametrize("kind", [t for t in range(1, 260) if t not in {1, 2, 6, 41, 251, 252, 255}])
-def test_every_type_at_the_apex_is_nodata(kind: int) -> None:
+def test_every_type_at_the_apex_is_nodata() -> None:
     """No type makes the server refuse, fail or fall silent (ISC's type probes)."""
-    reply = ask(ANSWERS, APEX, kind, opt=opt())
+    for kind in set(range(1, 260)) - {1, 2, 6, 41, 250, 251, 252, 255}:
+        reply = ask(ANSWERS, APEX, kind, opt=opt())
 
-    assert ("NOERROR", 0, "mesos.") == (rcode(reply), len(reply.rr), str(reply.auth[0].rname))
+        assert ("NOERROR", 0, "mesos.") == (rcode(reply), len(reply.rr), str(reply.auth[0].rname)), kind
 
 
 @pytest.mark.parametrize("name", ["version.bind", "id.server", "hostname.bind"])

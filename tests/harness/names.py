@@ -28,6 +28,8 @@ RUN = (
     " sys.exit(main(DAEMON, sys.argv[1:]))"
 )
 TYPES = {name: number for number, name in dnslib.QTYPE.forward.items()}
+ASKED_BY = Transport.UDP
+"""What `ask` and `raw_reply` come by; a test may set another."""
 OPT_PLAIN = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
 
 
@@ -126,7 +128,7 @@ def front(answers: Answers) -> Front:
 
 def raw_reply(answers: Answers, packet: bytes, *, tcp: bool = False) -> bytes | None:
     """What such a server says to a packet."""
-    raw = front(answers).reply(packet, Came(Transport.TCP if tcp else Transport.UDP, "127.0.0.1"))
+    raw = front(answers).reply(packet, Came(Transport.TCP if tcp else ASKED_BY, "127.0.0.1"))
     assert raw is None or isinstance(raw, bytes)
     return raw
 
