@@ -20,6 +20,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "lookup": ("lookup", "Ask fairlead's DNS for a name."),
     "node": ("node", "List, drain and undrain agents."),
     "registry": ("registry", "Look into the registry; save, restore, check, move it; confirm a held reading."),
+    "route": ("route", "Hosts, paths and ports that lead to services."),
     "lb": ("lb", "List registered balancers; forget one that is gone for good."),
     "announce": ("announce", "Register a service that fairlead does not schedule, while it is healthy."),
     "lock": ("lock", "Run a command while a lock is held."),

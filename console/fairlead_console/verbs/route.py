@@ -1,0 +1,307 @@
+"""`fairlead route`: routes of services, those that apps bring and those that operators write."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from fairlead_console import balancer
+from fairlead_console.output import say, show_json, show_table
+from fairlead_console.use import Calls, Use, verb
+from fairlead_console.verbs.registry import in_registry
+from fairlead_daemon.errors import Refused, Unavailable
+
+POLL_S = 0.1
+
+
+@click.group(epilog="Example: fairlead route add erp:db --host erp.example.com --check /health")
+def route() -> None:
+    """Hosts, paths and ports that lead to services: list, write, explain, wait until they are served.
+
+    Apps bring their routes with their labels. For what fairlead does not schedule an operator writes them here,
+    one by one or as a file of [[route]] entries.
+    """
+
+
+@route.command(name="list", epilog="Example: fairlead route list")
+@verb
+def list_(use: Use) -> None:
+    """Every service's route, and where it comes from."""
+    found: Mapping[str, Any] = in_registry(use, _routes)
+    entries = [(one.source, entry) for one in found.values() for entry in _entries(one)]
+    if use.as_json:
+        show_json([{"source": source, **msgspec.to_builtins(entry)} for source, entry in entries])
+        return
+    rows = [
+        (e.service, e.index, ", ".join(f"{h}{e.path}" for h in e.hosts) or "-", e.port or "-", e.mode, source)
+        for source, e in entries
+    ]
+    show_table(("service", "index", "hosts", "port", "mode", "written by"), rows, empty="no service has a route")
+
+
+@route.command(epilog="Example: fairlead route show marathon:/shop/web > routes.toml")
+@click.argument("service")
+@verb
+def show(use: Use, service: str) -> None:
+    """The route of SERVICE as [[route]] entries, which `route apply` takes."""
+    found = in_registry(use, _routes)
+    one = found.get(service)
+    if one is None:
+        raise Refused(_no_route(service, list(found)))
+    entries = [msgspec.to_builtins(entry) for entry in _entries(one)]
+    if use.as_json:
+        show_json(entries)
+    else:
+        say("\n".join(_toml(entry) for entry in entries))
+
+
+@route.command(epilog="Example: fairlead route add erp:db --host erp.example.com --path /api --check /health")
+@click.argument("service")
+@click.option("--index", default=0, show_default=True, help="Which of the service's ports.")
+@click.option("--host", "hosts", multiple=True, help="Virtual host, perhaps *.example.com; may be repeated.")
+@click.option("--path", default="", help="Only below this path of the hosts.")
+@click.option("--port", default=0, help="Service port of its own.")
+@click.option("--mode", default="http", type=click.Choice(["http", "tcp"]), show_default=True)
+@click.option("--balance", default="roundrobin", show_default=True, help="HAProxy's algorithm.")
+@click.option("--sticky", is_flag=True, help="A client stays with its server, by cookie.")
+@click.option("--check", default="", help="A path HAProxy asks for, or tcp.")
+@click.option("--check-every", default="2s", show_default=True)
+@click.option("--timeout", default="1m", show_default=True, help="How long a server may take.")
+@verb
+def add(use: Use, service: str, **fields: Any) -> None:
+    """Write or replace one route of SERVICE (framework:name, as in `route list`)."""
+    from fairlead_lb.decisions.route_files import Entry, entries_of, routes_of, writable  # noqa: PLC0415  # `--help` is fast
+
+    async def write(opened: Any) -> int:
+        now = (await _routes(opened)).get(service)
+        writable(now, service)
+        others = [e for e in (entries_of(now) if now is not None else ()) if e.index != fields["index"]]
+        made = routes_of([*others, Entry(service=service, **fields)], "route add")
+        return await _commit(opened, made, ())
+
+    _written(use, in_registry(use, write), f"{service}: routed")
+
+
+@route.command(epilog="Example: fairlead route remove erp:db")
+@click.argument("service")
+@verb
+def remove(use: Use, service: str) -> None:
+    """Remove the route of SERVICE that an operator wrote."""
+    from fairlead_lb.decisions.route_files import writable  # noqa: PLC0415  # see above
+
+    async def write(opened: Any) -> int:
+        found = await _routes(opened)
+        if service not in found:
+            raise Refused(_no_route(service, list(found)))
+        writable(found[service], service)
+        return await _commit(opened, {}, (service,))
+
+    _written(use, in_registry(use, write), f"{service}: no route any more")
+
+
+@route.command(epilog="Example: fairlead route plan routes.toml --prune")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prune", is_flag=True, help="Also remove operators' routes that FILE does not have.")
+@verb
+def plan(use: Use, file: Path, *, prune: bool) -> int:
+    """Show what applying FILE would change. Exit 0 when nothing, 1 when something would."""
+    text = _text_of(file)
+    found = in_registry(use, lambda opened: _plan(opened, file, text, prune=prune))
+    _show_plan(use, found)
+    return 0 if found.empty else 1
+
+
+@route.command(epilog="Example: fairlead route apply routes.toml --prune")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prune", is_flag=True, help="Also remove operators' routes that FILE does not have.")
+@verb
+def apply(use: Use, file: Path, *, prune: bool) -> None:
+    """Make the routes those of FILE, in one commit."""
+    text = _text_of(file)
+
+    async def write(opened: Any) -> tuple[Any, int]:
+        found = await _plan(opened, file, text, prune=prune)
+        changed = {**found.added, **{s: new for s, (_, new) in found.changed.items()}}
+        return found, 0 if found.empty else await _commit(opened, changed, tuple(found.removed))
+
+    found, revision = in_registry(use, write)
+    _show_plan(use, found, revision=revision)
+
+
+@route.command(epilog="Example: fairlead route explain shop.example.com/cart; or: fairlead route explain :10100")
+@click.argument("where")
+@verb
+def explain(use: Use, where: str) -> None:
+    """Which service a request for WHERE (HOST[/PATH] or :PORT) meets, and which servers may answer it."""
+    found = use.run(_status)
+    from fairlead_lb.decisions.route_files import meets  # noqa: PLC0415  # see above
+
+    host, _, path = where.partition("/")
+    if where.startswith(":"):
+        service = next((s for s in found["services"] if f":{s['service_port']}" == where), None)
+        entry = where
+    else:
+        hosts = {key: s["backend"] for s in found["services"] for key in s["hosts"]}
+        met = meets(hosts, host, f"/{path}")
+        entry = met[0] if met is not None else ""
+        service = next((s for s in found["services"] if met is not None and s["backend"] == met[1]), None)
+    if service is None:
+        raise Refused(f"{where}: no route; the balancer answers 404, or refuses the connection")
+    if use.as_json:
+        show_json({"where": where, "entry": entry, **service})
+        return
+    say(f"{where} meets {entry}: {service['service']} port {service['port_index']}, backend {service['backend']}")
+    rows = [
+        (s["task"] or "?", f"{s['host']}:{s['port']}", s["state"], s["weight"], s["sessions"])
+        for s in service["servers"]
+    ]
+    show_table(("task", "address", "state", "weight", "sessions"), rows, empty="no server: it answers 503")
+
+
+@route.command(epilog="Example: fairlead route wait --service erp:db && curl -H 'Host: erp.example.com' …")
+@click.option("--service", default="", help="Also wait until this service has a ready server everywhere.")
+@click.option("--revision", default=-1, help="Registry revision to wait for. Default: the newest now.")
+@click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds.")
+@verb
+def wait(use: Use, service: str, revision: int, timeout_s: float) -> None:
+    """Wait until every registered balancer has applied a revision, as read back from HAProxy. Exit 3 when one has not."""
+    wanted = revision if revision >= 0 else in_registry(use, _revision)
+    end_s = time.monotonic() + timeout_s
+    while left := _behind(use, wanted, service):
+        if time.monotonic() > end_s:
+            raise Unavailable(f"revision {wanted}: not within {timeout_s:g} s: {'; '.join(left)}")
+        time.sleep(POLL_S)
+    if use.as_json:
+        show_json({"revision": wanted, "service": service or None})
+    else:
+        say(f"revision {wanted} is served{f', {service} with a ready server' if service else ''}")
+
+
+def _behind(use: Use, revision: int, service: str) -> Sequence[str]:
+    """Who has not applied it yet, in words."""
+    registered = in_registry(use, balancer.registrations)
+    if not registered:
+        return ("no balancer is registered",)
+    left = [f"{one.id} is at {one.applied}" for one in registered if one.applied is None or one.applied < revision]
+    if left or not service:
+        return left
+    return use.run(lambda calls: _without(calls, [(one.id, one.admin) for one in registered], service))
+
+
+async def _without(calls: Calls, balancers: Sequence[tuple[str, str]], service: str) -> Sequence[str]:
+    found = await asyncio.gather(*(calls.url("GET", f"{admin}/status") for _, admin in balancers))
+    return [
+        f"{name} has no ready server of {service}"
+        for (name, _), status in zip(balancers, found, strict=True)
+        if not any(
+            server["state"] == "ready" for s in status["services"] if s["service"] == service for server in s["servers"]
+        )
+    ]
+
+
+async def _status(calls: Calls) -> Mapping[str, Any]:
+    found = await balancer.status(calls)
+    if not found:
+        raise Unavailable(f"no balancer answers at {calls.addresses.lb or '(no address known)'}")
+    return found
+
+
+async def _revision(opened: Any) -> int:
+    from contextlib import aclosing  # noqa: PLC0415  # see above
+
+    async with aclosing(opened.watch()) as sights:
+        async for sight in sights:
+            if sight.in_sight:
+                return int(sight.revision)
+    raise Unavailable("the registry is out of sight")
+
+
+async def _routes(opened: Any) -> Mapping[str, Any]:
+    """Every route record by service. Raises Refused for one that cannot be read."""
+    from fairlead_discovery import paths  # noqa: PLC0415  # see above
+    from fairlead_discovery.records import Route, decode  # noqa: PLC0415  # see above
+
+    names = await opened.tree.names(paths.ROUTES)
+    nodes = await asyncio.gather(*(opened.tree.get(f"{paths.ROUTES}/{name}") for name in names))
+    return {
+        paths.unescape(name): decode(Route, node.data, place=f"{paths.ROUTES}/{name}")
+        for name, node in zip(names, nodes, strict=True)
+        if node is not None
+    }
+
+
+def _text_of(file: Path) -> str:
+    """Raises Refused naming the file."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{file}: {error}") from error
+
+
+async def _plan(opened: Any, file: Path, text: str, *, prune: bool) -> Any:
+    from fairlead_lb.decisions import route_files  # noqa: PLC0415  # see above
+
+    wanted = route_files.parse(text, str(file))
+    return route_files.plan(await _routes(opened), wanted, prune=prune)
+
+
+async def _commit(opened: Any, written: Mapping[str, Any], removed: Sequence[str]) -> int:
+    from fairlead_discovery import paths  # noqa: PLC0415  # see above
+    from fairlead_discovery.records import encode  # noqa: PLC0415  # see above
+    from fairlead_discovery.registry import Delete, Put  # noqa: PLC0415  # see above
+
+    puts = [Put(paths.route(service), encode(one)) for service, one in written.items()]
+    return int(await opened.commit([*puts, *(Delete(paths.route(service), missing_ok=True) for service in removed)]))
+
+
+def _written(use: Use, revision: int, told: str) -> None:
+    if use.as_json:
+        show_json({"revision": revision})
+    else:
+        say(f"{told} (revision {revision}; `fairlead route wait --revision {revision}` waits until it is served)")
+
+
+def _show_plan(use: Use, found: Any, *, revision: int = 0) -> None:
+    if use.as_json:
+        show_json({
+            "add": sorted(found.added), "change": sorted(found.changed), "remove": sorted(found.removed),
+            **({"revision": revision} if revision else {}),
+        })  # fmt: skip
+        return
+    lines = [f"+ {s}" for s in sorted(found.added)] + [f"- {s}" for s in sorted(found.removed)]
+    lines += [f"~ {s}: {', '.join(_differences(*pair))}" for s, pair in sorted(found.changed.items())]
+    done = f"done (revision {revision})" if revision else ""
+    say("\n".join([*lines, *([done] if done else [])]) if lines else "nothing to change")
+
+
+def _differences(before: Any, after: Any) -> Sequence[str]:
+    """Port by port, field by field."""
+    then = {e.index: msgspec.structs.asdict(e) for e in _entries(before)}
+    now = {e.index: msgspec.structs.asdict(e) for e in _entries(after)}
+    found = [f"port {i} {'added' if i in now else 'removed'}" for i in sorted(then.keys() ^ now.keys())]
+    for index in sorted(then.keys() & now.keys()):
+        old, new = then[index], now[index]
+        found += [f"port {index} {f} {old[f]!r} -> {new[f]!r}" for f in new if old[f] != new[f]]
+    return found or ["written by another version"]
+
+
+def _entries(one: Any) -> Sequence[Any]:
+    from fairlead_lb.decisions.route_files import entries_of  # noqa: PLC0415  # see above
+
+    return list(entries_of(one))
+
+
+def _toml(entry: Mapping[str, Any]) -> str:
+    lines = [f"{name} = {msgspec.json.encode(value).decode()}" for name, value in entry.items()]
+    return "\n".join(["[[route]]", *lines])
+
+
+def _no_route(service: str, known: Sequence[str]) -> str:
+    from fairlead_console.decisions.names import nearest  # noqa: PLC0415  # only for an error
+
+    near = nearest(service, known)
+    return f"{service}: has no route{f'; did you mean {near[0]}?' if near else ''}"

@@ -1,0 +1,210 @@
+"""Routes that an operator writes: `[[route]]` in TOML, what applying it would change, and what a request would meet."""
+
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from fairlead_daemon.errors import Refused
+from fairlead_discovery import paths
+from fairlead_discovery.records import Check, Route, RoutePort
+from fairlead_lb.decisions.parts import checked
+
+OPERATOR = "operator"
+"""`source` of routes that are written by hand; those of apps belong to the service scheduler."""
+_DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s|m)", re.ASCII)
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One `[[route]]`: a port of a service. Durations are text as `500ms`, `5s`, `1m`."""
+
+    service: str
+    index: int = 0
+    """Which of the service's ports; several entries of one service differ in it."""
+    hosts: tuple[str, ...] = ()
+    path: str = ""
+    port: int = 0
+    """Service port; 0: none."""
+    mode: str = "http"
+    balance: str = "roundrobin"
+    sticky: bool = False
+    check: str = ""
+    """A path to ask for, `tcp` for a plain connect, empty for none."""
+    check_every: str = "2s"
+    timeout: str = "1m"
+    """How long a server may take to answer."""
+    reuse: bool = False
+    retry_non_idempotent: bool = False
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    route: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What leads from the routes that are there to those of a file."""
+
+    added: Mapping[str, Route]
+    changed: Mapping[str, tuple[Route, Route]]
+    removed: Mapping[str, Route]
+
+    @property
+    def empty(self) -> bool:
+        return not (self.added or self.changed or self.removed)
+
+
+def parse(text: str, place: str) -> Mapping[str, Route]:
+    """Service -> route. Raises Refused naming the file, the entry and the field."""
+    try:
+        found = msgspec.convert(tomllib.loads(text), _File)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise Refused(f"{place}: {error}") from error
+    entries = [_entry(one, f"{place}: route {number}") for number, one in enumerate(found.route, 1)]
+    return routes_of(entries, place)
+
+
+def routes_of(entries: Collection[Entry], place: str) -> Mapping[str, Route]:
+    """Raises Refused as `parse` does."""
+    ports: dict[str, dict[int, RoutePort]] = {}
+    for number, entry in enumerate(entries, 1):
+        here = f"{place}: route {number} ({entry.service})"
+        taken = ports.setdefault(entry.service, {})
+        if entry.index in taken:
+            raise Refused(f"{here}: index {entry.index} is there twice")
+        taken[entry.index] = _port(entry, here)
+    made = {service: _route(service, tuple(there[i] for i in sorted(there))) for service, there in ports.items()}
+    for service, route in made.items():
+        _check(route, f"{place}: {service}")
+    return made
+
+
+def entries_of(route: Route) -> Iterator[Entry]:
+    """The other way: what `show` prints."""
+    for port in route.ports:
+        check = "" if port.check is None else port.check.path or "tcp"
+        yield Entry(
+            service=route.service,
+            index=port.index,
+            hosts=port.vhosts,
+            path=port.path,
+            port=port.service_port,
+            mode=port.mode,
+            balance=port.balance,
+            sticky=port.sticky,
+            check=check,
+            check_every=_text(port.check.interval_s if port.check is not None else 2.0),
+            timeout=_text(port.timeout_server_s),
+            reuse=port.reuse,
+            retry_non_idempotent=port.retry_non_idempotent,
+        )
+
+
+def plan(now: Mapping[str, Route], wanted: Mapping[str, Route], *, prune: bool) -> Plan:
+    """`prune` removes an operator's routes that the file does not have. Raises Refused for another's route."""
+    for service in wanted:
+        writable(now.get(service), service)
+    gone = {s: r for s, r in now.items() if r.source == OPERATOR and s not in wanted} if prune else {}
+    return Plan(
+        added={s: r for s, r in wanted.items() if s not in now},
+        changed={s: (now[s], r) for s, r in wanted.items() if s in now and now[s] != r},
+        removed=gone,
+    )
+
+
+def writable(route: Route | None, service: str) -> None:
+    """Raises Refused for a route that is made of an app's labels: the next deployment would overwrite it."""
+    if route is not None and route.source != OPERATOR:
+        raise Refused(
+            f"{service}: its route is written by {route.source}, from the app's labels; change the app instead"
+        )
+
+
+def meets(hosts: Mapping[str, str], host: str, path: str) -> tuple[str, str] | None:
+    """Which entry (`shop.example.com/cart`, `*.example.com`) a request meets, and its value, as HAProxy decides it:
+    the exact host first, then the longest wildcard; below it the longest path, which ends at segments.
+    """
+    name = host.partition(":")[0].rstrip(".").lower()
+    for candidate in (name, *_wildcards(hosts, name)):
+        fitting = [key for key in hosts if _covers(key, candidate, path)]
+        if fitting:
+            best = max(fitting, key=len)
+            return best, hosts[best]
+    return None
+
+
+def _wildcards(hosts: Collection[str], name: str) -> list[str]:
+    """Only the longest that fits is looked at, as HAProxy's map has it."""
+    wild = {key.partition("/")[0] for key in hosts if key.startswith("*.")}
+    return sorted((w for w in wild if name.endswith(w[1:])), key=len, reverse=True)[:1]
+
+
+def _covers(key: str, host: str, path: str) -> bool:
+    there, _, rest = key.partition("/")
+    return there == host and f"{path.rstrip('/')}/".startswith(f"/{rest}/" if rest else "/")
+
+
+def _entry(found: object, place: str) -> Entry:
+    try:
+        return msgspec.convert(found, Entry)
+    except msgspec.ValidationError as error:
+        raise Refused(f"{place}: {error}") from error
+
+
+def _port(entry: Entry, place: str) -> RoutePort:
+    return RoutePort(
+        index=entry.index,
+        service_port=entry.port,
+        mode=entry.mode,
+        vhosts=entry.hosts,
+        path=entry.path,
+        sticky=entry.sticky,
+        balance=entry.balance,
+        check=_check_of(entry, place),
+        reuse=entry.reuse,
+        retry_non_idempotent=entry.retry_non_idempotent,
+        timeout_server_s=_seconds(entry.timeout, f"{place}: timeout"),
+    )
+
+
+def _check_of(entry: Entry, place: str) -> Check | None:
+    if not entry.check:
+        return None
+    if entry.check != "tcp" and not entry.check.startswith("/"):
+        raise Refused(f"{place}: check {entry.check!r}: a path as /health, or tcp")
+    path = "" if entry.check == "tcp" else entry.check
+    return Check(path=path, interval_s=_seconds(entry.check_every, f"{place}: check_every"))
+
+
+def _route(service: str, ports: tuple[RoutePort, ...]) -> Route:
+    framework, name = paths.split_service_key(service)
+    if not framework or not name:
+        raise Refused(f"{service}: no service key, as marathon:/shop/web or erp:db")
+    app = name if name.startswith("/") else ""
+    return Route(service=service, app=app, ports=ports, source=OPERATOR)
+
+
+def _check(route: Route, place: str) -> None:
+    try:
+        checked(route)
+    except Refused as error:
+        raise Refused(f"{place}: {error}") from error
+    if not all(port.vhosts or port.service_port for port in route.ports):
+        raise Refused(f"{place}: needs hosts or a port, or nobody could reach it")
+
+
+def _seconds(text: str, place: str) -> float:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise Refused(f"{place}: {text!r} is no duration, as 500ms, 5s or 1m")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def _text(value_s: float) -> str:
+    for unit in ("m", "s"):
+        if value_s >= _UNITS_S[unit] and (value_s / _UNITS_S[unit]).is_integer():
+            return f"{value_s / _UNITS_S[unit]:g}{unit}"
+    return f"{value_s * 1000:g}ms"

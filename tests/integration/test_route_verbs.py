@@ -1,0 +1,103 @@
+"""`fairlead route` on a real registry with a real balancer and HAProxy."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead_console.main import main
+from harness.balancer import Balancer, Task, balancer, member
+from harness.servers import Server
+from harness.waiting import wait_until
+
+pytestmark = pytest.mark.needs("haproxy")
+SERVICE = "erp:db"
+
+
+@pytest.fixture
+async def place(short_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Balancer]:
+    url = f"local:{short_dir}/registry.sock"
+    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={url}", "--set", "token=off"]
+    server = Server([*words, "--set", f"data_dir={short_dir}"], log=short_dir / "registry.log").start()
+    await asyncio.to_thread(wait_until, "the registry serves", (short_dir / "registry.sock").exists)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAIRLEAD_REGISTRY", url)
+    monkeypatch.delenv("FAIRLEAD_DATA_DIR", raising=False)
+    async with balancer(short_dir, registry_url=url) as made:
+        monkeypatch.setenv("FAIRLEAD_LB", made.admin)
+        yield made
+    server.stop()
+
+
+@pytest.fixture
+def fairlead(capsys: pytest.CaptureFixture[str]):
+    async def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = await asyncio.to_thread(main, ["route", *words])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+async def published(place: Balancer) -> Task:
+    task = await Task("db-1", app="").start()
+    one = member("db-1", task.port, app="")
+    await place.publish_as(SERVICE, one)
+    return task
+
+
+async def test_a_route_is_added_waited_for_explained_and_removed(place: Balancer, fairlead: Any):
+    """From nothing to an answer, and back."""
+    await published(place)
+    added = await fairlead("add", SERVICE, "--host", "erp.example", "--path", "/api", "--check", "/health")
+    waited = await fairlead("wait", "--service", SERVICE)
+    answer = await place.ask("erp.example", "/api/x")
+    explained = json.loads((await fairlead("explain", "erp.example/api", "--json"))[1])
+    listed = await fairlead("list")
+    removed = await fairlead("remove", SERVICE)
+    await fairlead("wait")
+
+    assert (0, "") == (added[0], added[2])
+    assert 0 == waited[0], waited
+    assert (200, "db-1") == answer
+    assert (SERVICE, ["db-1"]) == (explained["service"], [s["task"] for s in explained["servers"]])
+    assert "erp.example/api" in listed[1]
+    assert 0 == removed[0]
+    assert 404 == (await place.ask("erp.example", "/api/x"))[0]
+
+
+async def test_a_file_is_planned_and_applied_in_one_commit(place: Balancer, fairlead: Any):
+    """What is shown is a file again; the second time there is nothing to change."""
+    await published(place)
+    Path("r.toml").write_text(f'[[route]]\nservice = "{SERVICE}"\nport = {place.first_port}\n')
+    planned = await fairlead("plan", "r.toml")
+    applied = await fairlead("apply", "r.toml")
+    await fairlead("wait", "--service", SERVICE)
+    shown = await fairlead("show", SERVICE)
+    Path("again.toml").write_text(shown[1])
+
+    assert (1, f"+ {SERVICE}\n") == planned[:2]
+    assert applied[1].startswith(f"+ {SERVICE}\ndone (revision ")
+    assert (200, "db-1") == await place.ask("any", port=place.first_port)
+    assert (0, "nothing to change\n", "") == await fairlead("plan", "again.toml", "--prune")
+    Path("empty.toml").write_text("")
+    assert (await fairlead("apply", "--prune", "empty.toml"))[1].startswith(f"- {SERVICE}\ndone")
+
+
+async def test_mistakes_are_told_in_words(place: Balancer, fairlead: Any):
+    """Nothing is written by them."""
+    Path("bad.toml").write_text('[[route]]\nservice = "erp:db"\nhosts = ["a b"]\n')
+    bad = await fairlead("apply", "bad.toml")
+    unknown = await fairlead("remove", "erp:dd")
+    late = await fairlead("wait", "--revision", "999999", "--timeout", "0.3")
+    nowhere = await fairlead("explain", "no.example")
+
+    assert "bad.toml: erp:db: port 0: virtual host 'a b': not a host name" in bad[2]
+    assert "erp:dd: has no route" in unknown[2]
+    assert (3, True) == (late[0], "revision 999999: not within 0.3 s: lb is at" in late[2])
+    assert "no.example: no route" in nowhere[2]
+    assert (0, "no service has a route\n") == (await fairlead("list"))[:2]
