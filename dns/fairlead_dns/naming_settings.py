@@ -9,13 +9,15 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.dialects import DOMAINS, domain_of
+from fairlead_dns.decisions.forward_cache import Entry
 from fairlead_dns.decisions.masterfile import BadZoneError, parse
-from fairlead_dns.decisions.naming import Dialect, Record, Rules
+from fairlead_dns.decisions.naming import RESERVED, Dialect, Record, Rules
 from fairlead_dns.decisions.queries import BadQueryError, Query, read_query
 
 EXTRA_TTL_S = 3600
 """Most of an extra record: nobody is killed for it, but a mistake should not stay for days."""
-NOT_EXTRA = {wire.SOA: "SOA", wire.NS: "NS", 5: "CNAME", 39: "DNAME"}
+CNAME = 5
+NOT_EXTRA = {wire.SOA: "SOA", wire.NS: "NS", 39: "DNAME"}
 
 
 class MesosSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,7 +57,8 @@ class NamingSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_f
     dialects: tuple[Dialect, ...] = ()
     """The same endpoints by other systems' names: `consul`, `kubernetes`, `dcos`, `numbered_ports`, `svcb`, `dns_sd`."""
     records: tuple[str, ...] = ()
-    """Records of ours in `domain`, as lines of a zone file: `www 60 A 10.0.0.7`. No NS, SOA, CNAME, DNAME: use a zone."""
+    """Records of ours in `domain`, as lines of a zone file: `www 60 A 10.0.0.7`. No NS, SOA, DNAME: use a zone.
+    A CNAME only right below `domain`, where no task has a name."""
     pointers: bool = True
     """PTR of every address of a task or an agent, also outside `reverse_zones`; no other address of its network."""
     service_ttl_max_s: int = 25
@@ -74,8 +77,10 @@ def with_naming(rules: Rules, settings: NamingSettings) -> Rules:
         _check_dialect(f"dialects[{at}]", dialect, settings.dialects[:at])
     if not 0 <= settings.service_ttl_max_s <= EXTRA_TTL_S:
         raise BadSettings(f"service_ttl_max_s: {settings.service_ttl_max_s} is not between 0 and {EXTRA_TTL_S}")
+    domain = rules.domain
     return replace(
         rules,
+        aliases=aliases(extra_records(settings, domain)) if wire.parse_text(domain) else frozenset(),
         pointers=settings.pointers,
         dialects=settings.dialects,
         longest_ttl_s=settings.service_ttl_max_s,
@@ -112,7 +117,23 @@ def extra_records(settings: NamingSettings, domain: str) -> tuple[Record, ...]:
     for entry in entries:
         if entry.kind in NOT_EXTRA:
             raise BadSettings(f"{_counted(entry.place)}: a {NOT_EXTRA[entry.kind]} record needs a zone of its own")
+        if entry.kind == CNAME:
+            _check_alias(entry, entries, apex)
     return tuple(Record(e.owner, e.kind, e.rdata, min(e.ttl_s, EXTRA_TTL_S)) for e in entries)
+
+
+def _check_alias(alias: Entry, entries: tuple[Entry, ...], apex: bytes) -> None:
+    """Beside an alias nothing else may stand, and we do not know what tasks will be called."""
+    label = wire.labels(alias.owner)[0].decode("ascii", "replace")
+    if wire.parent(alias.owner) != apex or label.startswith("_") or RESERVED.fullmatch(label):
+        raise BadSettings(f"{_counted(alias.place)}: a CNAME stands right below the domain only, and not for {label!r}")
+    if sum(entry.owner == alias.owner for entry in entries) > 1:
+        raise BadSettings(f"{_counted(alias.place)}: other records beside the CNAME of {label!r}")
+
+
+def aliases(records: tuple[Record, ...]) -> frozenset[str]:
+    """Names right below the domain that are aliases: a framework called so is called otherwise."""
+    return frozenset(wire.labels(r.owner)[0].decode("ascii", "replace") for r in records if r.kind == CNAME)
 
 
 def _counted(text: str) -> str:

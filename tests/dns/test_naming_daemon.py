@@ -7,9 +7,10 @@ import pytest
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
-from fairlead_discovery.records import Discovery, Member, NameServer, decode
-from fairlead_dns.decisions.naming import Dialect
-from fairlead_dns.naming_settings import NamingSettings, extra_records, with_naming
+from fairlead_discovery.records import Discovery, Framework, Member, NameServer, decode
+from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.naming import Dialect, of_framework
+from fairlead_dns.naming_settings import NamingSettings, with_naming
 from fairlead_dns.settings import rules
 from harness.names import member, publish, rcode, withdraw
 from harness.naming import Running, running, told
@@ -67,6 +68,38 @@ async def test_dialects_and_records_are_answered(tmp_path: Path) -> None:
         assert ("NOERROR", "consul.") == (rcode(soa), str(soa.rr[0].rname))
 
 
+async def test_an_alias_leads_to_what_it_names(tmp_path: Path) -> None:
+    """Into our zone with the records there, onwards, and out of it; into nothing it is NXDOMAIN with the SOA."""
+    records = (
+        "www 60 CNAME web.marathon",
+        "w3 CNAME www",
+        "out CNAME a.example.",
+        "lost CNAME nope.marathon",
+        "a CNAME b",
+        "b CNAME a",
+    )
+    async with running(tmp_path, records=records) as dns:
+        await publish(dns.registry, member(), member(1))
+        await dns.until("www.mesos", ["10.0.0.1", "10.0.0.2", "web.marathon.mesos."])
+        await withdraw(dns.registry, member(1))
+        await dns.until("w3.mesos", ["10.0.0.1", "web.marathon.mesos.", "www.mesos."])
+
+        assert ["www.mesos."] == await dns.knows("w3.mesos", "CNAME")
+        assert ["a.example."] == await dns.knows("out.mesos")
+        lost, none = await dns.ask("lost.mesos"), await dns.ask("www.mesos", "AAAA")
+        assert [("NXDOMAIN", 1, 1), ("NOERROR", 1, 1)] == [(rcode(r), len(r.rr), len(r.auth)) for r in (lost, none)]
+        assert 8 == len((await dns.ask("a.mesos")).rr)
+
+
+async def test_a_framework_does_not_take_an_aliass_place(tmp_path: Path) -> None:
+    """Nothing may stand beside a CNAME: the framework is found by its name with a digest."""
+    given = told(tmp_path, records=("shop CNAME web.marathon",))
+
+    records = of_framework(Framework(id="1", name="Shop"), ("10.0.0.7",), rules(given))
+
+    assert ["shop-"] == [wire.labels(r.owner)[0].decode()[:-8] for r in records]
+
+
 async def test_queries_are_read_again_when_their_file_changes(tmp_path: Path) -> None:
     """A file that cannot be served is logged, and what was served stays."""
     file = tmp_path / "queries.json"
@@ -86,7 +119,10 @@ async def test_queries_are_read_again_when_their_file_changes(tmp_path: Path) ->
     ("wrong", "said"),
     [
         ({"records": ("www 60 IN A 10.0.0.1", "oops 60 IN A ten")}, r"records\[1\]"),
-        ({"records": ("www CNAME db",)}, r"records\[0\]: a CNAME record needs a zone of its own"),
+        ({"records": ("www DNAME db",)}, r"records\[0\]: a DNAME record needs a zone of its own"),
+        ({"records": ("www.x CNAME db",)}, r"records\[0\]: a CNAME stands right below the domain only"),
+        ({"records": ("leader CNAME db",)}, r"records\[0\]: a CNAME stands right below"),
+        ({"records": ("www CNAME db", "www A 10.0.0.1")}, r"records\[0\]: other records beside the CNAME"),
         ({"records": ("a.elsewhere. A 10.0.0.1",)}, r"records\[0\]"),
         ({"dialects": (Dialect(kind="svcb", domain="x"),)}, r"dialects\[0\].domain: svcb stands in the main domain"),
         ({"dialects": (Dialect(kind="consul", domain="a..b"),)}, r"dialects\[0\].domain: 'a..b' is no domain name"),
@@ -101,5 +137,4 @@ def test_wrong_settings_are_named(tmp_path: Path, wrong: dict[str, object], said
     given = NamingSettings(**wrong)  # type: ignore[arg-type]  # what a file may hold
 
     with pytest.raises(BadSettings, match=said):
-        extra_records(given, "mesos")
         with_naming(rules(told(tmp_path)), given)

@@ -31,6 +31,8 @@ from fairlead_dns.decisions.traits import Traits
 from fairlead_dns.decisions.zone import Zone
 
 COMMON = frozenset({wire.A, wire.AAAA, wire.SRV, wire.ANY, 64, 65})  # with SVCB and HTTPS, which browsers ask for
+CNAME = 5
+ALIASES = 8  # followed in one answer
 ROTATED = frozenset({wire.A, wire.AAAA, wire.SRV})
 SERIAL = b""
 """Stands among the names an answer depends on when it holds the serial."""
@@ -142,10 +144,34 @@ class Answers:
             return self._apex_plan(self._frame(asked), wire.NS if kind == wire.NS else wire.SOA, name)
         if kind in sets:
             return self._found(self._frame(asked), kind, name)
+        if CNAME in sets:
+            return self._aliased(asked, kind)
         exists = self.zone.exists(name)
         frame = self._frame(asked, rcode=wire.NOERROR if exists else wire.NXDOMAIN)
         negative = frame.build((), self._negative(query))
         return Plan(lambda _: repeat(negative), (name, SERIAL), lasting=exists and query.kind in COMMON)
+
+    def _aliased(self, asked: Asked, kind: int) -> Plan:
+        """An alias that a person has written, and what it leads to in our zones (RFC 1034, 3.6.2)."""
+        name, owner, aliases, names = asked.query.name, OWNER, [], [asked.query.name]
+        while len(names) <= ALIASES and CNAME in self.zone.sets(name):
+            target = min(self.zone.sets(name)[CNAME])
+            ttl_s = self.zone.ttl_s(name, CNAME, self.authority.ttl_s)
+            aliases.append(wire.record(owner, CNAME, ttl_s, target))
+            name = owner = target
+            names.append(target)
+        data = sorted(self.zone.sets(name).get(kind, ()))
+        ttl_s = self.zone.ttl_s(name, kind, self.authority.ttl_s) if data else 0
+        ours = not data and name.endswith(asked.query.name[self._apex(asked.query) :])
+        frame = self._frame(asked, rcode=wire.NXDOMAIN if ours and not self.zone.exists(name) else wire.NOERROR)
+        negative = self._negative(asked.query) if ours else b""
+
+        def turns(_client: Client) -> Iterator[bytes]:
+            for first in range(max(1, len(data))):
+                order = data[first:] + data[:first]
+                yield frame.build([*aliases, *(wire.record(owner, kind, ttl_s, d) for d in order)], negative)
+
+        return Plan(turns, (*names, *([SERIAL] if ours else ())), bytes_each=max(1, len(data)) * frame.room)
 
     def _apex_plan(self, frame: Frame, kind: int, name: bytes) -> Plan:
         data = self.authority.mname if kind == wire.NS else self._soa()

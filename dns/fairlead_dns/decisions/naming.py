@@ -74,6 +74,8 @@ class Rules:
     pointers: bool = True
     """PTR of every address that a task or an agent has, also outside `reverse_zones`."""
     dialects: tuple[Dialect, ...] = ()
+    aliases: frozenset[str] = frozenset()
+    """Labels right below the domain that are taken: no framework is called so."""
     longest_ttl_s: int = 25
     """The most that a service may ask for by TTL_LABEL: more is taken as this."""
 
@@ -152,6 +154,8 @@ def timed(records: Iterable[Record], discovery: Discovery, rules: Rules) -> tupl
 def of_framework(framework: Framework, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
     """`F.domain` A, and `_framework._tcp.F.domain` SRV when its port is known."""
     fragment = framework_labels(framework.name, rules.spec)
+    if fragment in rules.aliases:
+        fragment = told_apart(fragment, framework.name)
     found = parsed(addresses)
     if not fragment or not found:
         return ()
@@ -170,7 +174,11 @@ def framework_labels(name: str, spec: labels.Spec) -> str:
     fragment = labels.domain_fragment(name, spec)
     if not RESERVED.fullmatch(fragment):
         return fragment
-    return apart(fragment, hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8])
+    return told_apart(fragment, name)
+
+
+def told_apart(label: str, name: str) -> str:
+    return apart(label, hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8])
 
 
 def of_agent(agent: Agent, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
