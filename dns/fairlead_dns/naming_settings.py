@@ -9,10 +9,10 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.dialects import DOMAINS, domain_of
-from fairlead_dns.decisions.forward_cache import Entry
 from fairlead_dns.decisions.masterfile import BadZoneError, parse
 from fairlead_dns.decisions.naming import RESERVED, Dialect, Record, Rules
 from fairlead_dns.decisions.queries import BadQueryError, Query, read_query
+from fairlead_dns.decisions.static import Entry
 
 EXTRA_TTL_S = 3600
 """Most of an extra record: nobody is killed for it, but a mistake should not stay for days."""
