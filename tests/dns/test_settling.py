@@ -15,7 +15,7 @@ from fairlead_discovery.records import Agent
 from fairlead_discovery.registry import Registry
 from fairlead_dns.adapters.settling import Settler
 from fairlead_dns.decisions.naming import Record, Rules
-from fairlead_dns.decisions.settling import PATIENCE_S, Standing, Verdict, digest, judge
+from fairlead_dns.decisions.settling import PATIENCE_S, Standing, Verdict, digest, judge, parse_shared
 from fairlead_dns.names import Names
 from harness.names import authority, member, publish
 from harness.waiting import eventually
@@ -24,21 +24,31 @@ from harness.waiting import eventually
 @pytest.mark.parametrize(
     ("shared", "news", "waited_s", "commits", "verdict"),
     [
-        ("own", False, 0.0, 0, Verdict.SETTLE),
-        ("own", True, 0.0, 3, Verdict.SETTLE),
+        ("own m 7", False, 0.0, 0, Verdict.SETTLE),
+        ("own m 6", True, 9.0, 3, Verdict.SETTLE),
+        ("own m 8", False, 9.0, 0, Verdict.WAIT),
+        ("own m", False, 0.0, 0, Verdict.WAIT),
+        ("own m", True, 0.0, 0, Verdict.WAIT),
+        ("own m", False, PATIENCE_S, 0, Verdict.COMMIT),
         (None, False, 0.0, 0, Verdict.COMMIT),
-        ("other", True, 0.0, 0, Verdict.COMMIT),
-        ("other", False, 0.0, 0, Verdict.WAIT),
-        ("other", False, PATIENCE_S, 0, Verdict.COMMIT),
-        ("other", True, PATIENCE_S, 1, Verdict.WAIT),
-        ("other", True, 2 * PATIENCE_S, 1, Verdict.COMMIT),
-        ("other", True, 250.0, 20, Verdict.WAIT),
-        ("other", True, 300.0, 20, Verdict.COMMIT),
+        ("other m 7", True, 0.0, 0, Verdict.COMMIT),
+        ("other m 7", False, 0.0, 0, Verdict.WAIT),
+        ("other m", False, PATIENCE_S, 0, Verdict.COMMIT),
+        ("other m 7", True, PATIENCE_S, 1, Verdict.WAIT),
+        ("other m 7", True, 2 * PATIENCE_S, 1, Verdict.COMMIT),
+        ("other m 7", True, 250.0, 20, Verdict.WAIT),
+        ("other m 7", True, 300.0, 20, Verdict.COMMIT),
     ],
 )
 def test_who_is_ahead_commits_and_who_is_behind_waits(shared, news, waited_s, commits, verdict):
-    """Two that never agree take turns ever more slowly."""
-    assert verdict is judge(Standing(own="own", shared=shared, news=news, waited_s=waited_s, commits=commits))
+    """At revision 7. A commit whose server died before it said its revision is made again; two servers that never
+    agree take turns ever more slowly.
+    """
+    there = None if shared is None else parse_shared(shared)
+    standing = Standing(own="own", revision=7, shared=there, news=news, waited_s=waited_s, commits=commits)
+
+    assert verdict is judge(standing)
+    assert shared == (there.text if there else None)
 
 
 def test_the_digest_is_of_what_all_servers_hear():

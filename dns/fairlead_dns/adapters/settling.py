@@ -2,22 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
-from fairlead_daemon.errors import FairleadError
+from fairlead_daemon.errors import Conflict, FairleadError
 from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.registry import Put, Registry
-from fairlead_dns.decisions.settling import OWN, Standing, Verdict, digest, judge
+from fairlead_dns.decisions.settling import OWN, Shared, Standing, Verdict, digest, judge, parse_shared
 from fairlead_dns.names import Names
 
 log = Log("dns")
 READ_S = 5.0
-AGAIN_S = 1.0
+AGAIN_S = 0.25
 
 
 def shared_path(names: Names) -> str:
@@ -93,7 +95,7 @@ class Settler:
         own = self._own_digest()
         async with asyncio.timeout(READ_S):
             node = await registry.read(self._path)
-        shared = None if node is None else node.data.decode("ascii", "replace")
+        shared = None if node is None else parse_shared(node.data.decode("ascii", "replace"))
         if self.names.version != counted or self.names.applying:
             return False
         if self.said is not None:
@@ -105,15 +107,22 @@ class Settler:
                 self._settle()
                 return True
             case Verdict.COMMIT:
-                if self._commits:
-                    log.warning(
-                        "another name server of the same settings gives other names",
-                        revision=self.names.snapshot.revision,
-                    )
-                self._commits += 1
-                async with asyncio.timeout(READ_S):
-                    await registry.commit([Put(self._path, own.encode())])
+                await self._commit(registry, own)
         return False
+
+    async def _commit(self, registry: Registry, own: str) -> None:
+        if self._commits:
+            log.warning("the other name servers give other names", revision=self.names.snapshot.revision)
+        self._commits += 1
+        said = Shared(digest=own, mark=uuid4().hex[:16])
+        async with asyncio.timeout(READ_S):
+            revision = await registry.commit([Put(self._path, said.text.encode())])
+            node = await registry.read(self._path)
+            if node is not None and node.data == said.text.encode():
+                whole = replace(said, since=revision)
+                with suppress(Conflict):  # another server has just committed: its word counts
+                    await registry.write(self._path, whole.text.encode(), expect=node.version)
+        self.names.applied.set()
 
     async def _raise_once(self, registry: Registry, file: Path) -> None:
         says = own_digest(self.names)
@@ -124,13 +133,14 @@ class Settler:
         self.said = None
         self.names.applied.set()
 
-    def _judged(self, own: str, shared: str | None) -> Verdict:
+    def _judged(self, own: str, shared: Shared | None) -> Verdict:
         now_s = asyncio.get_running_loop().time()
-        if self._differ_since_s is None or own == shared:
+        if self._differ_since_s is None:
             self._differ_since_s = now_s
         return judge(
             Standing(
                 own=own,
+                revision=self.names.snapshot.revision,
                 shared=shared,
                 news=self._agreed not in {own, ""},
                 waited_s=now_s - self._differ_since_s,

@@ -2,8 +2,9 @@
 
 The serial is the registry's revision. What the registry's commits say is the same everywhere at a revision; what comes
 from documents (frameworks, agents, masters) is not in the revision's order. So the digest of the latter stands in the
-registry too, and is put there by a commit, which raises the revision: at revision R a server may say serial R only if
-its own digest is the one that stands there. One that is behind waits, one that is ahead commits its digest.
+registry too, put there by a commit, which raises the revision, and with that revision beside it as soon as it is known.
+A server may say serial R only if its own digest stands there and since R or before: whoever said R with another digest
+had read that before the commit, so that R was below the commit's. One that is behind waits, one that is ahead commits.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,22 +29,48 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What stands in the registry: `<digest> <commit's mark>[ <commit's revision>]`. `since` None: not yet known."""
+
+    digest: str
+    mark: str
+    since: int | None = None
+
+    @property
+    def text(self) -> str:
+        return f"{self.digest} {self.mark}" + ("" if self.since is None else f" {self.since}")
+
+
+def parse_shared(text: str) -> Shared | None:
+    """None for what nobody of ours wrote."""
+    words = text.split(" ")
+    if len(words) == 2:
+        return Shared(digest=words[0], mark=words[1])
+    if len(words) == 3 and words[2].isascii() and words[2].isdigit():
+        return Shared(digest=words[0], mark=words[1], since=int(words[2]))
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """`own` and `shared` are digests, `shared` None when there is none yet. `news`: our own has changed since both were
-    the same. `waited_s`: how long they have differed; `commits`: how often we have committed this very digest since.
+    """`own` is our digest, `revision` what is applied. `news`: our digest has changed since both were the same.
+    `waited_s`: how long it has not been settled; `commits`: how often we have committed this very digest since.
     """
 
     own: str
-    shared: str | None
+    revision: int
+    shared: Shared | None
     news: bool
     waited_s: float
     commits: int
 
 
 def judge(standing: Standing) -> Verdict:
-    if standing.own == standing.shared:
-        return Verdict.SETTLE
-    if standing.commits == 0 and (standing.news or standing.shared is None):
+    shared = standing.shared
+    same = shared is not None and shared.digest == standing.own
+    if same and shared is not None and shared.since is not None:
+        return Verdict.SETTLE if standing.revision >= shared.since else Verdict.WAIT
+    if standing.commits == 0 and not same and (standing.news or shared is None):
         return Verdict.COMMIT
     patience_s = min(LONGEST_S, PATIENCE_S * 2.0**standing.commits)
     return Verdict.COMMIT if standing.waited_s >= patience_s else Verdict.WAIT
