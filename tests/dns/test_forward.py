@@ -632,23 +632,47 @@ def test_a_popular_name_is_asked_for_again_before_its_time_is_over() -> None:
     assert (1, 1) == (len(made.wanted), made.tally.prefetches)
 
 
-def test_prepared_packets_go_into_the_clients_view_for_a_second() -> None:
-    """The transport gives them by itself; at the next tick they are gone, for their TTL is wrong then."""
+def test_prepared_packets_go_into_the_clients_view() -> None:
+    """The transport gives them by itself; after a tick with the TTL of then; shortly before their time they are gone."""
     view, made = View(recursion=True), forwarding()
-    fly(made, asked(), replied("192.0.2.1"))
-    question = asked(view=view)
+    fly(made, asked(), replied("192.0.2.1", ttl_s=100))
+    question = asked(view=view, opt=opt())
+    rest = question.packet[2:]
     reply = made.ask(question, 1.0)
-    there = view.fast[question.packet[2:]]()
-    made.tick()
+    given = view.fast[rest]()
+    made.tick(41.0)
+    later = dnslib.DNSRecord.parse(b"\0\7" + view.fast[rest]())
+    made.tick(87.9)
+    still = rest in view.fast
+    made.tick(88.1)
 
-    assert (reply[2:] if isinstance(reply, bytes) else b"", {}) == (there, view.fast)
+    assert (reply[2:] if isinstance(reply, bytes) else b"", 59, 1) == (given, later.rr[0].ttl, len(later.ar))
+    assert (True, {}) == (still, view.fast)
 
 
-def test_an_answer_near_its_end_is_not_prepared() -> None:
-    """It would be given after its time."""
+def test_a_prepared_packet_counts_as_asked_for() -> None:
+    """Once a tick: a popular name is fetched in time and not evicted, although nobody asks us for it."""
     view, made = View(recursion=True), forwarding()
-    fly(made, asked(), replied("192.0.2.1", ttl_s=3))
-    at_once(made, asked(view=view), 1.5)
+    fly(made, asked(), replied("192.0.2.1", ttl_s=100))
+    question = asked(view=view)
+    for now_s in (1.0, 2.0, 3.0):
+        made.ask(question, now_s)
+        made.tick(now_s)
+        view.fast[question.packet[2:]]()
+    (entry,) = made.cache.entries.values()
+
+    assert (6, True) == (entry.hits, made.cache.wants_prefetch(entry, 90.0))
+
+
+def test_a_cut_reply_is_not_prepared() -> None:
+    """Nor one near its end, which would be given after its time, nor to a client whose packets never repeat."""
+    view, made = View(recursion=True), forwarding()
+    fly(made, asked(), replied(*(f"192.0.2.{n}" for n in range(40))))
+    fly(made, asked("short.example"), replied("192.0.2.1", ttl_s=3))
+    at_once(made, asked(view=view), 0.5)
+    at_once(made, asked("short.example", view=view), 1.5)
+    at_once(made, asked("SHORT.example", view=view), 0.1)
+    at_once(made, asked("short.example", view=view, opt=opt(options=option(10, b"cookie!!"))), 0.1)
 
     assert {} == view.fast
 

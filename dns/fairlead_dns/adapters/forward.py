@@ -89,7 +89,7 @@ class Forwarder:
             self._probe_due(loop.time())
             if loop.time() - ticked_s >= TICK_S:
                 ticked_s = loop.time()
-                self.forwarding.tick()
+                self.forwarding.tick(ticked_s)
 
     def replace(self, group: Group) -> None:
         """Other upstreams for one zone; those that stay keep what is known of them."""
@@ -101,7 +101,7 @@ class Forwarder:
     def close(self) -> None:
         self._closed = True
         self._leaving.clear()
-        self.forwarding.tick()
+        self.forwarding.forget_prepared()
         for task in tuple(self._tasks):
             task.cancel()
         for streams in self._streams.values():

@@ -9,7 +9,8 @@ nothing by itself: the adapter runs it and brings back a Reply or a Failure.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import repeat
+from heapq import heappop, heappush
+from itertools import count
 
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import (
@@ -32,8 +33,8 @@ ANY_TTL_S = 3600
 HINFO = 13
 MINIMAL = b"\x07RFC8482\0"
 META = range(128, 256)
-PREPARED = 4096
-"""Most whole packets that are answered without asking us, in one second."""
+PREPARED = 16_384
+"""Most whole packets that are answered without asking us; then all begin anew."""
 TICK_S = 1.0
 BUSY = Failure(EDE_OTHER, "too many queries under way")
 LOOP = Failure(EDE_OTHER, "this query came from here: upstreams form a loop")
@@ -114,7 +115,11 @@ class Forwarding:
     """Names made up for a probe, which nobody else can ask for."""
     wanted: list[Flight] = field(default_factory=list)
     """Prefetches to be started."""
-    _prepared: list[tuple[dict[bytes, Next], bytes]] = field(default_factory=list)
+    ticks: int = 0
+    ticked_s: float = 0.0
+    _prepared: list[tuple[float, int, dict[bytes, Next], bytes]] = field(default_factory=list)
+    """A heap by the time at which they go."""
+    _order: "count[int]" = field(default_factory=count)
 
     def ask(self, asked: Asked, now_s: float) -> bytes | Wait:
         """First match wins."""
@@ -160,11 +165,8 @@ class Forwarding:
         if self.cache.wants_prefetch(entry, now_s):
             self._prefetch(asked, entry.key)
         reply = assembled(asked, entry.reply, entry.records(now_s))
-        left_s = entry.stored_s + entry.keep_s - now_s
-        if left_s > 2 * TICK_S and len(self._prepared) < PREPARED and asked.repeats:
-            rest = asked.packet[2:]
-            self._prepared.append((asked.view.fast, rest))
-            asked.view.fast[rest] = repeat(reply[2:]).__next__
+        if asked.repeats:
+            self._prepare(asked, entry, reply, now_s)
         return reply
 
     def _prefetch(self, asked: Asked, key: Key) -> None:
@@ -173,9 +175,28 @@ class Forwarding:
             self.tally.prefetches += 1
             self.wanted.append(self._open(key, group))
 
-    def tick(self) -> None:
-        """Every TICK_S: whole packets prepared in the last second have the wrong TTL from now on."""
-        for fast, rest in self._prepared:
+    def _prepare(self, asked: Asked, entry: Entry, reply: bytes, now_s: float) -> None:
+        """The transport gives it by itself from now on, until shortly before its time is over."""
+        until_s, records = self.cache.settled_until(entry) - 2 * TICK_S, entry.records(now_s)
+        at = wire.HEADER_BYTES + len(asked.query.question)
+        if now_s >= until_s or not reply.startswith(records, at):
+            return
+        if len(self._prepared) >= PREPARED:
+            self.forget_prepared()
+        rest, fast = asked.packet[2:], asked.view.fast
+        made = _Prepared(self, entry, reply[2:at], reply[at + len(records) :], self.ticks, reply[2:])
+        fast[rest] = made.next
+        heappush(self._prepared, (until_s, next(self._order), fast, rest))
+
+    def tick(self, now_s: float) -> None:
+        """Every TICK_S: prepared packets get the TTL of now when they are next given, or are gone."""
+        self.ticks, self.ticked_s = self.ticks + 1, now_s
+        while self._prepared and self._prepared[0][0] <= now_s:
+            _, _, fast, rest = heappop(self._prepared)
+            fast.pop(rest, None)
+
+    def forget_prepared(self) -> None:
+        for _, _, fast, rest in self._prepared:
             fast.pop(rest, None)
         self._prepared.clear()
 
@@ -255,6 +276,26 @@ class Forwarding:
         self.running += 1
         flight.started = True
         return flight
+
+
+@dataclass(slots=True, eq=False)
+class _Prepared:
+    """A reply to one packet, less its id: its TTLs are patched once a tick, when it is given."""
+
+    forwarding: Forwarding
+    entry: Entry
+    start: bytes
+    end: bytes
+    tick: int
+    reply: bytes
+
+    def next(self) -> bytes:
+        if self.tick != self.forwarding.ticks:
+            self.tick = self.forwarding.ticks
+            self.entry.hits += 1
+            self.entry.touched = True
+            self.reply = self.start + self.entry.records(self.forwarding.ticked_s) + self.end
+        return self.reply
 
 
 def key_of(asked: Asked) -> Key:

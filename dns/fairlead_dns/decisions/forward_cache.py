@@ -124,9 +124,14 @@ class Cache:
         return self._put(Entry(key, Reply(wire.SERVFAIL), now_s, self.policy.failure_s, failure))
 
     def wants_prefetch(self, entry: Entry, now_s: float) -> bool:
-        if not self.policy.prefetch or entry.failure or entry.hits < POPULAR_HITS or entry.keep_s < PREFETCH_LEAST_S:
-            return False
-        return entry.stored_s + entry.keep_s - now_s <= entry.keep_s / PREFETCH_SHARE
+        return entry.hits >= POPULAR_HITS and entry.failure is None and now_s >= self.settled_until(entry)
+
+    def settled_until(self, entry: Entry) -> float:
+        """When it should be asked for again, if it is popular; otherwise when its time is over."""
+        end_s = entry.stored_s + entry.keep_s
+        if not self.policy.prefetch or entry.keep_s < PREFETCH_LEAST_S:
+            return end_s
+        return end_s - entry.keep_s / PREFETCH_SHARE
 
     def forget(self, key: Key) -> None:
         if (entry := self.entries.get(key)) is not None:
