@@ -1,0 +1,190 @@
+"""The folder of zone files: read at the start and when they change; a broken one changes nothing."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fairlead_daemon.errors import BadSettings
+from fairlead_dns.adapters.zonefiles import ZoneFolder
+from fairlead_dns.decisions import tsig, wire
+from fairlead_dns.transfer_settings import TransferSettings, peers
+from harness.names import rcode
+from harness.naming import Running, running
+from harness.waiting import eventually
+
+KEY = 'key "one" { algorithm hmac-sha256; secret "c2VjcmV0c2VjcmV0"; };\n'
+
+
+def write(folder: Path, text: str, *, serial: int = 1, name: str = "file.test.zone") -> None:
+    """As an editor does it: another file in its place."""
+    folder.mkdir(exist_ok=True)
+    fresh = folder / "fresh"
+    fresh.write_text(f"$TTL 60\n@ SOA ns root {serial} 3600 600 86400 5\n@ NS ns\nns A 10.0.0.1\n{text}")
+    fresh.replace(folder / name)
+
+
+class Heard:
+    """A ZoneFolder and what it told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.told: list[str] = []
+        self.refused: list[str] = []
+        self.folder = ZoneFolder(folder, self._took, lambda _, why: self.refused.append(why))
+
+    def _took(self, apex, old, new) -> None:
+        self.told.append(f"{wire.text(apex)} {old.serial if old else '-'} {new.serial if new else '-'}")
+
+
+async def test_zones_come_change_and_go(tmp_path):
+    """Named by their files; other files are none; an unchanged one is not read again."""
+    write(tmp_path, "")
+    (tmp_path / "notes.txt").write_text("no zone")
+    heard = Heard(tmp_path)
+    await heard.folder.look()
+    await heard.folder.look()
+    write(tmp_path, "a A 10.0.0.2", serial=2)
+    await heard.folder.look()
+    (tmp_path / "file.test.zone").unlink()
+    await heard.folder.look()
+
+    assert ["file.test - 1", "file.test 1 2", "file.test 2 -"] == heard.told
+
+
+async def test_a_change_of_an_included_file_is_a_change_of_the_zone(tmp_path):
+    """And only of the zone that includes it."""
+    write(tmp_path, "$INCLUDE hosts.inc\n")
+    write(tmp_path, "", name="other.test.zone")
+    (tmp_path / "hosts.inc").write_text("a A 10.0.0.2\n")
+    heard = Heard(tmp_path)
+    await heard.folder.look()
+    (tmp_path / "hosts.inc").write_text("a A 10.0.0.3\nb A 10.0.0.4\n")
+    await heard.folder.look()
+
+    assert ["file.test - 1", "other.test - 1", "file.test 1 1"] == heard.told
+
+
+async def test_a_broken_file_is_refused_once_and_the_zone_stays(tmp_path):
+    """With file, line and reason; taken when it is right again."""
+    write(tmp_path, "")
+    heard = Heard(tmp_path)
+    await heard.folder.look()
+    write(tmp_path, "a A 10.0.0.300", serial=2)
+    for _ in range(3):
+        await heard.folder.look()
+    (refused,) = heard.refused
+    assert refused.startswith("file.test.zone:5: ")
+    assert 1 == heard.folder.loaded[b"\4file\4test\0"].zone.serial
+    assert 1 == heard.folder.broken
+    write(tmp_path, "a A 10.0.0.3", serial=2)
+    await heard.folder.look()
+
+    assert "file.test 1 2" == heard.told[-1]
+    assert 0 == heard.folder.broken
+
+
+@pytest.mark.parametrize("file", ["../secret", "/etc/hostname", "link"])
+async def test_no_file_outside_of_the_folder_is_included(tmp_path, file):
+    """Neither by its path nor by a link."""
+    (tmp_path / "secret").write_text("a A 10.0.0.1\n")
+    write(tmp_path / "zones", f"$INCLUDE {file}\n")
+    os.symlink(tmp_path / "secret", tmp_path / "zones" / "link")
+    heard = Heard(tmp_path / "zones")
+    await heard.folder.look()
+
+    assert [f"file.test.zone:5: {file} lies outside of zones_dir"] == heard.refused
+
+
+async def test_an_unchanged_serial_is_told(tmp_path, caplog):
+    """In words: secondaries would not fetch the change."""
+    write(tmp_path, "")
+    heard = Heard(tmp_path)
+    await heard.folder.look()
+    write(tmp_path, "a A 10.0.0.2")
+    await heard.folder.look()
+
+    assert "its serial did not rise: secondaries will not fetch it" in caplog.text
+    assert ["file.test - 1", "file.test 1 1"] == heard.told
+
+
+async def has(dns: Running, name: str, expected: tuple[str, list[str]]) -> None:
+    async def same() -> bool:
+        reply = await dns.ask(name)
+        found = rcode(reply), sorted(str(rr.rdata) for rr in reply.rr)
+        assert expected == found, found
+        return True
+
+    await eventually(f"{name} is {expected}", same, within_s=20)
+
+
+async def test_the_daemon_serves_what_stands_in_the_folder(tmp_path):
+    """From the start on, and after a change; SIGHUP needs no change. A broken zone is SERVFAIL, never "no such name"."""
+    zones = tmp_path / "zones"
+    write(zones, "a A 10.0.0.2")
+    write(zones, "broken", name="broken.test.zone")
+    write(zones, "", name="mesos.zone")
+    async with running(tmp_path, zones_dir=str(zones)) as dns:
+        await has(dns, "a.file.test", ("NOERROR", ["10.0.0.2"]))
+        await has(dns, "a.broken.test", ("SERVFAIL", []))
+        await has(dns, "a.mesos", ("NXDOMAIN", []))
+        write(zones, "b A 10.0.0.3", serial=2)
+        write(zones, "a A 10.0.0.9", name="broken.test.zone")
+        await has(dns, "a.file.test", ("NXDOMAIN", []))
+        await has(dns, "b.file.test", ("NOERROR", ["10.0.0.3"]))
+        await has(dns, "a.broken.test", ("NOERROR", ["10.0.0.9"]))
+        dns.context.reload.set()
+        (zones / "file.test.zone").unlink()
+        await has(dns, "b.file.test", ("REFUSED", []))
+        page = (await dns.text("/metrics"))[1]
+
+    assert "fairlead_dns_zone_files 1.0" in page
+    assert 'fairlead_dns_serial{zone="broken.test"} 1.0' in page
+
+
+def settings(folder: Path, keys: str = KEY, *, mode: int = 0o600, **values) -> TransferSettings:
+    file = folder / "keys"
+    file.write_text(keys)
+    file.chmod(mode)
+    return TransferSettings(keys_file=str(file), **values)
+
+
+def test_peers_are_networks_keys_or_both(tmp_path):
+    """Who may fetch, who is told."""
+    found = peers(
+        settings(
+            tmp_path,
+            transfers=("10.0.0.0/8", "key:one", "127.0.0.1 key:one"),
+            secondaries=("10.0.0.9", "[::1]:5353 key:one"),
+        )
+    )
+    one = b"\3one\0"
+    asked = [("10.1.1.1", None), ("9.9.9.9", None), ("9.9.9.9", one), ("127.0.0.1", one)]
+
+    assert [[True, False, False], [False] * 3, [False, True, False], [False, True, True]] == [
+        [p.admits(*who) for p in found.permits] for who in asked
+    ]
+    assert [("10.0.0.9", 53, None), ("::1", 5353, one)] == [
+        (s.place.ip, s.place.port, s.key.name if s.key else None) for s in found.secondaries
+    ]
+    assert {one} == set(found.keys)
+    assert isinstance(found.keys[one], tsig.Key)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"mode": 0o644}, "keys_file: .*is open to others: chmod 600 it"),
+        ({"keys": "key x;"}, "keys_file: .*not a key statement"),
+        ({"transfers": ("10.0.0.0/40",)}, "transfers: '10.0.0.0/40' is no network"),
+        ({"transfers": ("key:two",)}, "transfers: key two is not in keys_file"),
+        ({"transfers": ("",)}, "transfers: '' is neither a network nor a key"),
+        ({"secondaries": ("nowhere",)}, "secondaries: 'nowhere'"),
+        ({"secondaries": ("key:one",)}, "secondaries: 'key:one' names no one address"),
+        ({"secondaries": ("tls://10.0.0.1",)}, "secondaries: tls://10.0.0.1: NOTIFY goes over UDP only"),
+        ({"transfers_at_once": 0}, "transfers_at_once: 0 is not between 1 and 1000"),
+    ],
+)
+def test_wrong_settings_name_their_key(tmp_path, values, reason):
+    """Before anything is served."""
+    with pytest.raises(BadSettings, match=reason):
+        peers(settings(tmp_path, **values))
