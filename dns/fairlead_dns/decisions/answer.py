@@ -22,7 +22,7 @@ from fairlead_dns.decisions.asked import (
     Transport,
     error,
 )
-from fairlead_dns.decisions.choosing import Chooser, Group
+from fairlead_dns.decisions.choosing import VARIANTS, Chooser, Group
 from fairlead_dns.decisions.clients import UNKNOWN, Client, Clients
 from fairlead_dns.decisions.frames import OWNER, RECORD_BYTES, TARGET_AT, Frame
 from fairlead_dns.decisions.prepared import Cache, Plan, Prepared
@@ -200,6 +200,9 @@ class Answers:
         if kind not in ROTATED or len(data) == 1:
             body = self._positive(frame, kind, sorted(data), ttl_s)
             return Plan(lambda _: repeat(body), names, bytes_each=len(body))
+        if self._is_plain(frame, kind, name):
+            turns = partial(self._plain_round, frame, kind, sorted(data), ttl_s)
+            return Plan(lambda _: turns(), names, bytes_each=min(len(data), VARIANTS) * frame.room)
         group = self.group(name, kind, room=frame.room)
         return Plan(
             partial(self._round, frame, group, ttl_s),
@@ -209,6 +212,19 @@ class Answers:
             own=group.own,
             bytes_each=self.chooser.rounds(group) * min(frame.room, 2 * group.bytes_all),
         )
+
+    def _is_plain(self, frame: Frame, kind: int, name: bytes) -> bool:
+        """All clients get all of it, all records alike: what nearly every set is."""
+        data = self.zone.sets(name)[kind]
+        if self.traits.places or self.chooser.prefer_own_machine or self.chooser.limits(kind, len(data)):
+            return False
+        return self.traits.are_equal(name, kind, data) and _bytes_of(data) <= frame.room
+
+    def _plain_round(self, frame: Frame, kind: int, data: list[bytes], ttl_s: int) -> Iterator[bytes]:
+        """Every record comes first equally often."""
+        order = sorted(data, key=lambda _: self.chance())
+        for start in range(min(len(order), VARIANTS)):
+            yield self._positive(frame, kind, order[start:] + order[:start], ttl_s)
 
     def group(self, name: bytes, kind: int, *, room: int) -> Group:
         """A set of ours with all that choosing from it needs. `room`: bytes there are for its records."""
@@ -281,6 +297,11 @@ def _version_wish(asked: Asked) -> bytes | None:
     if edns is None or edns.plain:
         return None
     return next((data for code, data in edns.options if code == ZONEVERSION), None)
+
+
+def _bytes_of(data: Iterable[bytes]) -> int:
+    """As records."""
+    return sum(RECORD_BYTES + len(d) for d in data)
 
 
 def _minimal(kind: int, sets: Iterable[int]) -> int:

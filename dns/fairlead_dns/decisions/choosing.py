@@ -68,8 +68,11 @@ class Chooser:
     least: int = 1
 
     def group(self, kind: int, candidates: Sequence[Candidate], sizes: Mapping[bytes, int], *, room: int) -> Group:
-        limited = kind in LIMITED and 0 < self.record_limit < len(candidates)
-        return Group(kind, candidates, sizes, room, limited)
+        return Group(kind, candidates, sizes, room, self.limits(kind, len(candidates)))
+
+    def limits(self, kind: int, count: int) -> bool:
+        """Whether nobody gets all of so many."""
+        return kind in LIMITED and 0 < self.record_limit < count
 
     def rounds(self, group: Group) -> int:
         """Replies in one round for one kind of client, at most."""

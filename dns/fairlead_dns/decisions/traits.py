@@ -4,7 +4,7 @@ Only what is out of the ordinary is kept: places when they matter, weights other
 nothing, and a change costs what it changes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Member, Portless
@@ -107,6 +107,11 @@ class Traits:
         """Of a record that `givers` give."""
         unusual = self._weights.get((name, kind, rdata))
         return float(givers) if unusual is None else givers - len(unusual) + sum(unusual.values())
+
+    def are_equal(self, name: bytes, kind: int, givers: Mapping[bytes, int]) -> bool:
+        """Whether all records of a set have the same weight. `givers`: of each record, how many give it."""
+        unusual = self._weights and any((name, kind, rdata) in self._weights for rdata in givers)
+        return not unusual and len(set(givers.values())) == 1
 
     def place(self, address: bytes) -> Place:
         """What most of its givers say."""
