@@ -282,19 +282,16 @@ class _Some:
     def __init__(self, listing: Listing, names: Sequence[str]) -> None:
         self._listing = listing
         self._names = names
-        self._meant: frozenset[str] | None = None
+        self._meant = frozenset[str]()
         self._number = -1
         self.place = ""
 
     async def told(self) -> AsyncIterator[Told]:
-        meant, before = self._listing.meant(self._names), self._meant
-        changed = (
-            meant
-            if before is None
-            else meant.intersection(self._listing.changed_since(self._number)) | (before ^ meant)
-        )
+        meant, since = self._listing.meant(self._names), self._number
+        whole = since < self._listing.forgotten
+        news = meant.intersection(self._listing.changed_since(since)) | (self._meant ^ meant)
         self._meant, self._number = meant, self._listing.number
-        async for told in _pieces(self._listing, sorted(changed), whole=before is None):
+        async for told in _pieces(self._listing, sorted(meant if whole else news), whole=whole):
             yield told
 
 
