@@ -203,14 +203,11 @@ class Connection(asyncio.BufferedProtocol):
         return len(self._waiting) < MOST_WAITING and self._asked < self._server.limits.queries and self._stream is None
 
     def _pull(self, stream: Iterator[bytes]) -> None:
-        """Some messages of a long reply, no more than the client reads."""
-        for _ in range(SLICE):
-            if self._blocked:
-                return
-            message = next(stream, None)
-            if message is None:
-                self._stream = None
-                return
+        """One message of a long reply, which takes some milliseconds to make: others have their turn after each."""
+        message = next(stream, None)
+        if message is None:
+            self._stream = None
+        else:
             self._write([message])
 
     def _answer_some(self) -> int:
