@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
@@ -191,7 +190,7 @@ class Names:
         found: set[str] = set()
         for service in differing(self.sources.members, snapshot.members, snapshot.delta):
             for tasks in (self.sources.members.get(service, {}), snapshot.members.get(service, {})):
-                found |= self.queries.concerned(islice(tasks.values(), 1))  # a service's tasks are called alike
+                found |= self.queries.concerned({(t.task.name, t.discovery.name): t for t in tasks.values()}.values())
         return found
 
     def _answer_queries(self, keys: Iterable[str]) -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from fairlead_discovery.records import Agent, Discovery, Framework, Ips, Member
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_dns.decisions import wire
-from fairlead_dns.decisions.naming import Record, Rules, of_task
+from fairlead_dns.decisions.naming import Dialect, Record, Rules, of_task
+from fairlead_dns.decisions.queries import read_query
 from fairlead_dns.decisions.zone import Zone
 from fairlead_dns.names import Names
 from harness.names import ask, authority, member, names, snapshot
@@ -51,6 +52,33 @@ def test_incremental_equals_afresh(history: list[list[Member]]) -> None:
     fresh = Names(Rules(), authority())
     fresh.take_snapshot(snapshot(*history[-1]))
     assert state(fresh) == state(grown)
+
+
+EVERY_WAY = Rules(
+    dialects=tuple(Dialect(kind=kind) for kind in ("consul", "kubernetes", "dcos", "numbered_ports", "svcb", "dns_sd"))
+)
+APEXES = (APEX, b"\6consul\0", b"\7cluster\5local\0", b"\4dcos\x0bthisdcos\x09directory\0")
+
+
+def with_queries() -> Names:
+    made = Names(EVERY_WAY, authority(apexes=APEXES))
+    texts = (b'{"Name": "q", "Service": {"Service": "web"}}', b'{"Name": "r", "Service": {"Service": "web-shop"}}')
+    made.take_queries((query, EVERY_WAY.dialects[0]) for text in texts for query in read_query(text))
+    return made
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(few_members, min_size=1, max_size=4))
+def test_incremental_equals_afresh_in_every_dialect(history: list[list[Member]]) -> None:
+    """With all dialects and prepared queries too, and the collisions they know."""
+    grown, fresh = with_queries(), with_queries()
+    for revision, members in enumerate(history):
+        grown.take_snapshot(copied(snapshot(*members, revision=revision)))
+
+    fresh.take_snapshot(snapshot(*history[-1]))
+    assert state(fresh) == state(grown)
+    assert fresh.sources.claims.collisions() == grown.sources.claims.collisions()
+    assert (fresh.sources.rivals, fresh.zone.points) == (grown.sources.rivals, grown.zone.points)
 
 
 @settings(max_examples=100, deadline=None)
