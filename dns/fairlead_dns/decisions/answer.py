@@ -223,8 +223,10 @@ class Answers:
     def _plain_round(self, frame: Frame, kind: int, data: list[bytes], ttl_s: int) -> Iterator[bytes]:
         """Every record comes first equally often."""
         order = sorted(data, key=lambda _: self.chance())
+        answers = _records(kind, order, ttl_s)
         for start in range(min(len(order), VARIANTS)):
-            yield self._positive(frame, kind, order[start:] + order[:start], ttl_s)
+            extra = self._addresses(frame, kind, order[start:] + order[:start])
+            yield frame.build(answers[start:] + answers[:start], extra=extra)
 
     def group(self, name: bytes, kind: int, *, room: int) -> Group:
         """A set of ours with all that choosing from it needs. `room`: bytes there are for its records."""
@@ -254,8 +256,7 @@ class Answers:
             yield self._positive(given, group.kind, order, ttl_s)
 
     def _positive(self, frame: Frame, kind: int, data: Sequence[bytes], ttl_s: int) -> bytes:
-        answers = [wire.record(OWNER, kind, ttl_s, d) for d in data]
-        return frame.build(answers, extra=self._addresses(frame, kind, data))
+        return frame.build(_records(kind, data, ttl_s), extra=self._addresses(frame, kind, data))
 
     def _addresses(self, frame: Frame, kind: int, data: Sequence[bytes]) -> list[bytes]:
         """A and AAAA of every target, owners pointing into the answer's own data."""
@@ -277,9 +278,9 @@ class Answers:
     def _address_records(self, owner: bytes, target: bytes) -> Iterator[bytes]:
         sets = self.zone.sets(target)
         for kind in (wire.A, wire.AAAA):
-            ttl_s = self.zone.ttl_s(target, kind, self.authority.ttl_s)
-            for address in sets.get(kind, ()):
-                yield wire.record(owner, kind, ttl_s, address)
+            if kind in sets:
+                ttl_s = self.zone.ttl_s(target, kind, self.authority.ttl_s)
+                yield from (wire.record(owner, kind, ttl_s, address) for address in sets[kind])
 
     def _negative(self, query: wire.Query) -> bytes:
         ttl_s = min(self.authority.ttl_s, self.authority.negative_ttl_s)
@@ -297,6 +298,12 @@ def _version_wish(asked: Asked) -> bytes | None:
     if edns is None or edns.plain:
         return None
     return next((data for code, data in edns.options if code == ZONEVERSION), None)
+
+
+def _records(kind: int, data: Sequence[bytes], ttl_s: int) -> list[bytes]:
+    """Their beginnings are alike where their lengths are."""
+    heads = {size: wire.record(OWNER, kind, ttl_s, bytes(size))[:RECORD_BYTES] for size in {len(d) for d in data}}
+    return [heads[len(d)] + d for d in data]
 
 
 def _bytes_of(data: Iterable[bytes]) -> int:
