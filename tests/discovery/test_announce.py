@@ -124,14 +124,15 @@ def test_nerves_file_and_its_folder_are_read(tmp_path: Path):
     assert ["/nerve/web"] == [also.path for also in shop.also]
 
 
-def test_nerves_http_checks_over_tls_are_https_checks(tmp_path: Path):
-    """Any certificate will do, as for Nerve."""
-    check = {"type": "http", "uri": "/health", "ssl": True}
+def test_nerves_further_checks_have_their_like_here(tmp_path: Path):
+    """Over TLS any certificate will do, as for Nerve; PostgreSQL is asked without psql."""
+    checks = [{"type": "http", "uri": "/health", "ssl": True}, {"type": "postgresql", "user": "me", "dbname": "d"}]
     file = tmp_path / "nerve.conf.json"
-    file.write_text(json.dumps({"services": {"web": {"host": "h", "port": 443, "checks": [check]}}}))
-    found = wanted_of(file, FileOptions()).services[0].checks[0]
+    file.write_text(json.dumps({"services": {"web": {"host": "h", "port": 443, "checks": checks}}}))
+    web, db = wanted_of(file, FileOptions()).services[0].checks
 
-    assert ("https", "/health", False) == (found.type, found.path, found.verify)
+    assert ("https", "/health", False) == (web.type, web.path, web.verify)
+    assert ("postgres", "me") == (db.type, db.user)
 
 
 @pytest.mark.parametrize(

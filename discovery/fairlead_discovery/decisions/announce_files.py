@@ -10,7 +10,14 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.decisions.announcements import Also, Bridge, Service
 from fairlead_discovery.decisions.checks import Check, parse
 
-NERVE_CHECKS = {"tcp": "tcp", "http": "http", "redis": "redis", "rabbitmq": "rabbitmq", "noop": "none"}
+NERVE_CHECKS = {
+    "tcp": "tcp",
+    "http": "http",
+    "redis": "redis",
+    "rabbitmq": "rabbitmq",
+    "postgresql": "postgres",
+    "noop": "none",
+}
 NERVE_INTERVAL_S, NERVE_TIMEOUT_S = 0.5, 0.1
 """Nerve's own defaults."""
 
@@ -126,6 +133,7 @@ def _nerve_check(given: object, interval_s: object, place: str) -> dict[str, Any
         "type": "https" if tls else NERVE_CHECKS[kind],
         "verify": not tls,  # Nerve checks no certificate
         "path": given.get("uri") or "/",
+        "user": str(given.get("user") or "fairlead"),
         "host": given.get("host") or "",
         "port": given.get("port") or 0,
         "interval_s": interval_s,
