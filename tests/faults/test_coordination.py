@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -42,6 +42,8 @@ class Arena:
         self.log = folder / "log"
         self.log.touch()
         self.contenders: list[Server] = []
+        self.env: Mapping[str, str] = {}
+        """Of contenders."""
 
     def start_registry(self) -> None:
         if self.zookeeper:
@@ -68,7 +70,7 @@ class Arena:
         command = [*words, str(work_s)]
         if verb == "lock":
             command = ["/bin/sh", "-c", loop, "sh", *command]
-        server = Server(command, log=self.folder / f"c{len(self.contenders)}.log").start()
+        server = Server(command, log=self.folder / f"c{len(self.contenders)}.log", env=self.env).start()
         self.contenders.append(server)
         return server
 
