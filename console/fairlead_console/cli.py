@@ -18,6 +18,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "explain": ("explain", "Why an app does not run, or not as asked."),
     "explain-name": ("explain_name", "Why a DNS name is answered as it is, or what it answered at a time."),
     "lookup": ("lookup", "Ask fairlead's DNS for a name."),
+    "check-zone": ("check_zone", "What fairlead's DNS would say of a zone file."),
     "node": ("node", "List, drain and undrain agents."),
     "registry": ("registry", "Look into the registry; save, restore, check, move it; confirm a held reading."),
     "route": ("route", "Hosts, paths and ports that lead to services."),

@@ -86,7 +86,7 @@ class ZoneFolder:
 
     async def _load(self, apex: bytes, file: str) -> None:
         start_s = perf_counter()
-        read = _Reading(self.folder)
+        read = Reading(self.folder)
         try:
             zone = await asyncio.to_thread(read.zone, file, apex)
         except ValueError as wrong:
@@ -135,7 +135,7 @@ class ZoneFolder:
 
 
 @dataclass(slots=True)
-class _Reading:
+class Reading:
     """One zone being read, and which files it was made of, as they were then."""
 
     folder: Path

@@ -1,0 +1,42 @@
+"""`fairlead check-zone`, on real files."""
+
+import json
+
+import pytest
+
+from fairlead_console.cli import run_verb
+
+HEAD = "$TTL 60\n@ SOA ns root 7 3600 600 86400 5\n@ NS ns\nns A 10.0.0.1\n"
+
+
+def test_a_good_zone_is_summed_up(tmp_path, capsys):
+    """With what is doubtful; also as JSON."""
+    file = tmp_path / "file.test.zone"
+    file.write_text(HEAD + "a MX 1 b\n$INCLUDE more.inc\n")
+    (tmp_path / "more.inc").write_text("c A 10.0.0.2\nc A 10.0.0.3\n")
+
+    assert 0 == run_verb(["check-zone", str(file)])
+    assert (
+        "file.test: serial 7, 4 names, 6 records\ndoubtful: file.test.zone:5: b.file.test has no address\n"
+        == capsys.readouterr().out
+    )
+    assert 0 == run_verb(["check-zone", str(file), "--json"])
+    assert 6 == json.loads(capsys.readouterr().out)["records"]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "code", "reason"),
+    [
+        ("a A 10.0.0", [], 1, "fairlead: file.test.zone:5: "),
+        ("", ["--zone", "x..y"], 2, "fairlead: x..y is no domain name"),
+        ("a.other.test. A 10.0.0.1", [], 1, "is outside of the zone"),
+        ("$INCLUDE ../../etc/hostname", [], 1, "lies outside of zones_dir"),
+    ],
+)
+def test_a_bad_one_is_refused_with_the_reason(tmp_path, capsys, text, arguments, code, reason):
+    """One line, and an exit code that scripts see."""
+    file = tmp_path / "file.test.zone"
+    file.write_text(HEAD + text)
+
+    assert code == run_verb(["check-zone", str(file), *arguments])
+    assert reason in capsys.readouterr().err
