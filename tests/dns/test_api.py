@@ -282,6 +282,7 @@ async def test_what_is_not_there_is_404_in_words(two: Served) -> None:
         ("records", {"type": "NOPE"}),
         ("explain", {}),
         ("explain", {"name": WEB, "type": "TYPE99999"}),
+        ("explain", {"name": WEB, "client": "nobody"}),
         ("changes", {"since": "x"}),
         ("history", {}),
     ],
@@ -290,7 +291,10 @@ async def test_bad_questions_are_400_in_words(two: Served, path: str, query: dic
     """Naming what is wrong."""
     status, message = await two.refusal(path, **query)
 
-    assert (400, True) == (status, any(message.startswith(f"{key}: ") for key in ("name", "limit", "type", "since")))
+    assert (400, True) == (
+        status,
+        any(message.startswith(f"{key}: ") for key in ("name", "limit", "type", "since", "client")),
+    )
 
 
 async def test_the_status_says_how_far_to_believe_it(two: Served) -> None:

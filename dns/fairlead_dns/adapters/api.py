@@ -26,6 +26,7 @@ from fairlead_dns.answer_settings import readers
 from fairlead_dns.decisions import history, paging, wire
 from fairlead_dns.decisions.acl import Acl
 from fairlead_dns.decisions.asked import Handler
+from fairlead_dns.decisions.clients import parse
 from fairlead_dns.decisions.explain import Question, asked_for, explain, speakable
 from fairlead_dns.decisions.journal import Journal
 from fairlead_dns.names import SERIALS, Names
@@ -93,6 +94,8 @@ class _Pages:
         text = wire.text(name)
         kind = _kind(request, "SRV" if text.startswith("_") else "A")
         client = request.query.get("client", "") or request.remote or ""
+        if parse(client) is None and "client" in request.query:
+            raise web.HTTPBadRequest(reason=f"client: {client[:60]!r} is no address")
         view = self._names.front.views.of(client)
         question = Question(name=name, kind=kind, client=client, admitted=view.query, elsewhere=self._elsewhere(name))
         found = explain(question, self._names.sources, self._names.answers, self._names.snapshot)
