@@ -261,6 +261,17 @@ def test_the_caches_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < len(kept) < 30
 
 
+def test_what_is_dropped_gives_its_room_back() -> None:
+    """Else the caches would begin anew ever more often."""
+    made = served(*MANY, record_limit=5)
+    for n in range(20):
+        ask(made, WEB, client=f"10.7.{n}.1")
+    full = made.answers.cache._bytes  # noqa: SLF001  # what is bounded
+    made.take_snapshot(snapshot(member(500), revision=2))
+
+    assert (True, 0, 0) == (full > 0, made.answers.cache._bytes, made.answers.cached)  # noqa: SLF001  # see above
+
+
 def test_nothing_is_kept_for_clients_where_nothing_depends_on_them() -> None:
     """Unset, it costs nothing: all clients share one table, and nobody is classified."""
     made = served(*(member(n, zone="a", region="eu") for n in range(3)))
