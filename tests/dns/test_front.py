@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import dnslib
 import pytest
@@ -13,6 +14,7 @@ from fairlead_dns.decisions.cookies import Cookies
 from fairlead_dns.decisions.front import Front, Stream, Waiting
 from fairlead_dns.decisions.identity import Identity, told
 from fairlead_dns.decisions.rate import Kind, Limiter, Rates
+from fairlead_dns.decisions.tsig import KeyRing, find, parse_keys, proves_reply, sign_request
 from harness.names import data, ede, member, names, opt, opt_of, option, query, rcode
 
 WEB = "web.marathon.mesos"
@@ -353,3 +355,73 @@ def test_a_valid_cookie_is_not_limited() -> None:
 
     assert "a" * 9 == kinds(made, learnt, UDP)
     assert "aa.t" == kinds(made, query(WEB, opt=opt(options=option(10, b"abcdefgh"))), UDP, 4)
+
+
+# --- TSIG, by every transport -----------------------------------------------------------------------------------------
+
+KEYS = parse_keys('key "xfr.test" { algorithm hmac-sha256; secret "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="; };')
+(KEY,) = KEYS.values()
+
+
+def signed(name: str = WEB, kind: str = "A") -> tuple[bytes, bytes]:
+    """A signed query and its MAC."""
+    packet = sign_request(query(name, kind, opt=opt()), KEY, now_s=NOW_S)
+    signature = find(packet)
+    assert signature is not None
+    return packet, signature.mac
+
+
+@pytest.mark.parametrize("came", [UDP, TCP, DOT, DOH])
+def test_a_signed_query_gets_a_signed_reply(came: Came) -> None:
+    """The handler is told by whom; the reply proves that it is ours; it is never kept for others."""
+    made, seen = front(keys=KeyRing(KEYS)), Says()
+    made.serve(b"\3org\0", seen)
+    for name in (WEB, "x.org"):
+        packet, mac = signed(name)
+        raw = made.reply(packet, came)
+        assert isinstance(raw, bytes)
+        assert proves_reply(raw, KEY, mac, now_s=NOW_S)
+    assert seen.last is not None
+    assert b"\3xfr\4test\0" == seen.last.key
+    assert not made.views.tables[came.client]
+
+
+@pytest.mark.parametrize("came", [UDP, TCP, DOT, DOH])
+def test_a_false_signature_is_refused_whatever_it_comes_by(came: Came) -> None:
+    """NOTAUTH, before any handler sees it; so is a signature over other bytes, and one of yesterday."""
+    made, seen = front(keys=KeyRing(KEYS)), Says()
+    made.serve(b"\3org\0", seen)
+    packet, _ = signed("x.org")
+    forged = packet.replace(b"\1x\3org", b"\1y\3org")
+    old = sign_request(query("x.org"), KEY, now_s=NOW_S - 86_400)
+    unknown = sign_request(query("x.org"), replace(KEY, name=b"\5other\0"), now_s=NOW_S)
+    for bad in (forged, old, unknown):
+        assert 9 == said(made, bad, came).header.rcode
+    assert (None, 3) == (seen.last, made.tally.unsigned)
+
+
+async def test_late_and_long_replies_are_signed_too() -> None:
+    """A reply to wait for, and each message of a stream."""
+    made, later = front(keys=KeyRing(KEYS)), asyncio.get_running_loop().create_future()
+    packet, mac = signed("slow.org")
+    made.serve(b"\3org\0", Says(later))
+    waiting = made.reply(packet, UDP)
+    assert isinstance(waiting, Waiting)
+    late = waiting.finish(error_of(query("slow.org", opt=opt())))
+    assert late is not None
+    assert proves_reply(late, KEY, mac, now_s=NOW_S)
+
+    packet, mac = signed("big.org", "AXFR")
+    made.serve(b"\3org\0", Says(iter([error_of(query("big.org", "AXFR", opt=opt()))] * 3)))
+    stream = made.reply(packet, TCP)
+    assert isinstance(stream, Stream)
+    messages = list(stream.messages)
+    assert proves_reply(messages[0], KEY, mac, now_s=NOW_S)
+    assert [True] * 3 == [find(message) is not None for message in messages]
+
+
+def error_of(packet: bytes) -> bytes:
+    """What a handler would say."""
+    raw = Front(lambda: NOW_S).reply(packet, TCP)
+    assert isinstance(raw, bytes)
+    return raw

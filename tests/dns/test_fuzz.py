@@ -30,7 +30,7 @@ options = st.lists(
     st.tuples(st.sampled_from([3, 8, 9, 10, 11, 12, 15, 19, 100]), st.binary(max_size=42)), max_size=4
 ).map(lambda found: b"".join(option(code, data) for code, data in found))
 kinds = st.sampled_from([0, 1, 2, 5, 6, 12, 16, 28, 33, 41, 64, 65, 249, 250, 251, 252, 255, 1000, 65535])
-labels = st.sampled_from(["mesos", "web", "marathon", "slave", "_tcp", "_web", "x", "WEB", "version", "bind", "a" * 63])
+labels = st.sampled_from(["mesos", "web", "marathon", "slave", "_tcp", "_web", "x", "WEB", "version", "bind", "a" * 49])
 queries = st.builds(
     lambda parts, kind, klass, flags, extra: query(".".join(parts), kind, klass=klass, flags=flags, opt=extra),
     st.lists(labels, max_size=5),

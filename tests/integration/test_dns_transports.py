@@ -1,5 +1,6 @@
 """One `fairlead dns`, all its transports, asked by other people's clients: dig, kdig, drill, curl and dnspython."""
 
+import shutil
 import socket
 import ssl
 import subprocess
@@ -19,6 +20,7 @@ from harness.certificates import self_signed
 from harness.names import DnsDaemon, query
 from harness.ports import free_port
 from harness.servers import Server
+from harness.upstreams import unbound
 from harness.waiting import wait_until
 
 pytestmark = [pytest.mark.needs("dig", "kdig", "drill", "curl", "openssl")]
@@ -26,6 +28,7 @@ pytestmark = [pytest.mark.needs("dig", "kdig", "drill", "curl", "openssl")]
 BIG = 120
 """Addresses of one name: too many for a datagram."""
 RECORDS = [f"big A 10.1.0.{n}" for n in range(BIG)] + ["web A 10.0.0.1", "web AAAA 2001:db8::1", "text TXT hello"]
+RECORDS += ["_http._tcp.deep.below.here SRV 0 1 80 web.mesos.", "alias CNAME web.mesos."]
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
@@ -231,6 +234,55 @@ def test_many_questions_share_a_connection(served: Served) -> None:
     )
 
     assert ["200 1947"] * 100 == text.split("\n")[:100]
+
+
+# --- a resolver in between ---------------------------------------------------------------------------------------------
+
+STRICT = (
+    "  harden-below-nxdomain: yes\n  use-caps-for-id: yes\n  qname-minimisation: yes\n  qname-minimisation-strict: yes\n"
+    "  harden-glue: yes\n  harden-referral-path: yes\n  harden-large-queries: yes\n  deny-any: yes\n"
+)
+
+
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def resolver(request: pytest.FixtureRequest, served: Served) -> Iterator[int]:
+    """An unbound in its strictest settings that asks us, in the clear and over TLS. Gives its port."""
+    port, tls = free_port(), request.param == "tls"
+    how = f"{served.tls}#dns.test\n  stub-tls-upstream: yes" if tls else str(served.plain)
+    zones = f'stub-zone:\n  name: "mesos"\n  stub-addr: 127.0.0.1@{how}\n'
+    trusted = served.folder / "trusted.pem"
+    shutil.copy(served.folder / "cert.pem", trusted)
+    server = unbound(served.folder, port, zones, server=f'{STRICT}  tls-cert-bundle: "{trusted}"\n').start()
+    try:
+        server.wait_ready(
+            "unbound", lambda: "status: NOERROR" in run("dig", "@127.0.0.1", "-p", str(port), "mesos", "SOA")
+        )
+        yield port
+    finally:
+        server.stop()
+
+
+@pytest.mark.needs("unbound")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("web.mesos", "A"), "10.0.0.1"),
+        (("WEB.mesos", "AAAA"), "2001:db8::1"),
+        (("nope.mesos", "A"), "status: NXDOMAIN"),
+        (("below.nope.mesos", "A"), "status: NXDOMAIN"),
+        (("here.mesos", "A"), "status: NOERROR"),
+        (("_tcp.deep.below.here.mesos", "TXT"), "status: NOERROR"),
+        (("_http._tcp.deep.below.here.mesos", "SRV"), "0 1 80 web.mesos."),
+        (("alias.mesos", "A"), "10.0.0.1"),
+        (("big.mesos", "A", "+tcp"), f"ANSWER: {BIG},"),
+        (("web.mesos", "TYPE1000"), "status: NOERROR"),
+        (("ns1.mesos", "A"), "127.0.0.1"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+)
+def test_the_strictest_resolver_believes_us(resolver: int, words: tuple[str, ...], expected: str) -> None:
+    """Names with names below them exist, letters come back as sent, what is cut comes whole over TCP."""
+    assert expected in run("dig", "@127.0.0.1", "-p", str(resolver), *words)
 
 
 # --- PROXY ------------------------------------------------------------------------------------------------------------
