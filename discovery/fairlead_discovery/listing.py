@@ -155,8 +155,6 @@ class Listing:
         return tuple(sorted(f"{name}.{self.naming.domain}" for name in self._names.names(service)))
 
     def missing(self, name: str) -> NotThere:
-        if self.snapshot.revision < 0:
-            return NotThere(f"nothing is known yet: {self.snapshot.why}")
         return NotThere(f"no service is called {name}{self._hint(name)}")
 
     def _known(self, service: str) -> bool:

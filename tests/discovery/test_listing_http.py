@@ -112,9 +112,21 @@ async def test_what_is_not_there_is_said_with_names_alike(site: Site, name: str,
     await site.commit(publish(1))
     status, body, _ = await site.get(f"/v2/services/{name}")
 
-    assert 404 == status
+    assert (404, "live") == (status, body["trust"])
     assert hint in body["message"]
     assert bool(hint) == ("did you mean" in body["message"])
+
+
+async def test_nothing_known_is_not_nothing_there():
+    """503 until the first look at the registry; never 404."""
+    app = make_app(DaemonSettings(token="off"), Health())
+    add_routes(app, Listing())
+    runner, port = await serve(app, DaemonSettings(token="off"))
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/v2/services/{WEB}") as answer:
+        status, message = answer.status, (await answer.json())["message"]
+    await runner.cleanup()
+
+    assert (503, True) == (status, message.startswith("nothing is known yet"))
 
 
 async def test_a_service_without_endpoints_is_no_missing_one(site: Site):

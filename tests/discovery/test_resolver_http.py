@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -52,6 +53,15 @@ class House:
                 return answer.status == 200
 
         self.servers[number].wait_ready("fairlead discovery", probe)
+
+    def knows_nothing(self, number: int) -> bool:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.ports[number]}/v2/services", headers=headers)
+        try:
+            urllib.request.urlopen(request, timeout=2).close()
+        except urllib.error.HTTPError as error:
+            return error.code == 503 and "nothing is known yet" in error.read().decode()
+        return False
 
 
 def fairlead(folder: Path, name: str, *words: str) -> Server:
@@ -148,6 +158,28 @@ async def test_some_names_alone(house: House, registry: Registry):
                     break
         with pytest.raises(Refused, match="not among the names"):
             resolver.pick("/shop/other")
+
+
+async def test_a_server_that_knows_nothing_yet_takes_nothing_away(house: House, registry: Registry):
+    """It was restarted without its file while the registry is away: it says 503, and the resolver keeps what it has."""
+    async with Resolver(f"http://127.0.0.1:{house.ports[0]}", token_file=house.folder / "token") as resolver:
+        await until_tasks(resolver, "t1")
+        house.servers[0].kill()
+        house.registry.pause()
+        try:
+            (house.folder / "d0" / "discovery.snapshot").unlink(missing_ok=True)
+            house.servers[0].start()
+            await eventually(
+                "it says that it knows nothing", lambda: asyncio.to_thread(house.knows_nothing, 0), within_s=20
+            )
+            await until_trust(resolver, Trust.STALE)
+            tasks = [each.task for each in resolver.endpoints(WEB)]
+        finally:
+            house.registry.resume()
+        await until_trust(resolver, Trust.LIVE)
+        await until_tasks(resolver, "t1")
+
+    assert ["t1"] == tasks
 
 
 async def test_without_the_token_nothing_is_told(house: House, registry: Registry, monkeypatch: pytest.MonkeyPatch):
@@ -274,6 +306,38 @@ def test_a_server_that_lags_behind_is_not_believed_for_a_while():
     assert still is not None
     assert (Trust.STALE, 2) == (behind.trust, len(behind.members[WEB]))
     assert (Trust.LIVE, 5, 1) == (still.trust, still.revision, len(still.members[WEB]))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"cluster": "", "revision": -1, "trust": Trust.STALE},
+        {"cluster": "other", "trust": Trust.HELD},
+        {"revision": 3, "trust": Trust.STALE},
+    ],
+)
+def test_a_server_that_does_not_know_takes_nothing_away(odd: dict[str, object]):
+    """Just started while the registry is away, or not believing it: what another told stands, however long."""
+    mirror = Mirror()
+    mirror.take(piece(9, 1, 2), "a-1", now_s=1.0)
+    for now_s in (2.0, 3.0 + BEHIND_S, 100.0):
+        told_nothing = Told(**{"cluster": "c", "revision": 9, "whole": True, **odd})  # type: ignore[arg-type]  # fields by name
+        mirror.take(told_nothing, "b-1", now_s=now_s)
+
+    assert (9, Trust.STALE, 99.0) == (mirror.snapshot.revision, mirror.snapshot.trust, mirror.snapshot.age_s)
+    assert 2 == len(mirror.snapshot.members[WEB])
+
+
+def test_another_cluster_is_believed_when_it_stays():
+    """The server sees it live, and went by its own rules."""
+    mirror = Mirror()
+    mirror.take(piece(9, 1, 2), "a-1", now_s=1.0)
+    first = mirror.take(piece(2, 1, cluster="new"), "b-1", now_s=2.0)
+    later = mirror.take(piece(2, 1, cluster="new"), "b-2", now_s=2.0 + BEHIND_S)
+
+    assert first is not None
+    assert later is not None
+    assert (9, 2) == (first.revision, later.revision)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 import msgspec
@@ -21,8 +21,8 @@ from fairlead_daemon.client import headers, worded
 from fairlead_daemon.errors import BadSettings, Unavailable
 from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
-from fairlead_discovery.decisions.listing import Told
-from fairlead_discovery.decisions.mirror import Mirror
+from fairlead_discovery.decisions.listing import NAMES, Told
+from fairlead_discovery.decisions.mirror import Mirror, kept
 from fairlead_discovery.snapshots import Snapshot, Trust
 
 SCHEMES = ("http", "https")
@@ -33,6 +33,8 @@ POOR_S = 10.0
 """So long a server without sight of the registry is kept, before others are asked again."""
 KEEP_S = 5.0
 """The last good state is written at most so often."""
+QUERY_BYTES = 6000
+"""Servers take lines of 8 KiB."""
 EVENT_LIMIT_BYTES = 64 * 1024 * 1024
 BACKOFF = Backoff(first_s=0.2, most_s=3.0)
 log = Log("resolver")
@@ -115,7 +117,7 @@ class _Listener:
         self._session = session
         self._url = url
         self._mirror = mirror
-        self._names = names
+        self._query = _query(names)
 
     async def snapshots(self, *, choosy: bool) -> AsyncIterator[Snapshot]:
         """Raises Unavailable when it ends, or, `choosy`, when another server may see more."""
@@ -141,11 +143,10 @@ class _Listener:
     async def _events(self) -> AsyncIterator[tuple[str, bytes]]:
         """Ids and data."""
         asked = {"Accept": "text/event-stream"}
-        if self._mirror.place and not self._names:
+        if self._mirror.place and not self._query:
             asked["Last-Event-ID"] = self._mirror.place
-        query = [("name", name) for name in self._names]
         async with asyncio.timeout(SILENCE_S):
-            response = await self._session.get(f"{self._url}/v2/services", params=query, headers=asked)
+            response = await self._session.get(f"{self._url}/v2/services", params=self._query, headers=asked)
         async with response:
             if response.status != 200:
                 raise Unavailable(f"{self._url}: {response.status} {(await response.text())[:200]}")
@@ -159,6 +160,12 @@ class _Listener:
                 elif not key and data:
                     yield place, data
                     place, data = "", b""
+
+
+def _query(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Too many names for one request's line: then all services are asked for."""
+    pairs = [("name", name) for name in names]
+    return pairs if len(pairs) <= NAMES and len(urlencode(pairs)) <= QUERY_BYTES else []
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
@@ -185,13 +192,13 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def _load(file: Path, mirror: Mirror) -> None:
     try:
-        kept = msgspec.json.decode(file.read_bytes(), type=Kept)
+        found = msgspec.json.decode(file.read_bytes(), type=Kept)
     except FileNotFoundError:
         return
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         log.warning("last good state not read", file=str(file), why=str(error))
         return
-    mirror.restore(kept.told, known_s=kept.known_s)
+    mirror.restore(found.told, known_s=found.known_s)
 
 
 async def _keep(file: Path, mirror: Mirror) -> None:
@@ -199,12 +206,11 @@ async def _keep(file: Path, mirror: Mirror) -> None:
     while True:
         now = mirror.snapshot
         if now.trust is Trust.LIVE and now is not written:
-            kept = Kept(known_s=mirror.known_s, told=mirror.kept())
             with suppress(OSError):  # a full disk: the state in memory is what matters
-                await asyncio.to_thread(_write, file, kept)
+                await asyncio.to_thread(_write, file, now, mirror.known_s)
             written = now
         await asyncio.sleep(KEEP_S if written is not None else 0.2)
 
 
-def _write(file: Path, kept: Kept) -> None:
-    replace_file(file, msgspec.json.encode(kept), mode=0o600)
+def _write(file: Path, snapshot: Snapshot, known_s: float) -> None:
+    replace_file(file, msgspec.json.encode(Kept(known_s=known_s, told=kept(snapshot))), mode=0o600)

@@ -19,9 +19,9 @@ from aiohttp import web
 
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_daemon.web import error_response, json_response
+from fairlead_daemon.web import json_response
 from fairlead_discovery import metrics
-from fairlead_discovery.decisions.listing import Index, Told, differs, digest, of_etags, seconds
+from fairlead_discovery.decisions.listing import NAMES, NONE, Index, Told, differs, digest, of_etags, seconds
 from fairlead_discovery.listing import EVERYTHING, Listing, NotThere, View
 
 log = Log("listing")
@@ -30,8 +30,6 @@ SLICE = 500
 """About so many endpoints are told in one piece: whoever else waits is answered between two of them."""
 CALM_S = 0.05
 """A stream tells what changed at most so often: a slow reader gets less pieces, not later ones."""
-NAMES = 200
-"""Names that one stream may ask for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,21 +51,11 @@ class Limits:
 def add_routes(app: web.Application, listing: Listing, limits: Limits = Limits()) -> None:
     """Below /v2. Every answer comes from the listing as it is at that moment."""
     site = _Site(listing, limits)
-    app.router.add_get("/v2/services", _worded(site.services))
-    app.router.add_get("/v2/services/{name:.+}", _worded(site.service))
+    app.router.add_get("/v2/services", site.worded(site.services))
+    app.router.add_get("/v2/services/{name:.+}", site.worded(site.service))
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def _worded(handler: Handler) -> Handler:
-    async def worded(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except NotThere as error:
-            return error_response(404, str(error))
-
-    return worded
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +86,19 @@ class _Site:
         self._limits = limits
         self._clients: Counter[str] = Counter()
 
+    def worded(self, handler: Handler) -> Handler:
+        """404 in words; 503 while nothing is known at all, which is not the same as nothing being there."""
+
+        async def worded(request: web.Request) -> web.StreamResponse:
+            if self._listing.snapshot.revision < 0:
+                raise Unavailable(f"nothing is known yet: {self._listing.snapshot.why}")
+            try:
+                return await handler(request)
+            except NotThere as error:
+                return self._nothing(Index(0, NONE, self._listing.snapshot.trust.value), error)
+
+        return worded
+
     async def services(self, request: web.Request) -> web.StreamResponse:
         if EVENTS in request.headers.get("Accept", ""):
             return await self._stream_all(request)
@@ -116,12 +117,15 @@ class _Site:
 
         view, index = await self._polled(request, topics, look)
         if not view.services:
-            response = error_response(404, str(self._listing.missing(name)))
-            response.headers.update(self._headers(index))
-            return response
+            return self._nothing(index, self._listing.missing(name))
         return self._answer(request, self._body(view), index)
 
     # --- one answer
+
+    def _nothing(self, index: Index, why: NotThere) -> web.Response:
+        response = json_response({"message": str(why), **self._trust(index)}, status=404)
+        response.headers.update(self._headers(index))
+        return response
 
     def _rows(self) -> tuple[list[dict[str, Any]], Index]:
         found = self._listing.services()
@@ -179,11 +183,16 @@ class _Site:
         }
 
     def _headers(self, index: Index) -> dict[str, str]:
-        now = self._listing.snapshot
         return {
             "ETag": index.etag,
             "Cache-Control": "no-cache",
             "X-Fairlead-Index": str(index),
+            **self._trust_headers(),
+        }
+
+    def _trust_headers(self) -> dict[str, str]:
+        now = self._listing.snapshot
+        return {
             "X-Fairlead-Revision": str(now.revision),
             "X-Fairlead-Trust": now.trust.value,
             "X-Fairlead-Age": f"{self._listing.age_s:.1f}",
@@ -195,7 +204,7 @@ class _Site:
         """Events `endpoints`, each the whole answer; a comment as a sign of life."""
         known = request.headers.get("Last-Event-ID", "")
         with self._watcher(request), self._listing.watching(topics) as changed:
-            stream = await _Stream.opened(request, self._limits)
+            stream = await _Stream.opened(request, self._limits, self._trust_headers())
             async for _ in _turns(changed, self._limits.beat_s):
                 view = self._listing.view(name)
                 if not known or differs(known, view.index):
@@ -212,7 +221,7 @@ class _Site:
         if len(names) > NAMES:
             raise Refused(f"{len(names)} names, a stream takes {NAMES}; without any it tells all")
         with self._watcher(request), self._listing.watching(self._listing.topics(names)) as changed:
-            stream = await _Stream.opened(request, self._limits)
+            stream = await _Stream.opened(request, self._limits, self._trust_headers())
             teller = (
                 _Some(self._listing, names) if names else _All(self._listing, request.headers.get("Last-Event-ID", ""))
             )
@@ -312,14 +321,14 @@ async def _pieces(listing: Listing, services: Sequence[str], *, whole: bool) -> 
 class _Stream:
     """Server-sent events to one client."""
 
-    def __init__(self, request: web.Request, limits: Limits) -> None:
-        self.response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-store"})
+    def __init__(self, request: web.Request, limits: Limits, headers: Mapping[str, str]) -> None:
+        self.response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-store", **headers})
         self._request = request
         self._write_s = limits.write_s
 
     @classmethod
-    async def opened(cls, request: web.Request, limits: Limits) -> "_Stream":
-        stream = cls(request, limits)
+    async def opened(cls, request: web.Request, limits: Limits, headers: Mapping[str, str]) -> "_Stream":
+        stream = cls(request, limits, headers)
         await stream.response.prepare(request)
         return stream
 

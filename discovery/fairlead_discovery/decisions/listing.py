@@ -18,6 +18,8 @@ from fairlead_discovery.snapshots import Trust
 
 NONE = "none"
 """The digest of a service that is not there."""
+NAMES = 200
+"""Names that one stream may ask for."""
 UNITS_S: Mapping[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 
 

@@ -8,7 +8,7 @@ from fairlead_discovery.records import Member
 from fairlead_discovery.snapshots import UNKNOWN, Snapshot, Trust
 
 BEHIND_S = 10.0
-"""So long a server may be at an older revision than we are: longer, and the registry itself has gone back."""
+"""So long a server may be at an older revision than we are, or of another cluster: longer, and the registry is so."""
 Members = Mapping[str, Mapping[str, Member]]
 
 
@@ -43,7 +43,7 @@ class Mirror:
         self._theirs, self._pending = self._pending, None
         self.place = place or self.place
         if self._lags(piece, now_s=now_s):
-            return self.lost(f"the server is at revision {piece.revision} yet", now_s=now_s)
+            return self.lost(piece.why or f"the server is at revision {piece.revision} yet", now_s=now_s)
         live = piece.trust is Trust.LIVE
         self.known_s = now_s if live else now_s - piece.age_s
         self.snapshot = Snapshot(
@@ -70,17 +70,14 @@ class Mirror:
             revision=kept.revision, trust=Trust.STALE, why="kept on disk", cluster=kept.cluster, members=members
         )
 
-    def kept(self) -> Told:
-        now = self.snapshot
-        services = {
-            service: tuple(told(service, member, member.serviceEndpoint) for member in members.values())
-            for service, members in now.members.items()
-        }
-        return Told(cluster=now.cluster, revision=now.revision, trust=now.trust, whole=True, services=services)
-
     def _lags(self, piece: Told, *, now_s: float) -> bool:
-        """A server that knows less than another one did: for a while it is not believed."""
-        if piece.cluster != self.snapshot.cluster or piece.revision >= self.snapshot.revision:
+        """A server that knows less than another one did, or something else: believed when it sees the registry so and
+        stays by it. One that knows nothing never is.
+        """
+        ours = self.snapshot
+        if piece.revision >= 0 and (
+            ours.revision < 0 or (piece.cluster == ours.cluster and piece.revision >= ours.revision)
+        ):
             self._behind_s = None
             return False
         self._behind_s = now_s if self._behind_s is None else self._behind_s
@@ -88,6 +85,17 @@ class Mirror:
             return True
         self._behind_s = None
         return False
+
+
+def kept(snapshot: Snapshot) -> Told:
+    """What is written to disk."""
+    services = {
+        service: tuple(told(service, member, member.serviceEndpoint) for member in members.values())
+        for service, members in snapshot.members.items()
+    }
+    return Told(
+        cluster=snapshot.cluster, revision=snapshot.revision, trust=snapshot.trust, whole=True, services=services
+    )
 
 
 def _members(found: tuple[Found, ...]) -> Mapping[str, Member]:
