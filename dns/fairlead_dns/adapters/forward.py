@@ -1,6 +1,7 @@
 """The forwarder: the handler of the root. It runs the flights, looks after the upstreams, and never holds up the loop."""
 
 import asyncio
+import random
 import secrets
 import ssl
 from collections import deque
@@ -114,13 +115,15 @@ class Forwarder:
             self._launch(self.forwarding.wanted.pop())
 
     def _launch(self, flight: Flight) -> None:
+        if self.forwarding.start(flight):
+            self._leave(flight)
+        else:
+            asyncio.get_running_loop().call_later(self.timing.whole_s, self._expire, flight)
+
+    def _leave(self, flight: Flight) -> None:
         """Soon: a burst of questions is sent on in slices, so that own names are answered between them."""
-        loop = asyncio.get_running_loop()
-        if not self.forwarding.start(flight):
-            loop.call_later(self.timing.whole_s, self._expire, flight)
-            return
         if not self._leaving:
-            loop.call_soon(self._depart)
+            asyncio.get_running_loop().call_soon(self._depart)
         self._leaving.append(flight)
 
     def _depart(self) -> None:
@@ -140,14 +143,14 @@ class Forwarder:
     async def _fly(self, flight: Flight) -> None:
         outcome: Reply | Failure = SILENT
         try:
-            async with asyncio.timeout(self.timing.whole_s):
+            async with asyncio.timeout(_spread(self.timing.whole_s)):
                 outcome = await self._resolve(flight)
         except TimeoutError:
             pass
         finally:  # also when cancelled, or by a bug: whoever waits is told
             following = self.forwarding.end(flight, outcome, asyncio.get_running_loop().time())
             if following is not None and not self._closed:
-                self._spawn(self._fly(following))
+                self._leave(following)
 
     async def _resolve(self, flight: Flight) -> Reply | Failure:
         """The first useful reply of the group's upstreams."""
@@ -162,7 +165,7 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         try:
-            async with asyncio.timeout(self.timing.try_s):
+            async with asyncio.timeout(_spread(self.timing.try_s)):
                 reply = await self._ask(upstream, flight)
                 if reply.rcode == wire.FORMERR and not upstream.plain:
                     upstream.plain = True
@@ -282,6 +285,11 @@ class Forwarder:
             log.error("forwarding failed", why=repr(error))
 
 
+def _spread(most_s: float) -> float:
+    """A little less than `most_s`: what began in one burst does not end in one, which would hold up the loop."""
+    return most_s * random.uniform(0.8, 1.0)  # noqa: S311  # nothing secret hangs on it
+
+
 @dataclass(slots=True, eq=False)
 class _Race:
     """The tries of one flight: the next goes out when all have failed, or the last is late; two at once at most."""
@@ -319,7 +327,7 @@ class _Race:
         now_s = asyncio.get_running_loop().time()
         for task, (upstream, since_s) in self.under_way.items():
             task.cancel()
-            if now_s - since_s > RESEND_S and not self.over:
+            if now_s - since_s > RESEND_S / 2 and not self.over:
                 upstream.failed(now_s)
 
     def _start(self) -> float | None:
@@ -332,7 +340,7 @@ class _Race:
         if not self.tries:
             return None
         if self.tries[0] is upstream or again:
-            return RESEND_S
+            return _spread(RESEND_S)
         return upstream.hedge_s() if self.flight.group.race else None
 
     def _won(self, start_s: float) -> None:
