@@ -326,6 +326,21 @@ def test_access_is_for_the_client_behind_the_proxy(served: Served, client: str, 
     assert (code, code) == (reply[5] & 15, datagram[3] & 15)
 
 
+def test_what_was_refused_is_counted(served: Served) -> None:
+    """By reason, on the page that Prometheus reads; queries by their transport."""
+    metric = served.daemon.metric
+    before = metric('fairlead_dns_refused_total{why="access"}')
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.settimeout(10)
+        datagrams.sendto(header("198.51.100.7") + query("web.mesos"), ("127.0.0.1", served.proxied))
+        datagrams.recv(4096)
+    asked = metric('fairlead_dns_queries_total{rcode="NOERROR",transport="dot"}')
+    dig(served, "dot", "web.mesos")
+
+    assert before < metric('fairlead_dns_refused_total{why="access"}')
+    assert asked < metric('fairlead_dns_queries_total{rcode="NOERROR",transport="dot"}')
+
+
 @pytest.mark.parametrize("start", [b"\0\x1b" + query("web.mesos"), b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 x\r\n"])
 def test_without_a_header_nobody_comes_in(served: Served, start: bytes) -> None:
     """At a proxied address it must come first."""
