@@ -36,7 +36,7 @@ async def test_a_name_is_explained_in_words(capsys: pytest.CaptureFixture[str]) 
         code = await run(name)
 
         said = capsys.readouterr().out
-        assert (0, True) == (code, said.startswith(f"{WEB} A: 1 records\n"))
+        assert (0, True) == (code, said.startswith(f"{WEB} A: 1 record\n"))
         assert node_name(member(0)) in said
 
 

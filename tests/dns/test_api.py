@@ -198,6 +198,27 @@ async def test_what_a_name_answered_then(two: Served) -> None:
     assert (False, ["A 10.0.0.1", "A 10.0.0.2"]) == (before["remembered"], before["records"])
 
 
+async def test_without_any_change_it_is_known_since_the_start(two: Served) -> None:
+    """And not before."""
+    now, before = [await two.page("history", name=WEB, at=at) for at in ("0s", "1h")]
+
+    assert [(True, ["A 10.0.0.1", "A 10.0.0.2"]), (False, ["A 10.0.0.1", "A 10.0.0.2"])] == [
+        (page["remembered"], page["records"]) for page in (now, before)
+    ]
+    assert before["at"] < now["begins"] <= now["at"]
+
+
+async def test_what_was_forgotten_is_not_claimed(two: Served) -> None:
+    """The journal holds two changes: what was before them is not known."""
+    (journal,) = (j for j in two.names.ledger.journals.values())
+    journal.most_changes = 2
+    for number in range(5):
+        two.take(snapshot(member(number), revision=2 + number), at_s=time.time() - 100 + number)
+
+    pages = [await two.page("history", name=WEB, at=time.time() - ago_s) for ago_s in (98.5, 50)]
+    assert [(False, ["A 10.0.0.3"]), (True, ["A 10.0.0.5"])] == [(p["remembered"], p["records"]) for p in pages]
+
+
 async def test_all_changes_of_a_name(two: Served) -> None:
     """What came, what went, with which serial."""
     two.take(snapshot(member(1), revision=2))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import isfinite
 from typing import Any, NoReturn
 
 import msgspec
@@ -108,33 +109,14 @@ class _Pages:
     async def history(self, request: web.Request) -> web.Response:
         name = _name(request, "name")
         journal = self._journal(name)
+        memory = history.Memory(journal, self._names.ledger.held(name), self._names.ledger.begun_s)
         if "at" in request.query:
-            return json_response(self._past(name, journal, request.query["at"]))
+            return json_response(_past(memory, name, request.query["at"]))
         rows = [history.name_row(change, one) for change, one in history.touching(tuple(journal.changes), name)]
         if not rows and not self._names.zone.exists(name):
             await self._missing(name, None)
-        now = {"name": wire.text(name), "serial": self._serial(), "begins": _begins(journal)}
-        return json_response({**now, "records": history.rows(self._names.ledger.held(name)), "changes": rows})
-
-    def _past(self, name: bytes, journal: Journal, text: str) -> dict[str, Any]:
-        now_s = time.time()
-        try:
-            at_s = history.moment(text, now_s=now_s)
-            when = history.stamp(at_s)
-        except (ValueError, OverflowError, OSError) as error:
-            raise web.HTTPBadRequest(reason=f"at: {error}") from error
-        if at_s > now_s:
-            raise web.HTTPBadRequest(reason=f"at: {when} is in the future")
-        found = history.past(journal, name, self._names.ledger.held(name), at_s)
-        return {
-            "name": wire.text(name),
-            "at": when,
-            "remembered": found.remembered,
-            "begins": _begins(journal),
-            "records": history.rows(found.held),
-            "since": history.moment_row(found.since),
-            "until": history.moment_row(found.until),
-        }
+        now = {"name": wire.text(name), "serial": self._serial(), "begins": _begins(memory)}
+        return json_response({**now, "records": history.rows(memory.live), "changes": rows})
 
     async def changes(self, request: web.Request) -> web.Response:
         if not self._settings.enumeration:
@@ -212,8 +194,29 @@ def spoken(handler: Handler) -> str:
     return ELSEWHERE.get(type(handler).__name__, "another part of the server")
 
 
-def _begins(journal: Journal) -> str | None:
-    return history.stamp(journal.changes[0].at_s) if journal.changes else None
+def _past(memory: history.Memory, name: bytes, text: str) -> dict[str, Any]:
+    now_s = time.time()
+    try:
+        at_s = history.moment(text, now_s=now_s)
+    except ValueError as error:
+        raise web.HTTPBadRequest(reason=f"at: {error}") from error
+    when = history.stamp(at_s)
+    if at_s > now_s:
+        raise web.HTTPBadRequest(reason=f"at: {when} is in the future")
+    found = history.past(memory, name, at_s)
+    return {
+        "name": wire.text(name),
+        "at": when,
+        "remembered": found.remembered,
+        "begins": _begins(memory),
+        "records": history.rows(found.held),
+        "since": history.moment_row(found.since),
+        "until": history.moment_row(found.until),
+    }
+
+
+def _begins(memory: history.Memory) -> str | None:
+    return history.stamp(memory.begins_s) if isfinite(memory.begins_s) else None
 
 
 def _either(near: Iterable[str]) -> str:

@@ -276,7 +276,7 @@ def _says(question: Question, found: Explanation, known: Why, snapshot: Snapshot
 def _headline(question: Question, found: Explanation, known: Why) -> str:
     label = f"{found.name} {found.type}"
     words = {
-        "answered": f"{label}: {len(found.records)} records" if found.records else f"{label}: of the zone itself",
+        "answered": f"{label}: {_amount(found.records)}" if found.records else f"{label}: of the zone itself",
         "elsewhere": f"{label}: answered by {question.elsewhere}, not from endpoints",
         "not ready": f"{label}: nothing is known of the registry yet; SERVFAIL, extended error 14",
         "no such name": f"{label}: there is no such name; clients remember that for the negative TTL",
@@ -292,6 +292,13 @@ def _headline(question: Question, found: Explanation, known: Why) -> str:
             f"{label}: the name has no such record, only {', '.join(found.other_types) or 'those of the zone itself'}"
         )
     return words[found.verdict]
+
+
+def _amount(records: Sequence[Row]) -> str:
+    """`1 record`, `5 records, 4 of them for this client`."""
+    given = _count(records, "")
+    every = f"{len(records)} record{'s' if len(records) > 1 else ''}"
+    return every if given == len(records) else f"{every}, {given} of them for this client"
 
 
 def _about_trust(found: Explanation, snapshot: Snapshot) -> Iterator[str]:

@@ -36,22 +36,33 @@ class Past:
     remembered: bool = True
 
 
-def past(journal: Journal, name: bytes, live: Held, at_s: float) -> Past:
-    """`live`: what the name has now."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A journal, what a name has now, and when we began to look."""
+
+    journal: Journal
+    live: Held
+    begun_s: float
+
+    @property
+    def begins_s(self) -> float:
+        """Unix time from which on everything is known."""
+        changes = self.journal.changes
+        if not self.journal.forgotten:
+            return self.begun_s
+        return changes[0].at_s if changes else float("inf")
+
+
+def past(memory: Memory, name: bytes, at_s: float) -> Past:
     since: Moment | None = None
-    held = live
-    for change, one in touching(journal.changes, name):
+    held, begins_s = memory.live, memory.begins_s
+    for change, one in touching(memory.journal.changes, name):
         moment = Moment(change.at_s, change.serial)
         if change.at_s > at_s:
-            remembered = since is not None or at_s >= begins_s(journal)
+            remembered = since is not None or at_s >= begins_s
             return Past(held=one.before, since=since, until=moment, remembered=remembered)
         since, held = moment, one.after
-    return Past(held=held, since=since, until=None, remembered=since is not None or at_s >= begins_s(journal))
-
-
-def begins_s(journal: Journal) -> float:
-    """Unix time of the oldest change that is remembered; for ever when there is none."""
-    return journal.changes[0].at_s if journal.changes else float("inf")
+    return Past(held=held, since=since, until=None, remembered=since is not None or at_s >= begins_s)
 
 
 def touching(changes: Iterable[Change], name: bytes) -> Iterator[tuple[Change, NameChange]]:

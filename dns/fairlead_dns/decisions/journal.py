@@ -72,6 +72,8 @@ class Journal:
     most_changes: int = 1000
     most_bytes: int = 8 * 1024 * 1024
     changes: deque[Change] = field(default_factory=deque)
+    forgotten: bool = False
+    """There were changes before these."""
     _bytes: deque[int] = field(default_factory=deque)
     _sum_bytes: int = 0
 
@@ -81,6 +83,7 @@ class Journal:
         self._bytes.append(cost)
         self._sum_bytes += cost
         while self.changes and (len(self.changes) > self.most_changes or self._sum_bytes > self.most_bytes):
+            self.forgotten = True
             self.changes.popleft()
             self._sum_bytes -= self._bytes.popleft()
 

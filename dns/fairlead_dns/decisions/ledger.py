@@ -60,6 +60,8 @@ class Ledger:
     journals: dict[bytes, Journal]
     """One for each apex that is transferred."""
     serial: int | None = None
+    begun_s: float = 0.0
+    """Unix time of the first settling."""
     before: dict[bytes, Held] = field(default_factory=dict)
     """What each name that has changed since the last settling had then."""
     readers: "WeakSet[Frozen]" = field(default_factory=WeakSet)
@@ -80,7 +82,7 @@ class Ledger:
         known, self.serial = self.serial, serial
         before, self.before = self.before, {}
         if known is None:
-            self.zone.note = self.note
+            self.zone.note, self.begun_s = self.note, at_s
             return True
         for reader in tuple(self.readers):
             reader.keep(before)
