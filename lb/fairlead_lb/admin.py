@@ -9,6 +9,7 @@ from aiohttp import web
 from fairlead_daemon.errors import Unavailable
 from fairlead_daemon.web import json_response
 from fairlead_lb.adapters.store import Store
+from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
 from fairlead_lb.decisions import render
 from fairlead_lb.decisions.change import Serving
@@ -17,9 +18,15 @@ from fairlead_lb.decisions.values import Admin, Slot, Slots
 from fairlead_lb.state import State
 
 
-def add_pages(app: web.Application, controller: Controller, store: Store, stop: Callable[[], None]) -> None:
+def add_pages(
+    app: web.Application,
+    controller: Controller,
+    store: Store,
+    stop: Callable[[], None],
+    certificates: Certificates | None = None,
+) -> None:
     """`stop` ends the daemon and HAProxy with it."""
-    pages = Pages(controller, store, stop)
+    pages = Pages(controller, store, stop, certificates)
     app.router.add_get("/status", pages.status)
     app.router.add_get("/_haproxy_health_check", pages.health_check)
     app.router.add_get("/_haproxy_getconfig", pages.config)
@@ -31,13 +38,17 @@ def add_pages(app: web.Application, controller: Controller, store: Store, stop: 
 
 
 class Pages:
-    def __init__(self, controller: Controller, store: Store, stop: Callable[[], None]) -> None:
+    def __init__(
+        self, controller: Controller, store: Store, stop: Callable[[], None], certificates: Certificates | None
+    ) -> None:
         self._controller = controller
         self._store = store
         self._stop = stop
+        self._certificates = certificates
 
     async def status(self, _request: web.Request) -> web.Response:
-        return json_response(status_of(self._controller, await self._controller.slots_now()))
+        found = status_of(self._controller, await self._controller.slots_now())
+        return json_response({**found, "certificates": _certificates_of(self._certificates)})
 
     async def health_check(self, _request: web.Request) -> web.Response:
         """marathon-lb's: 200 while HAProxy runs."""
@@ -103,6 +114,17 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
         "services": services_of(state, slots),
     }
+
+
+def _certificates_of(certificates: Certificates | None) -> Mapping[str, Any]:
+    """`served` as HAProxy tells it, and the files that are not taken."""
+    if certificates is None:
+        return {"served": [], "problems": {}}
+    served = [
+        {"file": name, "subject": one.subject, "names": one.names, "not_after_s": one.not_after_s}
+        for name, one in sorted(certificates.served.items())
+    ]
+    return {"served": served, "problems": dict(certificates.problems)}
 
 
 def age_s(state: State) -> float:

@@ -21,7 +21,7 @@ from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Servi
 from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole
 from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.progress import progress
-from fairlead_lb.decisions.values import Maps, Picture, Slot, Slots, Structure, ports_of
+from fairlead_lb.decisions.values import Frame, Maps, Picture, Slot, Slots, Structure, ports_of
 from fairlead_lb.memory import Memory
 from fairlead_lb.sessions import sessions
 from fairlead_lb.state import State, Times
@@ -68,6 +68,10 @@ class Controller:
             self._times.arrived = time.monotonic()
         self._newest = snapshot
         self._wake.set()
+
+    def use_frame(self, frame: Frame) -> None:
+        self.around = replace(self.around, frame=frame)
+        self.wake()
 
     # --- start ---------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """`fairlead lb`: HAProxy from endpoints and routes."""
 
 import asyncio
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fairlead_daemon.errors import FairleadError
+from fairlead_daemon.errors import BadSettings, FairleadError
 from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery.records import Balancer
@@ -11,9 +12,11 @@ from fairlead_discovery.registry import Registry
 from fairlead_lb import admin, metrics
 from fairlead_lb.adapters.process import find_program
 from fairlead_lb.adapters.store import Store
+from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
 from fairlead_lb.decisions.change import Surroundings
 from fairlead_lb.decisions.derived import route_from_labels
+from fairlead_lb.decisions.render import worker_socket
 from fairlead_lb.reporter import Reporter
 from fairlead_lb.settings import (
     LbSettings,
@@ -24,8 +27,17 @@ from fairlead_lb.settings import (
     service_ports,
     socket_folder,
     spare_backends,
+    with_tls,
 )
 from fairlead_lb.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What runs beside the loop."""
+
+    admin_url: str
+    certificates: Certificates | None
 
 
 async def run(settings: LbSettings, context: Context) -> None:
@@ -40,6 +52,9 @@ async def run(settings: LbSettings, context: Context) -> None:
     )
     program = find_program(settings.haproxy)
     store.prepare()
+    certificates = _certificates(settings)
+    if certificates is not None and certificates.any:
+        around = replace(around, frame=with_tls(around.frame, str(certificates.listing)))
     controller = Controller(Supervisor(store, program), store, around, route_from_labels)
     stopping = asyncio.Event()
 
@@ -49,7 +64,7 @@ async def run(settings: LbSettings, context: Context) -> None:
 
     metrics.SNAPSHOT_AGE.set_function(lambda: admin.age_s(controller.state))
     app = make_app(settings, context.health)
-    admin.add_pages(app, controller, store, stop_all)
+    admin.add_pages(app, controller, store, stop_all, certificates)
     context.health.wait("snapshot", "nothing read from the registry yet")
     runner, port = await serve(app, settings)
     try:
@@ -57,7 +72,7 @@ async def run(settings: LbSettings, context: Context) -> None:
         if settings.https_port and not settings.certificate:
             context.log.info("https is off: no certificate is set", https_port=settings.https_port)
         context.log.info("serving", admin=port, http=settings.http_port, haproxy=controller.supervisor.processes.master)
-        await _work(settings, context, controller, stopping, admin_url=f"http://{settings.host}:{port}")
+        await _work(settings, context, controller, stopping, _Beside(f"http://{settings.host}:{port}", certificates))
     finally:
         await runner.cleanup()
         if not stopping.is_set():
@@ -65,12 +80,12 @@ async def run(settings: LbSettings, context: Context) -> None:
 
 
 async def _work(
-    settings: LbSettings, context: Context, controller: Controller, stopping: asyncio.Event, *, admin_url: str
+    settings: LbSettings, context: Context, controller: Controller, stopping: asyncio.Event, beside: "_Beside"
 ) -> None:
     from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # kazoo's import can wait until HAProxy serves
 
     registry = await open_registry(settings.registry)
-    me = Balancer(id=balancer_id(settings), admin=admin_url)
+    me = Balancer(id=balancer_id(settings), admin=beside.admin_url)
     reporter = Reporter(registry, me, lambda: controller.state.progress)
     keep = lb_folder(settings) / "snapshot.json"
     try:
@@ -79,11 +94,44 @@ async def _work(
             controller.run(),
             _follow(registry, keep, controller, context),
             reporter.run(controller.reported),
+            _follow_certificates(beside.certificates, controller),
         )
         if stopping.is_set():
             await _end(controller, reporter, context)
     finally:
         await registry.close()
+
+
+def _certificates(settings: LbSettings) -> Certificates | None:
+    """Loaded; None when none are set. Raises BadSettings for a path that is not there and never was."""
+    if not settings.certificate:
+        return None
+    found = Certificates(Path(settings.certificate).absolute(), lb_folder(settings) / "certs")
+    found.load()
+    if not found.any and not found.source.exists():
+        raise BadSettings(f"certificate: {settings.certificate}: no such file or folder")
+    return found
+
+
+async def _follow_certificates(certificates: Certificates | None, controller: Controller) -> None:
+    """The first ones that come need a reload, all others none."""
+    if certificates is None:
+        await asyncio.Event().wait()
+        return
+
+    def changed() -> None:
+        if certificates.any:
+            controller.use_frame(with_tls(controller.around.frame, str(certificates.listing)))
+
+    await certificates.follow(lambda: _worker_socket(controller), changed)
+
+
+def _worker_socket(controller: Controller) -> str | None:
+    """Of the worker that serves, and has TLS; None while none does."""
+    serving = controller.state.serving
+    if serving is None or not controller.supervisor.alive or not serving.structure.frame.certificates:
+        return None
+    return worker_socket(serving.structure.frame, serving.structure.generation)
 
 
 async def _follow(registry: Registry, keep: Path, controller: Controller, context: Context) -> None:

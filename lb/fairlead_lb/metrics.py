@@ -1,7 +1,7 @@
 """Every metric of the balancer: `fairlead_lb_…`."""
 
 from collections import Counter as Counted
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -28,6 +28,11 @@ TAKEN_PORTS = Gauge("fairlead_lb_taken_ports", "Service ports that another proce
 OLD_WORKERS = Gauge("fairlead_lb_old_workers", "HAProxy workers that finish old sessions")
 BUSY = Gauge("fairlead_lb_busy_tasks", "Leaving tasks that still have sessions")
 
+BAD_CERTIFICATES = Gauge("fairlead_lb_bad_certificates", "Certificate files that are not taken")
+CERTIFICATE_EXPIRY = Gauge(
+    "fairlead_lb_certificate_expiry_timestamp_seconds", "When a served certificate ends, Unix time", ["certificate"]
+)
+
 COUNTED = {"stot": "sessions", "req_tot": "requests", "hrsp_5xx": "responses_5xx", "eresp": "response_errors"}
 GAUGED = {"scur": "sessions_current", "act": "servers_active"}
 
@@ -36,6 +41,12 @@ def count_slots(slots: Iterable[Slot]) -> None:
     counts = Counted("empty" if slot.empty else str(slot.admin) for slot in slots)
     for state in ("empty", *Admin):
         SLOTS.labels(str(state)).set(counts[str(state)])
+
+
+def count_certificates(not_after_s: Mapping[str, float]) -> None:
+    CERTIFICATE_EXPIRY.clear()
+    for name, time_s in not_after_s.items():
+        CERTIFICATE_EXPIRY.labels(name).set(time_s)
 
 
 class Haproxy(Collector):

@@ -7,6 +7,8 @@ import re
 import socket
 from pathlib import Path
 
+import msgspec
+
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
 from fairlead_discovery.decisions.ports import parse_ranges
@@ -33,7 +35,8 @@ class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_field
     https_port: int = 443
     """The same over TLS; off without `certificate`, and with 0."""
     certificate: str = ""
-    """PEM file with certificate and key. Empty: no TLS."""
+    """PEM file with certificate, chain and key, or a folder of such (`*.pem`, `default.pem` first). Replaced files are
+    served within seconds, without a reload; a bad one leaves its last good one. Empty: no TLS."""
     service_ports: str = "10100-10999"
     """Ports for services, held from the start: a new service needs no new bind. A file descriptor a port. Empty: none."""
     reserved_ports: str = ""
@@ -59,8 +62,6 @@ def frame(settings: LbSettings) -> Frame:
     folder = lb_folder(settings)
     if not _WORD.fullmatch(str(folder)):
         raise BadSettings(f"data_dir: {folder}: HAProxy's configuration takes no blanks or quotes in a path")
-    if settings.certificate and not _WORD.fullmatch(settings.certificate):
-        raise BadSettings(f"certificate: {settings.certificate}: no blanks or quotes in its path")
     address = grammar.address(settings.bind or settings.host)
     if address is None:
         raise BadSettings(f"bind: {settings.bind or settings.host}: not an IP address")
@@ -74,7 +75,6 @@ def frame(settings: LbSettings) -> Frame:
         host=address,
         http_port=settings.http_port,
         https_port=settings.https_port if settings.certificate else 0,
-        certificate=str(Path(settings.certificate).absolute()) if settings.certificate else "",
         max_connections=settings.max_connections,
         keepalive_s=settings.keepalive_s,
         user=account[0],
@@ -93,6 +93,11 @@ def worker_account(user: str, *, root: bool) -> tuple[str, str]:
         except KeyError:
             continue
     raise BadSettings(f"user: there is no account {user}")
+
+
+def with_tls(frame: Frame, certificates: str) -> Frame:
+    """The same with that list of certificates, which must not be empty: HAProxy would not start."""
+    return msgspec.structs.replace(frame, certificates=certificates)
 
 
 def lb_folder(settings: DaemonSettings) -> Path:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fairlead_dns.decisions.masterfile import BadZoneError
-from fairlead_dns.decisions.static import StaticZone, compile_zone
+from fairlead_dns.decisions.static import compile_zone
 from harness.knot import Knot
-from harness.masters import apex_of, ask, entries, zone
+from harness.masters import apex_of, ask, entries
 from harness.names import ask_udp
 from harness.ports import free_port
 from harness.waiting import wait_until

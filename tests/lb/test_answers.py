@@ -127,7 +127,6 @@ def test_reloads_slow_down_while_old_workers_pile_up():
         ({"data_dir": "/srv/" + "x" * 90}, "data_dir"),
         ({"bind": "localhost"}, "bind"),
         ({"http_port": 0}, "http_port"),
-        ({"certificate": "/x y.pem"}, "certificate"),
     ],
 )
 def test_bad_settings_name_their_key(settings: dict[str, object], key: str):

@@ -27,7 +27,7 @@ def config_of(structure: Structure, fragments: list[str]) -> str:
         structure=structure,
         frame=structure.frame,
         binds=structure.binds,
-        tls=bool(structure.frame.https_port and structure.frame.certificate),
+        tls=bool(structure.frame.https_port and structure.frame.certificates),
         next=LOOPBACK.get(structure.frame.host, structure.frame.host),
         maps=map_folder(structure.frame),
         socket=worker_socket(structure.frame, structure.generation),

@@ -121,7 +121,8 @@ class Frame(Value, frozen=True):
     host: str = "127.0.0.1"
     http_port: int = 80
     https_port: int = 0
-    certificate: str = ""
+    certificates: str = ""
+    """HAProxy's list of certificate files; "": no TLS."""
     max_connections: int = 4096
     keepalive_s: float = 30.0
     user: str = ""
