@@ -1,7 +1,6 @@
 """Everything that stands written in files, and everything that secondaries fetch: put behind the front, kept true."""
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from fairlead_dns.adapters.settling import Settler
 from fairlead_dns.adapters.zonefiles import Unloaded, ZoneFolder
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.compose import RRset
-from fairlead_dns.decisions.journal import Journal, serial_of
+from fairlead_dns.decisions.journal import Change, Journal, serial_of
 from fairlead_dns.decisions.ledger import LedgerSource
 from fairlead_dns.decisions.static import StaticAnswers, StaticSource, StaticZone
 from fairlead_dns.decisions.transfer import Transfers
@@ -49,7 +48,7 @@ class Publishing:
     notifier: Notifier = field(init=False)
     folder: ZoneFolder | None = None
     zones: dict[bytes, Static] = field(default_factory=dict)
-    broken: dict[bytes, str] = field(default_factory=dict)
+    broken: set[bytes] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         peers = told.peers(self.settings)
@@ -126,33 +125,35 @@ class Publishing:
         for apex in self.names.ledger.journals:
             self.notifier.changed(apex)
 
-    def _take(self, apex: bytes, old: StaticZone | None, new: StaticZone | None) -> None:  # noqa: ARG002  # what is served is known here
+    def _take(self, apex: bytes, zone: StaticZone | None, change: Change | None) -> None:
         known = self.zones.get(apex)
-        if new is None:
+        if zone is None:
             self._withdraw(apex)
-        elif known is not None:
-            known.source.replace(new, at_s=time.time())
-            known.answers.zone = new
-            self.names.front.serve(apex, known.answers)  # prebuilt packets of the old zone are gone with it
+        elif known is not None and change is not None:
+            known.source.replace(zone, change)
+            known.answers.replace(zone)
             self.notifier.changed(apex)
         elif self._is_free(apex):
-            self.broken.pop(apex, None)
+            self.broken.discard(apex)
             changes, octets = self._bounds()
-            made = self.zones[apex] = Static(StaticAnswers(new), StaticSource(new, Journal(changes, octets)))
+            made = self.zones[apex] = Static(StaticAnswers(zone), StaticSource(zone, Journal(changes, octets)))
             self.transfers.sources[apex] = made.source
             self.names.front.serve(apex, made.answers)
             self.notifier.changed(apex)
 
-    def _refuse(self, apex: bytes, why: str) -> None:
+    def _refuse(self, apex: bytes) -> None:
         if apex in self.zones or not self._is_free(apex):
             return
-        self.broken[apex] = why
+        self.broken.add(apex)
         self.names.front.serve(apex, Unloaded())
 
     def _withdraw(self, apex: bytes) -> None:
+        if apex not in self.zones and apex not in self.broken:
+            return
         if self.zones.pop(apex, None) is not None:
             del self.transfers.sources[apex]
-            self.names.front.withdraw(apex)
+        self.broken.discard(apex)
+        self.names.front.withdraw(apex)
 
     def _is_free(self, apex: bytes) -> bool:
         """Whether nobody but a file's zone answers for the apex."""

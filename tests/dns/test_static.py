@@ -1,9 +1,12 @@
 """Static zones: every kind of answer, as the RFCs have it."""
 
 import dns.flags
+import dns.message
 import dns.rcode
 import dns.rdatatype
 
+from fairlead_dns.decisions import asked, wire
+from fairlead_dns.decisions.static import StaticAnswers
 from harness.masters import ask, zone
 
 TEXT = """
@@ -176,3 +179,18 @@ def test_glue_that_does_not_fit_is_worth_a_second_question():
 
     assert ask(made, "x.sub.example.org", room=512).flags & dns.flags.TC
     assert not ask(made, "x.sub.example.org", room=1232).flags & dns.flags.TC
+
+
+def test_packets_that_come_again_are_answered_whole_until_the_zone_changes():
+    """From the view's table, less the id; nothing of the old zone stays in it, and it is bounded."""
+    handler, view = StaticAnswers(ZONE), asked.View()
+    for name in ("web.example.org", "q.w.example.org", "no.example.org", "WEB.example.org"):
+        packet = dns.message.make_query(name, "A", use_edns=0).to_wire()
+        query = wire.parse_query(packet)
+        came = asked.Came(asked.Transport.UDP, "127.0.0.1")
+        reply = handler.reply(asked.Asked(packet, query, came, view, 0x0100, 1232))
+        assert packet[2:] not in view.fast or view.fast[packet[2:]]() == reply[2:]
+
+    assert 1 == len(view.fast)
+    handler.replace(zone(""))
+    assert {} == view.fast

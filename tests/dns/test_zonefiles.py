@@ -29,11 +29,16 @@ class Heard:
 
     def __init__(self, folder: Path) -> None:
         self.told: list[str] = []
-        self.refused: list[str] = []
-        self.folder = ZoneFolder(folder, self._took, lambda _, why: self.refused.append(why))
+        self.folder = ZoneFolder(folder, self._took, lambda apex: self.told.append(f"{wire.text(apex)} refused"))
 
-    def _took(self, apex, old, new) -> None:
-        self.told.append(f"{wire.text(apex)} {old.serial if old else '-'} {new.serial if new else '-'}")
+    def _took(self, apex, zone, change) -> None:
+        self.told.append(f"{wire.text(apex)} {change.serial_before if change else '-'} {zone.serial if zone else '-'}")
+
+
+def why(caplog) -> str:
+    """The reason of the one refusal in the log."""
+    (reason,) = [r.__dict__["fields"]["why"] for r in caplog.records if r.getMessage() == "zone refused"]
+    return reason
 
 
 async def test_zones_come_change_and_go(tmp_path):
@@ -48,7 +53,7 @@ async def test_zones_come_change_and_go(tmp_path):
     (tmp_path / "file.test.zone").unlink()
     await heard.folder.look()
 
-    assert ["file.test - 1", "file.test 1 2", "file.test 2 -"] == heard.told
+    assert ["file.test - 1", "file.test 1 2", "file.test - -"] == heard.told
 
 
 async def test_a_change_of_an_included_file_is_a_change_of_the_zone(tmp_path):
@@ -64,7 +69,7 @@ async def test_a_change_of_an_included_file_is_a_change_of_the_zone(tmp_path):
     assert ["file.test - 1", "other.test - 1", "file.test 1 1"] == heard.told
 
 
-async def test_a_broken_file_is_refused_once_and_the_zone_stays(tmp_path):
+async def test_a_broken_file_is_refused_once_and_the_zone_stays(tmp_path, caplog):
     """With file, line and reason; taken when it is right again."""
     write(tmp_path, "")
     heard = Heard(tmp_path)
@@ -72,8 +77,8 @@ async def test_a_broken_file_is_refused_once_and_the_zone_stays(tmp_path):
     write(tmp_path, "a A 10.0.0.300", serial=2)
     for _ in range(3):
         await heard.folder.look()
-    (refused,) = heard.refused
-    assert refused.startswith("file.test.zone:5: ")
+    assert ["file.test - 1", "file.test refused"] == heard.told
+    assert why(caplog).startswith("file.test.zone:5: ")
     assert 1 == heard.folder.loaded[b"\4file\4test\0"].zone.serial
     assert 1 == heard.folder.broken
     write(tmp_path, "a A 10.0.0.3", serial=2)
@@ -84,7 +89,7 @@ async def test_a_broken_file_is_refused_once_and_the_zone_stays(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["../secret", "/etc/hostname", "link"])
-async def test_no_file_outside_of_the_folder_is_included(tmp_path, file):
+async def test_no_file_outside_of_the_folder_is_included(tmp_path, file, caplog):
     """Neither by its path nor by a link."""
     (tmp_path / "secret").write_text("a A 10.0.0.1\n")
     write(tmp_path / "zones", f"$INCLUDE {file}\n")
@@ -92,7 +97,11 @@ async def test_no_file_outside_of_the_folder_is_included(tmp_path, file):
     heard = Heard(tmp_path / "zones")
     await heard.folder.look()
 
-    assert [f"file.test.zone:5: {file} lies outside of zones_dir"] == heard.refused
+    assert ["file.test refused"] == heard.told
+    assert f"file.test.zone:5: {file} lies outside of zones_dir" == why(caplog)
+    (tmp_path / "zones" / "file.test.zone").unlink()
+    await heard.folder.look()
+    assert (0, "file.test - -") == (heard.folder.broken, heard.told[-1])
 
 
 async def test_an_unchanged_serial_is_told(tmp_path, caplog):

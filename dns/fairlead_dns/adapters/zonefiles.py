@@ -1,16 +1,16 @@
 """The folder of master files: each `NAME.zone` a zone, read again when one of its files changes."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 
 from fairlead_daemon.logs import Log
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import EDE_NOT_READY, Asked, error
-from fairlead_dns.decisions.journal import later
-from fairlead_dns.decisions.static import BadZoneError, StaticZone, compile_zone
+from fairlead_dns.decisions.journal import Change, later
+from fairlead_dns.decisions.static import BadZoneError, StaticZone, compile_zone, difference
 
 log = Log("dns")
 LOOK_S = 1.0
@@ -37,13 +37,13 @@ class Unloaded:
 
 @dataclass(slots=True)
 class ZoneFolder:
-    """`took(apex, old, new)` is told of each zone that appears, changes (old and new) or goes (new None);
+    """`took(apex, zone, change)` is told of each zone that appears (no change), changes or goes (no zone);
     `refused(apex)` of one that cannot be read. One that was served before is served on.
     """
 
     folder: Path
-    took: Callable[[bytes, StaticZone | None, StaticZone | None], None]
-    refused: Callable[[bytes, str], None]
+    took: Callable[[bytes, StaticZone | None, Change | None], None]
+    refused: Callable[[bytes], None]
     loaded: dict[bytes, Loaded] = field(default_factory=dict)
     _broken: dict[bytes, Mapping[str, Mark | None]] = field(default_factory=dict)
     again: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,7 +73,7 @@ class ZoneFolder:
         except OSError as failed:
             log.warning("zones_dir cannot be read", folder=self.folder, why=str(failed))
             return
-        for apex in [apex for apex in self.loaded if apex not in there]:
+        for apex in {*self.loaded, *self._broken} - there.keys():
             self._drop(apex)
         for apex, file in there.items():
             if everything or await asyncio.to_thread(self._differs, apex):
@@ -85,7 +85,7 @@ class ZoneFolder:
         return marks is None or any(_mark(self.folder / file) != mark for file, mark in marks.items())
 
     async def _load(self, apex: bytes, file: str) -> None:
-        start_s = perf_counter()
+        start_s = time.perf_counter()
         read = Reading(self.folder)
         try:
             zone = await asyncio.to_thread(read.zone, file, apex)
@@ -98,7 +98,7 @@ class ZoneFolder:
                 why=str(wrong),
                 serving="the zone as it was" if kept else "nothing",
             )
-            self.refused(apex, str(wrong))
+            self.refused(apex)
             return
         self._broken.pop(apex, None)
         old = self.loaded.get(apex)
@@ -107,31 +107,34 @@ class ZoneFolder:
             log.warning("doubtful zone", zone=wire.text(apex), what=warning)
         if old is not None and old.zone.names == zone.names:
             return
-        self._judge_serial(old, zone)
+        change = None
+        if old is not None:
+            change = await asyncio.to_thread(difference, old.zone, zone, at_s=time.time())
+            self._judge_serial(old.zone, zone)
         log.info(
             "zone loaded",
             zone=wire.text(apex),
             serial=zone.serial,
             names=len(zone.names),
-            took_ms=(perf_counter() - start_s) * 1000,
+            took_ms=(time.perf_counter() - start_s) * 1000,
         )
-        self.took(apex, old.zone if old else None, zone)
+        self.took(apex, zone, change)
 
-    def _judge_serial(self, old: Loaded | None, zone: StaticZone) -> None:
-        if old is None or later(zone.serial, old.zone.serial):
+    def _judge_serial(self, old: StaticZone, zone: StaticZone) -> None:
+        if later(zone.serial, old.serial):
             return
         log.warning(
             "a zone changed and its serial did not rise: secondaries will not fetch it; raise the serial",
             zone=wire.text(zone.apex),
             serial=zone.serial,
-            before=old.zone.serial,
+            before=old.serial,
         )
 
     def _drop(self, apex: bytes) -> None:
-        old = self.loaded.pop(apex)
+        self.loaded.pop(apex, None)
         self._broken.pop(apex, None)
         log.info("zone file is gone, zone no longer served", zone=wire.text(apex))
-        self.took(apex, old.zone, None)
+        self.took(apex, None, None)
 
 
 @dataclass(slots=True)

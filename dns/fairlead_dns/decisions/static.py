@@ -5,15 +5,16 @@ Wildcards by RFC 4592, DNAME by RFC 6672, delegations with glue. Without DNSSEC:
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from types import MappingProxyType
 
 from fairlead_dns.decisions import wire
-from fairlead_dns.decisions.asked import EDNS_BYTES, Asked, error
+from fairlead_dns.decisions.asked import EDNS_BYTES, Asked, Next, error
 from fairlead_dns.decisions.compose import CNAME, DNAME, DS, MX, RRset, reply
 from fairlead_dns.decisions.journal import Change, Held, Journal, NameChange
 
 YXDOMAIN = 6
+PACKETS = 10_000  # of a zone; each costs about 300 bytes
 CHAIN = 16  # aliases followed in one answer
 SIGNATURES = frozenset({46, 47})  # RRSIG and NSEC may stand beside a CNAME
 TARGET_AT = {wire.NS: 0, MX: 2, wire.SRV: 6}
@@ -296,19 +297,41 @@ def _at_or_below(name: bytes, apex: bytes) -> bool:
 
 @dataclass(slots=True)
 class StaticAnswers:
-    """The front's handler for one zone. `zone` is replaced as a whole when its file has changed."""
+    """The front's handler for one zone. Positive answers to packets that come again are kept whole, up to PACKETS."""
 
     zone: StaticZone
+    _packets: list[tuple[dict[bytes, Next], bytes]] = field(default_factory=list)
 
     def reply(self, asked: Asked) -> bytes:
         if asked.opcode != wire.QUERY:
             return error(asked, wire.NOTIMP)
+        if asked.query.kind in {wire.AXFR, wire.IXFR}:
+            return error(asked, wire.REFUSED)
         query = asked.query
         found = lookup(self.zone, query.name, query.kind)
         opt = b"" if query.edns is None else wire.opt_record(EDNS_BYTES, do=query.edns.do)
         flags = wire.QR | asked.flags | found.rcode | (wire.AA if found.authoritative else 0)
         sections = (found.answer, found.authority, found.additional)
-        return reply(asked.packet[:2], query.question, flags, sections, room=asked.room, opt=opt, needed=found.glue)
+        made = reply(asked.packet[:2], query.question, flags, sections, room=asked.room, opt=opt, needed=found.glue)
+        if asked.repeats and query.name in self.zone.names and query.kind in self.zone.names[query.name]:
+            self._keep(asked, made)
+        return made
+
+    def replace(self, zone: StaticZone) -> None:
+        """Nothing of the old zone is answered any more."""
+        self.zone = zone
+        self._forget()
+
+    def _keep(self, asked: Asked, made: bytes) -> None:
+        if len(self._packets) >= PACKETS:
+            self._forget()
+        self._packets.append((asked.view.fast, asked.packet[2:]))
+        asked.view.fast[asked.packet[2:]] = repeat(made[2:]).__next__
+
+    def _forget(self) -> None:
+        for fast, packet in self._packets:
+            fast.pop(packet, None)
+        self._packets.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +361,8 @@ class StaticSource:
     def view(self) -> StaticView:
         return StaticView(self.zone)
 
-    def replace(self, zone: StaticZone, *, at_s: float) -> None:
-        self.journal.append(difference(self.zone, zone, at_s=at_s))
+    def replace(self, zone: StaticZone, change: Change) -> None:
+        self.journal.append(change)
         self.zone = zone
 
 
