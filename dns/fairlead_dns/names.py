@@ -94,11 +94,16 @@ class Names:
 
     def settle(self) -> bool:
         """The names of this moment are those of the snapshot's revision. Returns whether anything has a new serial."""
-        moved = self.ledger.settle(self.snapshot.revision % SERIALS, at_s=time.time())
-        if moved:
-            self.settled.set()
-            self.settled = asyncio.Event()
+        *_, moved = self.settling()
         return moved
+
+    def settling(self) -> Iterator[bool]:
+        """The same in steps, as Ledger.settling."""
+        for moved in self.ledger.settling(self.snapshot.revision % SERIALS, at_s=time.time()):
+            if moved:
+                self.settled.set()
+                self.settled = asyncio.Event()
+            yield moved
 
     def take_snapshot(self, snapshot: Snapshot) -> int:
         """Returns how many names have other answers now. A snapshot of nothing known yet (revision -1) is none."""

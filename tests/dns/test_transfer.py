@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead_dns.decisions import wire
+from fairlead_dns.decisions import ledger, wire
 from fairlead_dns.decisions.acl import Acl, parse_networks
 from fairlead_dns.decisions.asked import Asked, Came, Transport, View
 from fairlead_dns.decisions.compose import RRset
@@ -211,6 +211,35 @@ def test_a_serial_never_goes_back():
     assert ["SOA 11", "SOA 10", "SOA 11", "b.mesos. 5 10.0.0.1", "SOA 11"] == rows(
         read(transfers(names.source).reply(asked("IXFR", serial=10)))
     )
+
+
+def test_the_zone_may_change_while_it_is_settled(monkeypatch):
+    """What a settling began with is what gets its serial; until its end the one before is given."""
+    monkeypatch.setattr(ledger, "STEP", 1)
+    names = Names(record("a.mesos"), record("b.mesos"), record("c.mesos"))
+    names.zone.apply(added=[record("d.mesos")], removed=[record("a.mesos"), record("b.mesos")])
+    made = transfers(names.source)
+    settling = names.ledger.settling(2, at_s=0.0)
+    next(settling)
+    meanwhile = made.reply(asked())
+    names.zone.apply(added=[record("a.mesos"), record("e.mesos")], removed=[record("d.mesos"), record("c.mesos")])
+    ours = rows(read(made.reply(asked())))
+    assert [True] == [moved for moved in settling if moved]
+
+    assert ["SOA 1", "mesos. 5 ns1.mesos.", *(f"{n}.mesos. 5 10.0.0.1" for n in "abc"), "SOA 1"] == sorted_rows(ours)
+    assert sorted_rows(ours) == sorted_rows(rows(read(meanwhile)))
+    assert ["SOA 2", "mesos. 5 ns1.mesos.", *(f"{n}.mesos. 5 10.0.0.1" for n in "cd"), "SOA 2"] == sorted_rows(
+        rows(read(made.reply(asked())))
+    )
+    names.ledger.settle(3, at_s=0.0)
+    one_to_three = rows(read(made.reply(asked("IXFR", serial=1))))
+    assert {"mesos. 5 ns1.mesos.", "a.mesos. 5 10.0.0.1", "e.mesos. 5 10.0.0.1"} == whole(made)
+    assert whole(made) == applied(frozenset(ours[1:-1]), one_to_three)
+
+
+def sorted_rows(found: list[str]) -> list[str]:
+    """Between the SOAs; a server's NS first."""
+    return [found[0], found[1], *sorted(found[2:-1]), found[-1]]
 
 
 def test_long_zones_come_in_bounded_messages():

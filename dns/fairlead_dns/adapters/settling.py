@@ -71,13 +71,13 @@ class Settler:
             if self.names.applying or self.names.answers.trust is None:
                 continue  # the end of it sets `applied` again
             if self.registry is None:
-                self._settle()
+                await self._settle()
                 continue
             try:
                 done = await self._agree(self.registry)
             except (FairleadError, OSError) as error:
                 log.debug("serial not settled", why=str(error))
-                self._settle_first()
+                await self._settle_first()
                 done = False
             if not done:
                 await self._soon()
@@ -104,7 +104,7 @@ class Settler:
         match self._judged(own, shared):
             case Verdict.SETTLE:
                 self._agreed, self._differ_since_s, self._commits = own, None, 0
-                self._settle()
+                await self._settle()
                 return True
             case Verdict.COMMIT:
                 await self._commit(registry, own)
@@ -158,11 +158,13 @@ class Settler:
             self._commits, self._differ_since_s = 0, None
         return self._own[1]
 
-    def _settle_first(self) -> None:
+    async def _settle_first(self) -> None:
         """The registry is out of sight from the start: what was kept on disk is better for secondaries than nothing."""
         if self.names.ledger.serial is None:
-            self._settle()
+            await self._settle()
 
-    def _settle(self) -> None:
-        if self.names.settle():
-            self.settled()
+    async def _settle(self) -> None:
+        for moved in self.names.settling():
+            if moved:
+                self.settled()
+            await asyncio.sleep(0)  # queries have their turn

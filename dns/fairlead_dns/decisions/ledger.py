@@ -17,6 +17,7 @@ from fairlead_dns.decisions.zone import Zone
 
 NOTED = 500_000
 """Names a running transfer may hold besides the zone: a client slower than so many changes begins anew."""
+STEP = 500  # names; about 5 ms
 APEX_KINDS = frozenset({wire.SOA, wire.NS})
 
 
@@ -30,7 +31,7 @@ class Frozen:
         self.outrun = False
         self._ledger = ledger
         self._names = list(ledger.zone.names)
-        self._names += [name for name in ledger.before if name not in ledger.zone.names]
+        self._names += ledger.gone()
 
     def records(self) -> Iterator[RRset]:
         """Every set but the SOA. Ends early, `outrun`, when more has changed meanwhile than may be held."""
@@ -64,6 +65,8 @@ class Ledger:
     """Unix time of the first settling."""
     before: dict[bytes, Held] = field(default_factory=dict)
     """What each name that has changed since the last settling had then."""
+    _leaving: dict[bytes, Held] = field(default_factory=dict)
+    """The same of a settling that is under way; `before` then begins with it."""
     readers: "WeakSet[Frozen]" = field(default_factory=WeakSet)
 
     def note(self, name: bytes) -> None:
@@ -77,21 +80,34 @@ class Ledger:
         A serial never goes back (the registry's last good state may be an older one): then secondaries stay where they
         are, and what has changed is settled with the next serial that is a later one.
         """
-        if self.serial is not None and serial != self.serial and not later(serial, self.serial):
-            return False
-        known, self.serial = self.serial, serial
-        before, self.before = self.before, {}
+        *_, moved = self.settling(serial, at_s=at_s)
+        return moved
+
+    def settling(self, serial: int, *, at_s: float) -> Iterator[bool]:
+        """The same in steps of STEP names; the zone may change between them. The last one yields what `settle` returns.
+        To be run to the end.
+        """
+        known = self.serial
         if known is None:
-            self.zone.note, self.begun_s = self.note, at_s
-            return True
+            self.serial, self.zone.note = serial, self.note
+            yield True
+            return
+        if serial != known and not later(serial, known):
+            yield False
+            return
+        self._leaving, self.before = self.before, {}
+        changed: dict[bytes, list[NameChange]] = {apex: [] for apex in self.journals}
+        for count, (name, held) in enumerate(self._leaving.items(), start=1):
+            self._compare(name, held, changed)
+            if count % STEP == 0:
+                yield False
         for reader in tuple(self.readers):
-            reader.keep(before)
-        changed = self._changed(before)
-        if serial == known and not any(changed.values()):
-            return False
-        for apex, journal in self.journals.items():
+            reader.keep(self._leaving)
+        self.serial, self._leaving = serial, {}
+        moved = serial != known or any(changed.values())
+        for apex, journal in self.journals.items() if moved else ():
             journal.append(Change(self.soa(apex, known), self.soa(apex), at_s, tuple(changed[apex])))
-        return True
+        yield moved
 
     def frozen(self, apex: bytes) -> Frozen:
         """Held up to date by `settle` until it is dropped."""
@@ -101,8 +117,14 @@ class Ledger:
 
     def held(self, name: bytes) -> Held:
         """What the name had at the last settling."""
-        before = self.before.get(name)
+        before = self._leaving.get(name)
+        if before is None:
+            before = self.before.get(name)
         return self._live(name) if before is None else before
+
+    def gone(self) -> set[bytes]:
+        """Names that had records at the last settling and have none now."""
+        return {*self._leaving, *self.before} - self.zone.names.keys()
 
     def soa(self, apex: bytes, serial: int | None = None) -> RRset:
         us = self.authority
@@ -131,14 +153,13 @@ class Ledger:
             if kind not in hidden
         )
 
-    def _changed(self, before: Mapping[bytes, Held]) -> Mapping[bytes, list[NameChange]]:
-        found: dict[bytes, list[NameChange]] = {apex: [] for apex in self.journals}
-        for name, held in before.items():
-            apex = self.apex_of(name)
+    def _compare(self, name: bytes, held: Held, changed: Mapping[bytes, list[NameChange]]) -> None:
+        """With what it had when the settling began."""
+        apex, now = self.apex_of(name), self.before.get(name)
+        if now is None:
             now = self._live(name)
-            if apex is not None and held != now:
-                found[apex].append(NameChange(name, held, now))
-        return found
+        if apex is not None and held != now:
+            changed[apex].append(NameChange(name, held, now))
 
 
 @dataclass(frozen=True, slots=True)
