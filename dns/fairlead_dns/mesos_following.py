@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,12 @@ from fairlead_dns.naming_settings import MesosSource
 
 log = Log("dns")
 V = TypeVar("V")
+LEAST_S = 0.1
+PARTS = 4.0
+"""Between two readings: so much, and so many times as long as the last one took. The master has other things to do."""
+LISTEN_S = 5.0
+AGAIN_S = 2.0
+"""No master answers: one may be about to lead, and names wait for it."""
 NOTHING = Snapshot(revision=-1, trust=Trust.STALE)
 
 
@@ -35,17 +42,44 @@ class MesosFollowing:
     _doubted_s: float | None = None
     """Since when what we read is not believed."""
     _masters: tuple[MasterInfo, ...] = field(default=())
+    _place: str = ""
+    """Which master answered last."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a master tells of a change."""
 
     async def run(self) -> None:
         """For ever. Raises BadSettings at the start."""
         master = MesosMaster(self.source)
         try:
             await self._load()
-            while True:
-                await self._turn(master)
-                await asyncio.sleep(self.source.refresh_s)
+            async with asyncio.TaskGroup() as group:
+                if self.source.events:
+                    group.create_task(self._listen(master))
+                await self._read_on(master)
         finally:
             await master.close()
+
+    async def _listen(self, master: MesosMaster) -> None:
+        """A master that tells nothing, or no more, is asked again after a while."""
+        while True:
+            if not self._place:
+                await asyncio.sleep(LEAST_S)
+                continue
+            await master.changes(self._place, self._changed)
+            await asyncio.sleep(min(self.source.refresh_s, LISTEN_S))
+
+    async def _read_on(self, master: MesosMaster) -> None:
+        while True:
+            start_s = time.monotonic()
+            self._changed.clear()
+            if not await self._turn(master):
+                await asyncio.sleep(min(self.source.refresh_s, AGAIN_S))
+                continue
+            pause_s = LEAST_S + PARTS * (time.monotonic() - start_s)
+            await asyncio.sleep(min(self.source.refresh_s, pause_s))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.source.refresh_s - min(self.source.refresh_s, pause_s)):
+                    await self._changed.wait()
 
     async def _load(self) -> None:
         try:
@@ -57,26 +91,28 @@ class MesosFollowing:
             return
         await self._take(seen, Trust.STALE, why="kept from before the start")
 
-    async def _turn(self, master: MesosMaster) -> None:
+    async def _turn(self, master: MesosMaster) -> bool:
+        """Whether a state was read."""
         try:
             data, place = await master.state()
             seen = await asyncio.to_thread(lambda: sight(decode(data, place=place)))
         except FairleadError as error:
             mesos_states.labels(outcome="failed").inc()
             await self._doubt(Trust.STALE, str(error))
-            return
-        self._masters = master.masters
+            return False
+        self._masters, self._place = master.masters, place
         if not believable(self._tasks, seen) and self._held():
             why = f"{seen.tasks} of {self._tasks} tasks left, or agents have not registered anew yet"
             mesos_states.labels(outcome="held").inc()
             await self._doubt(Trust.HELD, f"{place}: {why}")
-            return
+            return True
         self._doubted_s = None
         before = self.snapshot.revision
         await self._take(seen, Trust.LIVE)
         mesos_states.labels(outcome="unchanged" if self.snapshot.revision == before else "taken").inc()
         if self.snapshot.revision != before:
             await self._keep(data)
+        return True
 
     def _held(self) -> bool:
         """Whether there is something to hold on to, and it has not been held long enough."""

@@ -29,6 +29,8 @@ class MesosSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Masters as `host:port`, asked in order while `zk` gives none; Mesos-DNS' masters."""
     refresh_s: float = 10.0
     """How often the state is read; Mesos-DNS' refreshSeconds, where it was 60."""
+    events: bool = True
+    """Read at once when the master's operator API tells of a change, at most as often as five readings take."""
     timeout_s: float = 60.0
     """How long one reading may take; Mesos-DNS' stateTimeoutSeconds."""
     https: bool = False

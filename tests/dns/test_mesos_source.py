@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.errors import BadSettings, Unavailable
 from fairlead_discovery.adapters.zookeeper import Client
 from fairlead_discovery.adapters.zookeeper_place import Place
 from fairlead_dns.adapters.mesos_master import MesosMaster
+from fairlead_dns.decisions.mesos_state import is_change
 from fairlead_dns.mesosdns_file import beneath
 from fairlead_dns.naming_settings import MesosSource
 from harness.mesos_pages import MesosPages
@@ -52,6 +53,32 @@ async def test_names_come_from_the_masters_state(tmp_path: Path) -> None:
 
             await eventually("the state is read again", read_again)
             assert serial == (await dns.ask("mesos", "SOA")).rr[0].rdata.times[0]
+
+
+async def test_a_master_that_tells_of_a_change_is_read_at_once(tmp_path: Path) -> None:
+    """Not after `refresh_s`, which is an hour here. Heartbeats are no changes."""
+    async with MesosPages() as master:
+        master.tasks, master.speaks = {"web": 1}, True
+        async with running(tmp_path, mesos=source(master, refresh_s=3600.0)) as dns:
+            await dns.until(WEB, ["10.0.0.1"])
+
+            async def listened_to() -> bool:
+                return master.asked > 1  # SUBSCRIBED counts as a change
+
+            await eventually("it listens", listened_to)
+            master.tell("HEARTBEAT")
+            master.tasks = {"web": 2}
+            master.tell("TASK_UPDATED")
+            await dns.until(WEB, ["10.0.0.2"])
+
+
+def test_heartbeats_are_no_changes() -> None:
+    """One alone, two at once; with anything beside them it is a change. A cut record says nothing."""
+    beat, change = b'20\n{"type":"HEARTBEAT"}', b'21\n{"type": "TASK_ADDED"}'
+
+    assert [False, False, True, True, False] == [
+        is_change(part) for part in (beat, beat * 2, beat + change, change, b"20\n{")
+    ]
 
 
 async def test_names_outlive_the_master_and_a_restart(tmp_path: Path) -> None:
@@ -144,10 +171,26 @@ async def test_the_master_is_asked_as_it_wants(tmp_path: Path) -> None:
     assert (first.place, leader.place) == (by_redirect, by_list)
 
 
+async def answers(client: Client) -> bool:
+    try:
+        return await client.children("/") is not None
+    except Unavailable:  # the connection is being made
+        return False
+
+
+async def place_of(master: MesosMaster, *, other_than: str = "") -> str:
+    try:
+        place = (await master.state())[1]
+    except Unavailable:
+        return ""
+    return "" if place == other_than else place
+
+
 async def test_the_leader_is_found_by_zookeeper(zookeeper: ZooKeeper) -> None:
     """The lowest node leads; when it goes, the next one does."""
     folder = "/mesos-of-a-test"
     client = Client(Place(hosts=zookeeper.hosts), lambda _link: None)
+    await eventually("ZooKeeper answers", lambda: answers(client), within_s=30)
     async with MesosPages() as first, MesosPages() as second:
         await client.create(folder)
         for number, each in enumerate((first, second)):
@@ -155,9 +198,9 @@ async def test_the_leader_is_found_by_zookeeper(zookeeper: ZooKeeper) -> None:
             await client.create(f"{folder}/json.info_000000000{number}", data)
         await client.create(f"{folder}/log_replicas")
         master = MesosMaster(MesosSource(zk=f"zk://{zookeeper.hosts}{folder}", timeout_s=5.0))
-        before = (await master.state())[1]
+        before = await eventually("the leader is found", lambda: place_of(master), within_s=30)
         await client.delete(f"{folder}/json.info_0000000000")
-        after = (await master.state())[1]
+        after = await eventually("the next one leads", lambda: place_of(master, other_than=before), within_s=30)
         numbered = [m.id for m in master.masters]
         await master.close()
         for name in await client.children(folder) or ():

@@ -1,6 +1,7 @@
 """A small real server with a Mesos master's /master/state: what it says, whom it redirects to, whom it lets in."""
 
 import asyncio
+import json
 from base64 import b64encode
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,9 @@ class MesosPages:
         self.old = False
         """Whether only /master/state.json is there."""
         self.asked = 0
+        self.speaks = False
+        """Whether it tells of changes."""
+        self._listeners: list[asyncio.Queue[str]] = []
         self._runner: web.AppRunner | None = None
 
     @property
@@ -33,7 +37,8 @@ class MesosPages:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/master/state{ending:.*}", self._state)
-        self._runner = web.AppRunner(app)
+        app.router.add_post("/api/v1", self._events)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         return self
@@ -56,6 +61,25 @@ class MesosPages:
         if self.leader:
             return web.Response(status=307, headers={"Location": f"//{self.leader}/master/state"})
         return web.json_response(self.page())
+
+    def tell(self, kind: str) -> None:
+        """One event to all that listen."""
+        for queue in self._listeners:
+            queue.put_nowait(kind)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """The operator API's stream: a record is its length, a line feed and JSON."""
+        if not self.speaks:
+            return web.Response(status=404)
+        assert {"type": "SUBSCRIBE"} == await request.json()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._listeners.append(queue)
+        queue.put_nowait("SUBSCRIBED")
+        while True:
+            record = json.dumps({"type": await queue.get()}).encode()
+            await response.write(b"%d\n%s" % (len(record), record))
 
     def page(self) -> dict[str, Any]:
         agents = [{"id": f"S{n}", "hostname": f"box{n}", "pid": f"slave(1)@10.0.0.{n}:5051"} for n in range(1, 4)]

@@ -16,13 +16,15 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery.adapters.zookeeper import Client
 from fairlead_discovery.adapters.zookeeper_place import parse_place
 from fairlead_discovery.records import MasterInfo
-from fairlead_dns.decisions.mesos_state import candidates, master, master_of_node
+from fairlead_dns.decisions.mesos_state import candidates, is_change, master, master_of_node
 from fairlead_dns.naming_settings import MesosSource
 
 log = Log("dns")
 PAGES = ("/master/state", "/master/state.json")
 """The second one for masters before 0.25."""
 LOOK_S = 10.0
+SILENCE_S = 60.0
+"""Mesos' operator stream beats every 15 s."""
 REDIRECTS = frozenset({301, 302, 307, 308})
 
 
@@ -63,6 +65,21 @@ class MesosMaster:
             except FairleadError as error:
                 why.append(str(error))
         raise Unavailable("; ".join(why) or f"{self._source.zk}: no master there")
+
+    async def changes(self, place: str, changed: asyncio.Event) -> None:
+        """Sets `changed` when the master tells of a task, an agent or a framework; returns when it tells no more."""
+        url = f"{'https' if self._source.https else 'http'}://{place}/api/v1"
+        patient = aiohttp.ClientTimeout(total=None, sock_connect=self._source.timeout_s, sock_read=SILENCE_S)
+        try:
+            async with self._session.post(url, json={"type": "SUBSCRIBE"}, timeout=patient) as response:
+                if response.status != HTTPStatus.OK:
+                    log.debug("master tells no events", place=place, status=response.status)
+                    return
+                async for part in response.content.iter_any():
+                    if is_change(part):
+                        changed.set()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            log.debug("master's events ended", place=place, why=str(error) or "silence")
 
     async def _look(self) -> None:
         """Masters as ZooKeeper shows them now; while it is out of sight those that were known."""

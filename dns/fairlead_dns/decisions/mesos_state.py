@@ -203,6 +203,11 @@ def believable(before: int, after: Sight) -> bool:
     return after.settled and not (before >= FEW and after.tasks < before * HALF)
 
 
+def is_change(part: bytes) -> bool:
+    """Whether a piece of the operator API's event stream tells of more than that the stream lives."""
+    return part.count(b'"type"') > part.count(b'"HEARTBEAT"')
+
+
 def master(pid: str, hostname: str = "") -> MasterInfo | None:
     """`master@10.0.0.1:5050` as MasterInfo; None where it names no address."""
     ip, port = _place(pid)
