@@ -89,7 +89,7 @@ class Ledger:
         """
         known = self.serial
         if known is None:
-            self.serial, self.zone.note = serial, self.note
+            self.serial, self.zone.note, self.begun_s = serial, self.note, at_s
             yield True
             return
         if serial != known and not later(serial, known):
