@@ -80,5 +80,6 @@ class Following:
         step_s = min(WARMING_S, self.names.manner.warm_up_s / STEPS)
         while step_s > 0:
             await asyncio.sleep(step_s)
-            self.names.warm_up(time.monotonic())
+            for _ in self.names.warm_up(time.monotonic()):
+                await asyncio.sleep(0)
         await asyncio.Event().wait()

@@ -127,12 +127,12 @@ class Names:
         self.applying = False
         self._changed()
 
-    def warm_up(self, now_s: float) -> int:
-        """Returns how many names have other answers because of who is no newcomer any more, or less of one."""
-        touched = self.answers.traits.tick(now_s)
-        if touched and self.answers.trust is not None:
-            self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
-        return len(touched)
+    def warm_up(self, now_s: float) -> Iterator[int]:
+        """In steps, as above; yields how many names have other answers by each newcomer that is less of one."""
+        for touched in self.answers.traits.tick(now_s):
+            if self.answers.trust is not None:
+                self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
+            yield len(touched)
 
     def take_frameworks(self, frameworks: Mapping[str, Framework]) -> None:
         """Names of those with a literal address; a host name is not an address (Mesos-DNS published it as one)."""

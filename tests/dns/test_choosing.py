@@ -172,7 +172,7 @@ def test_a_newcomer_gets_little_at_first_and_its_part_in_the_end() -> None:
     list(made.steps(snapshot(member(0), member(1), revision=2), now_s=100.0))
     seen = []
     for now_s in (100.0, 105.0, 110.0):
-        made.warm_up(now_s)
+        list(made.warm_up(now_s))
         seen.append({rr.rdata.weight for rr in ask(made, SRV, "SRV").rr})
 
     assert [{100, 9}, {100, 55}, {1}] == seen
@@ -266,10 +266,10 @@ def test_what_is_dropped_gives_its_room_back() -> None:
     made = served(*MANY, record_limit=5)
     for n in range(20):
         ask(made, WEB, client=f"10.7.{n}.1")
-    full = made.answers.cache._bytes  # noqa: SLF001  # what is bounded
+    full = made.answers.cache._bytes  # what is bounded
     made.take_snapshot(snapshot(member(500), revision=2))
 
-    assert (True, 0, 0) == (full > 0, made.answers.cache._bytes, made.answers.cached)  # noqa: SLF001  # see above
+    assert (True, 0, 0) == (full > 0, made.answers.cache._bytes, made.answers.cached)  # see above
 
 
 def test_nothing_is_kept_for_clients_where_nothing_depends_on_them() -> None:

@@ -1,17 +1,19 @@
 """Parts and orders of a set: steady for each network, spread evenly over all."""
 
+import math
 import random
 from collections import Counter
 from ipaddress import ip_network
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_dns.decisions import selection
 from fairlead_dns.decisions.clients import Client, Clients, Locality, Place, parse
 from fairlead_dns.decisions.selection import Candidate
-from fairlead_dns.decisions.traits import STEPS, Traits
-from harness.names import member, names
+from fairlead_dns.decisions.traits import STEPS, Traits, capacity
+from harness.names import ask, member, names
 
 NETWORKS = [n.to_bytes(3, "big") for n in range(2000)]
 
@@ -178,7 +180,7 @@ def test_a_newcomer_warms_up() -> None:
 
     seen = []
     for now_s in (100.0, 110.0, 119.0, 120.0):
-        traits.tick(now_s)
+        list(traits.tick(now_s))
         seen.append(round(traits.weight(key.owner, key.kind, key.rdata, 2), 2))
 
     assert [1.09, 1.55, 1.91, 2.0] == seen
@@ -200,8 +202,37 @@ def test_what_comes_and_goes_leaves_no_traits(given_: list[tuple[int, float, str
     made = names()
     for who, each in some.items():
         traits.add(who, each, made.sources._of("marathon:web", each), new_s=1.0)  # see above
-    traits.tick(3.0)
+    list(traits.tick(3.0))
     for who, each in some.items():
         traits.remove(who, each, made.sources._of("marathon:web", each))  # see above
 
     assert Traits(places=True, warm_up_s=5.0) == traits
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"), [(math.inf, 1e6), (math.nan, 0.0), (-3.0, 0.0), (1e300, 1e6), (0.0, 0.0)]
+)
+def test_whatever_weight_stands_in_a_record_answers_are_given(weight: float, expected: float) -> None:
+    """Nobody who may publish can stop the server."""
+    traits_of = capacity(member(1, weight=weight))
+    made = names(member(0), member(1, weight=weight))
+
+    assert expected == traits_of
+    for kind, name in (("A", "web.marathon.mesos"), ("SRV", "_web._tcp.marathon.mesos")):
+        assert 2 == len(ask(made.answers, name, kind).rr)
+
+
+def test_a_task_whose_record_changes_goes_on_warming_up() -> None:
+    """The new node comes before the old one goes, and does not begin anew."""
+    traits = Traits(warm_up_s=10.0)
+    made = names()
+    records = made.sources._of("marathon:web", member(1))  # what the zone was given
+    traits.add("old", member(1), records, new_s=100.0)
+    list(traits.tick(105.0))
+    traits.add("new", member(1, shard=3), records, new_s=None)
+    traits.remove("old", member(1), records)
+    list(traits.tick(105.5))
+
+    assert (1, 0.55) == (traits.warming, round(traits.warmth("web.1"), 2))
+    list(traits.tick(110.0))
+    assert Traits(warm_up_s=10.0) == traits

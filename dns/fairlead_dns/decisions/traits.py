@@ -4,7 +4,7 @@ Only what is out of the ordinary is kept: places when they matter, weights other
 nothing, and a change costs what it changes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Member, Portless
@@ -14,6 +14,7 @@ from fairlead_dns.decisions.naming import Record
 
 HEALTH = {"": 1.0, "ALIVE": 1.0, "WARNING": 0.5}
 """Part of its weight that a member's status leaves it; any other status (STARTING, STOPPING, DEAD …) leaves nothing."""
+HEAVIEST = 1_000_000.0
 STEPS = 10  # in which a new member warms up: each costs a rebuilding of its names' answers
 
 _Key = tuple[bytes, int, bytes]
@@ -26,8 +27,10 @@ def health(task: Member | Portless) -> float:
 
 
 def capacity(task: Member | Portless) -> float:
-    """Weight as published, by health; 1 is what most have. Never below 0."""
-    return max(task.weight, 0.0) * health(task) if isinstance(task, Member) else 1.0
+    """Weight as published, by health; 1 is what most have. From 0 to HEAVIEST, whatever stands in the record."""
+    if not isinstance(task, Member):
+        return 1.0
+    return min(task.weight, HEAVIEST) * health(task) if task.weight > 0 else 0.0
 
 
 @dataclass(slots=True)
@@ -56,16 +59,15 @@ class Traits:
     _weights: dict[_Key, dict[str, float]] = field(default_factory=dict)
     """Record -> giver -> weight, of those whose weight is not 1."""
     _warming: dict[str, _Warming] = field(default_factory=dict)
-    _since_s: dict[str, float] = field(default_factory=dict)
-    """Task -> when it began to warm up: a task whose record changes goes on where it was."""
+    _nodes: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Task that warms up -> its nodes -> since when: a task whose record changes goes on where it was."""
 
     def add(self, who: str, task: Member | Portless, records: tuple[Record, ...], *, new_s: float | None) -> None:
         """`new_s`: now, when this task was not there before and shall warm up."""
         weight = capacity(task)
-        if new_s is not None and self.warm_up_s > 0:
-            self._since_s[task.task.id] = new_s
-        since_s = self._since_s.get(task.task.id)
+        since_s = self._since_s(task.task.id, new_s)
         if since_s is not None:
+            self._nodes.setdefault(task.task.id, {})[who] = since_s
             warming = self._warming[who] = _Warming(task.task.id, since_s, weight, records)
             weight = warming.current()
         self._weigh(who, weight, records)
@@ -73,26 +75,23 @@ class Traits:
             self._stand(task, records, 1)
 
     def remove(self, who: str, task: Member | Portless, records: tuple[Record, ...]) -> None:
-        if self._warming.pop(who, None) is not None and all(w.task != task.task.id for w in self._warming.values()):
-            del self._since_s[task.task.id]
+        self._cease(who)
         self._weigh(who, 1.0, records)
         if self.places:
             self._stand(task, records, -1)
 
-    def tick(self, now_s: float) -> set[bytes]:
-        """Warms up who is new; returns the names whose answers are others by that."""
-        touched: set[bytes] = set()
-        for who, warming in tuple(self._warming.items()):
-            step = min(STEPS, int((now_s - warming.since_s) / self.warm_up_s * STEPS))
-            if step == warming.step:
+    def tick(self, now_s: float) -> Iterator[set[bytes]]:
+        """Warms up who is new. Yields the names whose answers are others by each step of it; to be run to the end."""
+        for who in tuple(self._warming):
+            warming = self._warming.get(who)  # it may have gone between two steps
+            step = 0 if warming is None else min(STEPS, int((now_s - warming.since_s) / self.warm_up_s * STEPS))
+            if warming is None or step == warming.step:
                 continue
             warming.step = step
             self._weigh(who, warming.current(), warming.records)
-            touched.update(record.owner for record in warming.records)
             if step == STEPS:
-                del self._warming[who]
-                self._since_s.pop(warming.task, None)
-        return touched
+                self._cease(who)
+            yield {record.owner for record in warming.records}
 
     @property
     def warming(self) -> int:
@@ -100,8 +99,7 @@ class Traits:
 
     def warmth(self, task: str) -> float:
         """Part of its weight that a task has by now."""
-        found = next((w for w in self._warming.values() if w.task == task), None)
-        return 1.0 if found is None else (found.step + 1) / (STEPS + 1)
+        return min(((self._warming[who].step + 1) / (STEPS + 1) for who in self._nodes.get(task, ())), default=1.0)
 
     def weight(self, name: bytes, kind: int, rdata: bytes, givers: int) -> float:
         """Of a record that `givers` give."""
@@ -117,6 +115,18 @@ class Traits:
         """What most of its givers say."""
         said = self._places.get(address)
         return max(said, key=lambda place: (said[place], place.zone, place.region)) if said else NOWHERE
+
+    def _since_s(self, task: str, new_s: float | None) -> float | None:
+        if task in self._nodes:
+            return min(self._nodes[task].values())
+        return new_s if self.warm_up_s > 0 else None
+
+    def _cease(self, who: str) -> None:
+        warming = self._warming.pop(who, None)
+        if warming is not None:
+            del self._nodes[warming.task][who]
+            if not self._nodes[warming.task]:
+                del self._nodes[warming.task]
 
     def _weigh(self, who: str, weight: float, records: Iterable[Record]) -> None:
         for record in records:
