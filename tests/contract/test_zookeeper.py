@@ -10,7 +10,7 @@ from kazoo.exceptions import NotEmptyError
 import fairlead_discovery
 from fairlead_daemon.errors import BadSettings, Conflict
 from fairlead_discovery import paths
-from fairlead_discovery.adapters import zookeeper_store
+from fairlead_discovery.adapters import zookeeper_bulk, zookeeper_store
 from fairlead_discovery.adapters.zookeeper_place import parse_place
 from fairlead_discovery.backends import check_url
 from fairlead_discovery.reading import snapshots
@@ -113,3 +113,28 @@ def test_kazoo_is_imported_in_one_file():
     importing = {p.name for p in package.rglob("*.py") if "kazoo" in p.read_text() and "from kazoo" in p.read_text()}
 
     assert {"zookeeper.py"} == importing
+
+
+async def test_many_nodes_are_read_in_one_request(backend: OnZooKeeper):
+    """Each with its data, or none: no such node, or one that only holds others."""
+    writer = await backend.open()
+    made = [Create(paths.member("s:a", f"member_t{n}_00000000"), b"%d" % n) for n in range(300)]
+    await writer.commit(made)
+    store = bare_store(writer)
+    asked = [*(change.path for change in made), paths.member("s:a", "none"), paths.ENDPOINTS]
+
+    found = await store.client.get_many([store.full(path) for path in asked])
+
+    assert [*(b"%d" % n for n in range(300)), None, None] == found
+
+
+async def test_a_server_that_cannot_read_many_is_read_one_by_one(backend: OnZooKeeper, monkeypatch: pytest.MonkeyPatch):
+    """One before ZooKeeper 3.6: it refuses a request it does not know, and closes the connection."""
+    monkeypatch.setattr(zookeeper_bulk, "READ_MANY", 99)
+    writer, reader = await backend.open(), await backend.open()
+    await writer.commit([Create(paths.member("s:a", f"member_t{n}_00000000"), b"%d" % n) for n in range(200)])
+
+    async with collecting(reader.watch()) as sights:
+        sight = await sights.until(lambda s: sum(map(len, s.folders.values())) == 200)
+
+    assert {b"%d" % n for n in range(200)} == set(sight.folders[paths.endpoint_folder("s:a")].values())
