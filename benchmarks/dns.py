@@ -10,16 +10,19 @@ The server under test is pinned to CPU 0, everything else to CPU 1. CPU time is 
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +57,6 @@ class Round:
     cpu_us: float
     per_second: float
     lost: int
-    latency_us: float
 
 
 def endpoint(service: int, number: int) -> Member:
@@ -245,25 +247,43 @@ def unbound_server(folder: Path) -> Iterator[int]:
         server.stop()
 
 
-def beside_a_black_hole(ours: DnsDaemon, folder: Path, own: Path, rounds: int, seconds: int) -> None:
-    """Own names at a steady rate, alone and while others go to an upstream that swallows them."""
-    print(f"\nown names at 5000 queries/s, beside {LOST_PER_S} others/s")
-    results: dict[str, list[Round]] = {"": [], "test": [], "hole": []}
+def flooding(port: int, zone: str, stop: threading.Event) -> None:
+    """LOST_PER_S questions a second, all different; replies are dropped."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        sock.setblocking(False)
+        for number in itertools.count():
+            sock.send(query(f"n{number}.{zone}"))
+            with suppress(BlockingIOError):
+                while sock.recv(4096):
+                    pass
+            if stop.wait(1 / LOST_PER_S):
+                return
+
+
+def beside_a_black_hole(port: int, rounds: int, seconds: int) -> None:
+    """An own name asked 200 times a second, alone, beside questions answered at once, beside questions that are lost."""
+    took: dict[str, list[float]] = {"": [], "test": [], "hole": []}
     for _ in range(rounds):
-        for zone, some in results.items():
-            names_file = folder / "others"
-            names_file.write_text("".join(f"n{n}.{zone} A\n" for n in range(100_000)))
-            flood = ["taskset", "-c", str(LOAD_CPU), "dnsperf", "-s", "127.0.0.1", "-p", str(ours.port), "-t", "20"]
-            flood += ["-d", str(names_file), "-l", str(seconds + 2), "-q", "5000", "-e", "-Q", str(LOST_PER_S)]
-            other = Server(flood if zone else ["true"], log=folder / "flood.log").start()
-            time.sleep(1)
-            some.append(load(ours.pid, ours.port, own, seconds, 5_000))
-            assert other.process is not None
-            other.process.wait()
-    labels = {"": "none", "test": "answered here at once (.test)", "hole": "sent on into a black hole"}
-    for zone, some in results.items():
-        latency = statistics.median(r.latency_us for r in some)
-        print(f"  {labels[zone]:30} mean latency {latency:6.0f} µs  lost {sum(r.lost for r in some)}")
+        for zone, some in took.items():
+            stop = threading.Event()
+            flood = threading.Thread(target=flooding, args=(port, zone, stop))
+            if zone:
+                flood.start()
+                time.sleep(3)
+            for number in range(seconds * 200):
+                start_s = time.perf_counter()
+                ask_udp(port, query(f"web{number % SERVICES}.marathon.mesos"))
+                some.append((time.perf_counter() - start_s) * 1e6)
+                time.sleep(0.005)
+            stop.set()
+            if zone:
+                flood.join()
+    print(f"\none own name at a time, beside {LOST_PER_S} other questions/s, {rounds} rounds, µs until it is answered")
+    labels = {"": "none", "test": "answered at once (.test)", "hole": "sent on into a black hole"}
+    for zone, some in took.items():
+        p50, p99 = (statistics.quantiles(some, n=100)[n - 1] for n in (50, 99))
+        print(f"  {labels[zone]:26} p50 {p50:6.0f}  p99 {p99:6.0f}")
 
 
 def forward(rounds: int, seconds: int) -> None:
@@ -310,7 +330,7 @@ def forward(rounds: int, seconds: int) -> None:
             cost = statistics.median(r.cpu_us for r in results[what])
             lost = sum(r.lost for r in results[what])
             print(f"  {label:16} {cost:6.2f} µs CPU/query  {cost / own:5.2f} x own  (aim: at most 2)  lost {lost}")
-        beside_a_black_hole(ours, folder, files["own"], rounds, seconds)
+        beside_a_black_hole(ours.port, rounds, seconds)
 
 
 # --- published -> answered --------------------------------------------------------------------------------------------
