@@ -36,7 +36,7 @@ few = st.lists(
 networks = st.integers(0, 50).map(lambda n: n.to_bytes(3, "big"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(few, networks, st.integers(1, 12))
 def test_who_goes_takes_only_his_own_place(some: list[Candidate], network: bytes, count: int) -> None:
     """A network's part loses the one that goes and gains at most one; nobody else moves."""
@@ -48,21 +48,21 @@ def test_who_goes_takes_only_his_own_place(some: list[Candidate], network: bytes
         assert len(after - before) <= 1
 
 
-@settings(max_examples=200, deadline=None)
-@given(few, networks, st.integers(1, 12), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+@given(few, networks, st.integers(1, 12), st.integers(0, 9))
 def test_a_part_does_not_depend_on_the_order_it_is_taken_from(
-    some: list[Candidate], network: bytes, count: int, shuffler: random.Random
+    some: list[Candidate], network: bytes, count: int, seed: int
 ) -> None:
     """Every replica, after every restart, gives a network the same part."""
     mixed = list(some)
-    shuffler.shuffle(mixed)
+    random.Random(seed).shuffle(mixed)
 
     assert {c.rdata for c in selection.part(some, network, count)} == {
         c.rdata for c in selection.part(mixed, network, count)
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(few, networks, st.integers(1, 12))
 def test_a_part_is_of_the_nearest(some: list[Candidate], network: bytes, count: int) -> None:
     """Nobody far is in it while somebody near is left out."""
@@ -115,16 +115,16 @@ def test_equal_ones_come_first_equally_often() -> None:
     assert [1] * 7 == list(first.values())
 
 
-@settings(max_examples=200, deadline=None)
-@given(few, st.integers(1, 20), st.randoms(use_true_random=False))
-def test_orders_hold_everyone_near_before_far(some: list[Candidate], count: int, shuffler: random.Random) -> None:
+@settings(max_examples=60, deadline=None)
+@given(few, st.integers(1, 20), st.integers(0, 9))
+def test_orders_hold_everyone_near_before_far(some: list[Candidate], count: int, seed: int) -> None:
     """Nobody is lost, nobody twice."""
-    for order in selection.orders(some, count, shuffler.random):
+    for order in selection.orders(some, count, random.Random(seed).random):
         assert sorted(c.rdata for c in some) == sorted(c.rdata for c in order)
         assert [c.tier for c in order] == sorted(c.tier for c in order)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(few, st.integers(1, 5))
 def test_a_tier_too_small_counts_as_the_next(some: list[Candidate], least: int) -> None:
     """After that none is too small, but the last, and order among tiers is kept."""
