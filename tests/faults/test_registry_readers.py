@@ -28,6 +28,7 @@ from harness.zookeeper import ZooKeeper
 EACH = 2
 A_SECOND = 100
 BATCH = 50
+AT_ONCE = 16
 TOLD_EVERY = 10
 """So many commits apart the writer says what time it is."""
 FOLLOWING_S = 120
@@ -45,6 +46,7 @@ class Writer:
         self.held = {service: [member(service, EACH * service + n) for n in range(EACH)] for service in range(services)}
         self._registry = registry
         self._number = EACH * services
+        self._busy: set[int] = set()
 
     async def fill(self) -> None:
         everything = [path for members in self.held.values() for path in members]
@@ -52,17 +54,28 @@ class Writer:
             await self._registry.commit([Create(path, b"{}") for path in everything[start : start + BATCH]])
 
     async def run(self, seconds: float) -> None:
+        """At their pace, some at a time; of one service one after the other."""
         start_s = time.monotonic()
-        for step in range(int(A_SECOND * seconds)):
-            await asyncio.sleep(max(0.0, start_s + step / A_SECOND - time.monotonic()))
-            service = random.randrange(len(self.held))
-            members = self.held[service]
-            self._number += 1
-            made = member(service, self._number)
-            gone = [members.pop(0)] if len(members) > 1 or random.random() < 0.5 else []
-            members.append(made)
-            told = [Put(f"{paths.ROUTES}/{CLOCK}", b"%f" % time.monotonic())] if step % TOLD_EVERY == 0 else []
-            self.revision = await self._registry.commit([Create(made, b"{}"), *map(Delete, gone), *told])
+        room = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for step in range(int(A_SECOND * seconds)):
+                await asyncio.sleep(max(0.0, start_s + step / A_SECOND - time.monotonic()))
+                await room.acquire()
+                service = random.choice([s for s in self.held if s not in self._busy])
+                self._busy.add(service)
+                group.create_task(self._change(service, tells=step % TOLD_EVERY == 0, room=room))
+
+    async def _change(self, service: int, *, tells: bool, room: asyncio.Semaphore) -> None:
+        members = self.held[service]
+        self._number += 1
+        made = member(service, self._number)
+        gone = [members.pop(0)] if len(members) > 1 or random.random() < 0.5 else []
+        members.append(made)
+        told = [Put(f"{paths.ROUTES}/{CLOCK}", b"%f" % time.monotonic())] if tells else []
+        revision = await self._registry.commit([Create(made, b"{}"), *map(Delete, gone), *told])
+        self.revision = max(self.revision, revision)
+        self._busy.discard(service)
+        room.release()
 
     def truth(self) -> Mapping[str, set[str]]:
         return {paths.endpoint_folder(f"s:{s}"): {p.rpartition("/")[2] for p in m} for s, m in self.held.items()}
