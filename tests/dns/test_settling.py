@@ -1,23 +1,17 @@
 """Serials: one for one content, on every name server of the registry, whatever order things were heard in."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
 from fairlead_daemon.errors import Unavailable
 from fairlead_discovery.adapters.memory import cluster
-from fairlead_discovery.backends import open_registry
-from fairlead_discovery.reading import snapshots
 from fairlead_discovery.records import Agent
-from fairlead_discovery.registry import Registry
-from fairlead_dns.adapters.settling import Settler
-from fairlead_dns.decisions.naming import Record, Rules
+from fairlead_dns.decisions.naming import Record
 from fairlead_dns.decisions.settling import PATIENCE_S, Standing, Verdict, digest, judge, parse_shared
-from fairlead_dns.names import Names
-from harness.names import authority, member, publish
+from harness.names import member, publish
+from harness.serials import put_agent, servers
 from harness.waiting import eventually
 
 
@@ -61,67 +55,6 @@ def test_the_digest_is_of_what_all_servers_hear():
     assert one != digest({"agent 1": (a, b), "master ": (b,)}, "another query")
 
 
-class Server:
-    """A name server without sockets: names that follow a registry, settled by a Settler."""
-
-    def __init__(self, registry: Registry, said: Path) -> None:
-        self.registry = registry
-        self.names = Names(Rules(), authority())
-        self.names.take_own("ns1.mesos", ("127.0.0.1",))
-        self.settled: list[int] = []
-        """Serials in the order they were given."""
-        self.contents: dict[int, str] = {}
-        self.settler = Settler(self.names, registry, self._note, said)
-
-    def _note(self) -> None:
-        serial = self.names.ledger.serial
-        assert serial is not None
-        self.settled.append(serial)
-        self.contents[serial] = str(sorted(self.names.zone.records()))
-
-    async def follow(self, delay_s: float = 0.0) -> None:
-        """`delay_s`: how much later than their commits the agents are heard of."""
-
-        async def agents() -> None:
-            async for nodes in self.registry.follow("/fairlead/agents"):
-                await asyncio.sleep(delay_s)
-                self.names.take_agents(
-                    {n: Agent(id=n, host=x.data.decode(), port=1, boot_id="") for n, x in nodes.items()}
-                )
-
-        async def services() -> None:
-            async for snapshot in snapshots(self.registry, keep=None):
-                self.names.take_snapshot(snapshot)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(agents())
-            group.create_task(services())
-            group.create_task(self.settler.run())
-
-    def hosts(self) -> set[bytes]:
-        """Addresses of agents as secondaries may fetch them."""
-        held = self.names.held(b"\5slave\5mesos\0") if self.names.ledger.serial is not None else ()
-        return {data for rrset in held for data in rrset.data}
-
-
-@asynccontextmanager
-async def servers(folder: Path, *delays_s: float) -> AsyncIterator[list[Server]]:
-    made = [Server(await open_registry(f"memory:{folder.name}"), folder / f"said{n}") for n in range(len(delays_s))]
-    tasks = [asyncio.ensure_future(s.follow(d)) for s, d in zip(made, delays_s, strict=True)]
-    try:
-        yield made
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for server in made:
-            await server.registry.close()
-
-
-async def put_agent(registry: Registry, number: int) -> None:
-    await registry.write(f"/fairlead/agents/S{number}", f"10.0.9.{number}".encode())
-
-
 async def test_what_comes_from_no_commit_raises_the_serial(tmp_path):
     """A new agent alone: a later serial, with it in it."""
     async with servers(tmp_path, 0.0) as (one,):
@@ -139,23 +72,6 @@ async def test_what_comes_from_no_commit_raises_the_serial(tmp_path):
         await eventually("the agent is settled", known)
         assert one.names.ledger.serial > begun
         assert sorted(set(one.settled)) == one.settled
-
-
-async def test_servers_that_hear_things_in_another_order_never_give_one_serial_to_two_contents(tmp_path):
-    """The second hears of agents later than the first. In the end both have one serial and one content."""
-    async with servers(tmp_path, 0.0, 0.02) as (one, two):
-        for number in range(25):
-            await publish(one.registry, member(number))
-            await put_agent(one.registry, number % 7)
-            await asyncio.sleep(0.003 * (number % 4))
-
-        async def agree() -> bool:
-            return len(one.hosts()) == len(two.hosts()) == 7 and one.names.ledger.serial == two.names.ledger.serial
-
-        await eventually("both agree", agree, within_s=30)
-        both = one.contents.keys() & two.contents.keys()
-        assert {n: one.contents[n] for n in both} == {n: two.contents[n] for n in both}
-        assert both
 
 
 async def test_a_restart_with_the_same_settings_keeps_the_serial_and_other_settings_raise_it(tmp_path):

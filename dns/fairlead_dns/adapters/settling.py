@@ -13,6 +13,7 @@ from fairlead_daemon.errors import Conflict, FairleadError
 from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
+from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import Put, Registry
 from fairlead_dns.decisions.settling import OWN, Shared, Standing, Verdict, digest, judge, parse_shared
 from fairlead_dns.names import Names
@@ -35,6 +36,18 @@ def own_digest(names: Names) -> str:
     return sha256(
         repr((version("fairlead"), shared_path(names), names.authority, sorted(own.items()))).encode()
     ).hexdigest()
+
+
+async def _read(registry: Registry, path: str) -> tuple[Shared | None, int]:
+    """What stands there, and the registry's revision: a snapshot holds what its revision says, and on ZooKeeper perhaps
+    of the next ones too. When the revision is still the same after it was read, it holds no more.
+    """
+    node, cluster, clock = await asyncio.gather(
+        registry.read(path), registry.read(paths.CLUSTER), registry.read(paths.REVISION)
+    )
+    base = decode(Cluster, cluster.data, place=paths.CLUSTER).base if cluster is not None else 0
+    shared = None if node is None else parse_shared(node.data.decode("ascii", "replace"))
+    return shared, base + (clock.version if clock is not None else 0)
 
 
 def _text(file: Path) -> str:
@@ -94,9 +107,8 @@ class Settler:
         counted = self.names.version
         own = self._own_digest()
         async with asyncio.timeout(READ_S):
-            node = await registry.read(self._path)
-        shared = None if node is None else parse_shared(node.data.decode("ascii", "replace"))
-        if self.names.version != counted or self.names.applying:
+            shared, revision = await _read(registry, self._path)
+        if self.names.version != counted or self.names.applying or revision != self.names.snapshot.revision:
             return False
         if self.said is not None:
             await self._raise_once(registry, self.said)
