@@ -13,7 +13,7 @@ from fairlead_dns.decisions.answer import Answers, Authority
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Clients, Locality
 from fairlead_dns.decisions.front import Front, Route
-from fairlead_dns.decisions.journal import Held, Journal
+from fairlead_dns.decisions.journal import Held, Journal, later
 from fairlead_dns.decisions.ledger import Ledger
 from fairlead_dns.decisions.naming import ZONE_TTL, Dialect, Record, Rules, of_framework, of_masters, of_server
 from fairlead_dns.decisions.queries import Queries, Query
@@ -97,9 +97,14 @@ class Names:
         *_, moved = self.settling()
         return moved
 
-    def settling(self) -> Iterator[bool]:
-        """The same in steps, as Ledger.settling."""
-        for moved in self.ledger.settling(self.snapshot.revision % SERIALS, at_s=time.time()):
+    def settling(self, *, alone: bool = False) -> Iterator[bool]:
+        """The same in steps, as Ledger.settling. `alone`: the revision is ours, and says nothing of frameworks, agents
+        and masters; what changes besides gets the next serial.
+        """
+        serial, known = self.snapshot.revision % SERIALS, self.ledger.serial
+        if alone and known is not None and self.ledger.before and not later(serial, known):
+            serial = (known + 1) % SERIALS
+        for moved in self.ledger.settling(serial, at_s=time.time()):
             if moved:
                 self.settled.set()
                 self.settled = asyncio.Event()

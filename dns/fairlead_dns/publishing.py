@@ -72,8 +72,9 @@ class Publishing:
     async def run(self, registry: Registry, said: Path, source_ip: str) -> None:
         """`said`: see Settler. `source_ip`: where secondaries expect NOTIFY from."""
         self.notifier.source_ip = source_ip
-        fetched = bool(self.transfers.permits)
-        settler = Settler(self.names, registry if fetched else None, self._settled, said if fetched else None)
+        shared = bool(self.transfers.permits) and self.settings.mesos is None
+        settler = Settler(self.names, registry if shared else None, self._settled, said if shared else None)
+        settler.alone = self.settings.mesos is not None
         collector = TransferCollector(self._state)
         REGISTRY.register(collector)
         try:

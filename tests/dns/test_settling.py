@@ -8,9 +8,10 @@ import pytest
 from fairlead_daemon.errors import Unavailable
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.records import Agent
-from fairlead_dns.decisions.naming import Record
+from fairlead_dns.decisions.naming import Record, Rules
 from fairlead_dns.decisions.settling import PATIENCE_S, Standing, Verdict, digest, judge, parse_shared
-from harness.names import member, publish
+from fairlead_dns.names import Names
+from harness.names import authority, member, publish, snapshot
 from harness.serials import put_agent, servers
 from harness.waiting import eventually
 
@@ -119,3 +120,17 @@ async def test_out_of_sight_nothing_is_settled_and_afterwards_everything(tmp_pat
             return one.hosts() == {bytes((10, 0, 9, 9))} and one.names.ledger.serial > before
 
         await eventually("the agent is settled", known, within_s=30)
+
+
+def test_alone_with_a_source_that_is_no_registry_what_changes_gets_the_next_serial():
+    """Its revision says nothing of agents; the next one that is later counts again."""
+    names = Names(Rules(), authority())
+    names.take_snapshot(snapshot(member(), revision=100))
+    found = []
+    for agents, revision in (((), 100), ((1,), 100), ((1,), 100), ((1, 2), 100), ((1, 2), 101), ((1, 2), 200)):
+        names.take_agents({f"S{n}": Agent(id=f"S{n}", host=f"10.0.9.{n}", port=1, boot_id="") for n in agents})
+        names.take_snapshot(snapshot(member(), revision=revision))
+        *_, moved = names.settling(alone=True)
+        found.append((moved, names.ledger.serial))
+
+    assert [(True, 100), (True, 101), (False, 101), (True, 102), (False, 102), (True, 200)] == found

@@ -59,7 +59,9 @@ def _text(file: Path) -> str:
 
 @dataclass(slots=True)
 class Settler:
-    """`registry` None: nobody transfers, so that each revision is its content's serial at once, for history alone."""
+    """`registry` None: the revision is its content's serial at once: nobody transfers (the journal is for history alone),
+    or we are `alone` with a source that is no registry.
+    """
 
     names: Names
     registry: Registry | None
@@ -68,6 +70,7 @@ class Settler:
     said: Path | None = None
     """File with the digest of what only settings and this program decide. Another one than last time is a new content
     at an old revision, so that the revision is raised first."""
+    alone: bool = False
     _path: str = field(init=False)
     _own: tuple[int, str] = (-1, "")
     _agreed: str = ""
@@ -176,7 +179,7 @@ class Settler:
             await self._settle()
 
     async def _settle(self) -> None:
-        for moved in self.names.settling():
+        for moved in self.names.settling(alone=self.alone):
             if moved:
                 self.settled()
             await asyncio.sleep(0)  # queries have their turn
