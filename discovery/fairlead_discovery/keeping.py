@@ -1,8 +1,16 @@
-"""The last good state on disk, for readers that start while the registry is out of sight."""
+"""The last good state on disk, for readers that start while the registry is out of sight.
+
+A file holds it whole; what has changed since is appended to another beside it (`<file>.changes`), until that is as large:
+so a change costs a write of its own size. The second names the first it belongs to, and what is torn at its end is left.
+"""
 
 import asyncio
+import errno
 import os
-from collections.abc import Mapping
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +18,15 @@ import msgspec
 
 from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
-from fairlead_discovery.registry import Sight
+from fairlead_discovery.decisions.delta import differing
+from fairlead_discovery.registry import Folder, Sight
 
 log = Log("discovery")
 FORMAT = 1
 PAUSE_S = 1.0
 """At most one write in so much time: a burst of changes costs one."""
+SMALL_BYTES = 1 << 16
+"""Changes may take as much as this, however small the whole is."""
 TOUCH_S = 10.0
 """While it is known to be true the file's time says so, this often."""
 
@@ -25,6 +36,20 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str
     revision: int
     folders: Mapping[str, Mapping[str, bytes]]
+    id: str = ""
+    """What its changes call it."""
+
+
+class _Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """Since the changes before: by folder, by name, the new data; None: gone."""
+
+    of: str
+    revision: int
+    folders: Mapping[str, Mapping[str, bytes | None]]
+
+
+_frame = struct.Struct(">II")
+"""Length and checksum of what follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +63,7 @@ class Kept:
 
 
 _decoder = msgspec.msgpack.Decoder(_Stored)
+_changes_decoder = msgspec.msgpack.Decoder(_Changes)
 
 
 def load(path: Path) -> Kept | None:
@@ -53,13 +79,101 @@ def load(path: Path) -> Kept | None:
     if stored.format != FORMAT:
         log.warning("last good state of another format", file=path, format=stored.format)
         return None
-    return Kept(cluster=stored.cluster, revision=stored.revision, folders=stored.folders, known_s=known_s)
+    revision, folders = stored.revision, {folder: dict(nodes) for folder, nodes in stored.folders.items()}
+    beside = _beside(path)
+    try:
+        for changes in _read_changes(beside.read_bytes()):
+            if changes.of == stored.id:
+                revision = changes.revision
+                _apply(folders, changes.folders)
+                known_s = max(known_s, beside.stat().st_mtime)
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("changes of the last good state unreadable", file=beside, why=str(error))
+    return Kept(cluster=stored.cluster, revision=revision, folders=folders, known_s=known_s)
 
 
-def save(path: Path, sight: Sight) -> None:
-    """Atomic. Raises OSError."""
-    stored = _Stored(format=FORMAT, cluster=sight.cluster, revision=sight.revision, folders=sight.folders)
-    replace_file(path, msgspec.msgpack.encode(stored), mode=0o600)
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.changes")
+
+
+def _read_changes(data: bytes) -> Iterator[_Changes]:
+    """As far as they are whole."""
+    start = 0
+    while start + _frame.size <= len(data):
+        size, checksum = _frame.unpack_from(data, start)
+        start += _frame.size
+        body = data[start : start + size]
+        if len(body) < size or zlib.crc32(body) != checksum:
+            return
+        yield _changes_decoder.decode(body)
+        start += size
+
+
+def _apply(folders: dict[str, dict[str, bytes]], changed: Mapping[str, Mapping[str, bytes | None]]) -> None:
+    for folder, nodes in changed.items():
+        there = folders.setdefault(folder, {})
+        for name, data in nodes.items():
+            if data is None:
+                there.pop(name, None)
+            else:
+                there[name] = data
+        if not there:
+            del folders[folder]
+
+
+def _changed(before: Mapping[str, Folder], after: Mapping[str, Folder]) -> dict[str, dict[str, bytes | None]]:
+    """By folder, by name: what `_apply` needs to make `after` of `before`."""
+    out: dict[str, dict[str, bytes | None]] = {}
+    for folder in differing(before, after, None):
+        old, new = before.get(folder, {}), after.get(folder, {})
+        gone: dict[str, bytes | None] = dict.fromkeys(old.keys() - new.keys())
+        out[folder] = gone | {name: data for name, data in new.items() if old.get(name) is not data}
+    return out
+
+
+class Book:
+    """The two files, as their one writer. Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written: Sight | None = None
+        self._id = ""
+        self._whole_bytes = 0
+        self._changes_bytes = 0
+
+    def save(self, sight: Sight) -> None:
+        """The first time whole, also when there are old files: nobody knows what they lack."""
+        written = self._written
+        if written is None or written.cluster != sight.cluster or self._changes_bytes >= self._whole_bytes:
+            self._save_whole(sight)
+        elif written.revision != sight.revision or written.folders is not sight.folders:
+            self._save_changes(sight, _changed(written.folders, sight.folders))
+        else:
+            os.utime(self._path)  # it is true again
+        self._written = sight
+
+    def _save_whole(self, sight: Sight) -> None:
+        self._written = None
+        self._id = secrets.token_hex(8)
+        stored = _Stored(
+            format=FORMAT, cluster=sight.cluster, revision=sight.revision, folders=sight.folders, id=self._id
+        )
+        data = msgspec.msgpack.encode(stored)
+        replace_file(self._path, data, mode=0o600)
+        _beside(self._path).unlink(missing_ok=True)
+        self._whole_bytes, self._changes_bytes = max(len(data), SMALL_BYTES), 0
+
+    def _save_changes(self, sight: Sight, changed: Mapping[str, Mapping[str, bytes | None]]) -> None:
+        body = msgspec.msgpack.encode(_Changes(of=self._id, revision=sight.revision, folders=changed))
+        data = _frame.pack(len(body), zlib.crc32(body)) + body
+        self._written = None  # should it fail half way, nothing can be appended any more
+        handle = os.open(_beside(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._changes_bytes += len(data)
 
 
 class Keeper:
@@ -69,8 +183,10 @@ class Keeper:
         self.live = False
         """Whether what was put last is known to be true at this moment."""
         self._path = path
+        self._book = Book(path)
         self._sight: Sight | None = None
         self._dirty = asyncio.Event()
+        self._writing: asyncio.Future[None] | None = None
 
     def put(self, sight: Sight) -> None:
         self._sight = sight
@@ -88,6 +204,8 @@ class Keeper:
                 await asyncio.sleep(PAUSE_S)
                 await self._write()
         finally:
+            if self._writing is not None:  # there is one writer at a time
+                await asyncio.wait([self._writing])
             if self._dirty.is_set() and self._sight is not None:
                 self._save(self._sight)
 
@@ -95,11 +213,12 @@ class Keeper:
         sight = self._sight
         assert sight is not None
         self._dirty.clear()
-        await asyncio.to_thread(self._save, sight)
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self._save, sight)
+        await asyncio.shield(self._writing)
 
     def _save(self, sight: Sight) -> None:
         try:
-            save(self._path, sight)
+            self._book.save(sight)
         except OSError as error:
             log.warning("last good state not written", file=self._path, why=str(error))
 

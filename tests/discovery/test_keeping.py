@@ -1,0 +1,92 @@
+"""The last good state on disk: whatever was written last, also when the end of it is torn."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairlead_discovery import keeping
+from fairlead_discovery.keeping import Book, load
+from fairlead_discovery.registry import Sight
+
+FOLDERS = st.dictionaries(
+    st.sampled_from(("/e/a", "/e/b")),
+    st.dictionaries(st.sampled_from(("m1", "m2", "m3")), st.sampled_from((b"1", b"2")), min_size=1),
+)
+
+
+def sight(revision: int, folders: Mapping[str, Mapping[str, bytes]], *, cluster: str = "c") -> Sight:
+    return Sight(in_sight=True, cluster=cluster, revision=revision, folders=folders)
+
+
+def kept(path: Path) -> tuple[str, int, object]:
+    found = load(path)
+    assert found is not None
+    return found.cluster, found.revision, found.folders
+
+
+@settings(max_examples=20)  # each writes to disk
+@given(st.lists(FOLDERS, min_size=1, max_size=6), st.sampled_from((0, 100, 1 << 16)))
+def test_what_was_saved_last_is_loaded(states: list[Mapping[str, Mapping[str, bytes]]], small_bytes: int):
+    """After each save; whole every time, sometimes, or once and changes after it."""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeping, "SMALL_BYTES", small_bytes)
+        book = Book(Path(folder) / "state")
+        for revision, folders in enumerate(states):
+            book.save(sight(revision, folders))
+
+            assert ("c", revision, folders) == kept(Path(folder) / "state")
+
+
+def test_a_change_costs_a_write_of_its_size(tmp_path: Path):
+    """Among 10,000 nodes; the file that holds all of them stays as it is."""
+    nodes = {f"m{n}": b"x" * 100 for n in range(10_000)}
+    book = Book(tmp_path / "state")
+    book.save(sight(1, {"/e/a": nodes}))
+    before = (tmp_path / "state").stat()
+    book.save(sight(2, {"/e/a": {**nodes, "m0": b"y"}}))
+
+    assert before.st_ino == (tmp_path / "state").stat().st_ino
+    assert (tmp_path / "state.changes").stat().st_size < 200
+    assert ("c", 2, {"/e/a": {**nodes, "m0": b"y"}}) == kept(tmp_path / "state")
+
+
+@pytest.mark.parametrize("left", [0, 4, 8, 20])
+def test_a_torn_end_is_left_out(tmp_path: Path, left: int):
+    """Power was lost while the last change was being appended: the state before it is served."""
+    book = Book(tmp_path / "state")
+    for revision in range(3):
+        book.save(sight(revision, {"/e/a": {f"m{revision}": b"1"}}))
+        if revision == 1:
+            whole = (tmp_path / "state.changes").read_bytes()
+    torn = (tmp_path / "state.changes").read_bytes()[: len(whole) + left]
+    (tmp_path / "state.changes").write_bytes(torn)
+
+    assert ("c", 1, {"/e/a": {"m1": b"1"}}) == kept(tmp_path / "state")
+
+
+def test_changes_of_another_file_are_not_applied(tmp_path: Path):
+    """We died between replacing the whole and removing its predecessor's changes."""
+    path = tmp_path / "state"
+    old = Book(path)
+    old.save(sight(1, {"/e/a": {"m1": b"1"}}))
+    old.save(sight(2, {"/e/a": {"m2": b"1"}}))
+    left_over = (tmp_path / "state.changes").read_bytes()
+    Book(path).save(sight(3, {"/e/b": {"m3": b"1"}}))
+    (tmp_path / "state.changes").write_bytes(left_over)
+
+    assert ("c", 3, {"/e/b": {"m3": b"1"}}) == kept(path)
+
+
+def test_another_cluster_is_written_whole(tmp_path: Path):
+    """Its changes are none of the other's."""
+    book = Book(tmp_path / "state")
+    book.save(sight(5, {"/e/a": {"m1": b"1"}}))
+    book.save(sight(6, {"/e/a": {"m2": b"1"}}))
+    book.save(sight(1, {}, cluster="d"))
+
+    assert ("d", 1, {}) == kept(tmp_path / "state")
+    assert not (tmp_path / "state.changes").exists()
