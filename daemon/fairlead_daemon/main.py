@@ -51,6 +51,8 @@ class Daemon(Generic[S]):
     """Keys that have an option of their own, as `mesos_dns_config` has `--mesos-dns-config FILE`: what it is for."""
     beneath: Beneath | None = None
     """See settings.load."""
+    check: Callable[[S], None] | None = None
+    """What `--check` looks at beyond the keys' types, without touching anything. Raises BadSettings naming the key."""
 
     def load(self, arguments: argparse.Namespace) -> S:
         """Raises BadSettings."""
@@ -68,6 +70,8 @@ def main(daemon: Daemon[S], argv: Sequence[str]) -> int:
     try:
         settings = daemon.load(arguments)
         if arguments.check:
+            if daemon.check is not None:
+                daemon.check(settings)
             print(msgspec.json.format(msgspec.json.encode(settings), indent=2).decode())  # noqa: T201  # its output
             return 0
         logs.set_up(settings.log_level)

@@ -28,6 +28,7 @@ from fairlead_dns.adapters import kept
 from fairlead_dns.adapters.api import add_api
 from fairlead_dns.adapters.forward_setup import forwarding
 from fairlead_dns.adapters.http import add_routes
+from fairlead_dns.checking import check
 from fairlead_dns.following import Following
 from fairlead_dns.mesos_following import MesosFollowing
 from fairlead_dns.mesosdns_file import beneath, notes
@@ -104,6 +105,7 @@ DAEMON = Daemon(
     run=run,
     files={"mesos_dns_config": "Mesos-DNS' config.json, read as it is; what is set here as well counts"},
     beneath=beneath,
+    check=check,
 )
 
 

@@ -5,7 +5,10 @@ import socket
 from pathlib import Path
 
 import dnslib
+import pytest
 
+from fairlead_daemon.main import main
+from fairlead_dns.daemon import DAEMON
 from harness.names import member, publish, query
 from harness.naming import running
 
@@ -46,3 +49,29 @@ async def test_who_may_not_read_the_api_may_still_ask_for_names(tmp_path: Path) 
 
         status = {path: (await dns.text(path))[0] for path in ("/v1/axfr", "/v2/status", "/ready")}
         assert {"/v1/axfr": 403, "/v2/status": 403, "/ready": 200} == status
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("negative_ttl_s=9", "negative_ttl_s: 9 is not between 1 and 5"),
+        ('localities=[{network="10.0.0.0/99", zone="a"}]', "localities: '10.0.0.0/99' is no network"),
+        ('zone_resolvers={mesos=["10.0.0.1"]}', "zone_resolvers.mesos: this server answers that zone itself"),
+        ("rate_slip=99", "rate_slip: 99"),
+        ('api_networks=["x"]', "api_networks: 'x' is no network"),
+    ],
+)
+def test_check_finds_what_the_start_would_refuse(
+    setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2 with the key; and nothing is written."""
+    code = main(DAEMON, ["--check", "--set", f"data_dir={tmp_path}", "--set", setting])
+
+    assert (2, True) == (code, said in capsys.readouterr().err)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_check_shows_good_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whole."""
+    assert 0 == main(DAEMON, ["--check", "--set", f"data_dir={tmp_path}", "--set", "a_record_limit=3"])
+    assert '"a_record_limit": 3' in capsys.readouterr().out

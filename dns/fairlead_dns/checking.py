@@ -1,0 +1,20 @@
+"""Everything that can be known of the settings before anything is bound, read or written: what `--check` looks at."""
+
+from fairlead_dns import answer_settings, forward_settings, front_settings
+from fairlead_dns import settings as told
+from fairlead_dns.settings import DnsSettings
+
+
+def check(settings: DnsSettings) -> None:
+    """Raises BadSettings naming the key."""
+    told.rules(settings)
+    apexes = told.authority(settings).apexes
+    answer_settings.manner(settings)
+    answer_settings.readers(settings)
+    answer_settings.closed(settings)
+    front_settings.check(settings)
+    front_settings.check_proxied(settings, (*settings.listen, *settings.listen_optional))
+    forward_settings.groups(settings, (), apexes)
+    forward_settings.open_to(settings)
+    forward_settings.limits(settings, settings.waiting)
+    forward_settings.policy(settings)
