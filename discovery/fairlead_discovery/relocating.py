@@ -54,6 +54,8 @@ class RelocatingStore:
         self._folders: dict[str, Followed] = {}
         self._left: list[Store] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._error: BaseException | None = None
+        """A bug in one of them: whoever reads gets it."""
         self._run_task = self._spawn(self._run())
 
     # --- Store
@@ -109,6 +111,7 @@ class RelocatingStore:
             self._sights = Cell(Sight(in_sight=False))
             self._sight_pump = self._spawn(self._pump_sights(self._sights))
         async for sight in self._sights.changes():
+            self._check_sound()
             yield sight
 
     async def follow(self, folder: str) -> AsyncIterator[Mapping[str, Node]]:
@@ -118,6 +121,7 @@ class RelocatingStore:
         followed.users += 1
         try:
             async for nodes in followed.cell.changes():
+                self._check_sound()
                 if nodes is not None:
                     yield nodes
         finally:
@@ -146,6 +150,10 @@ class RelocatingStore:
         moved = self.now.cluster.moved
         if moved and self._follows:
             raise Unavailable(f"the registry has moved to {moved}, which is not in sight yet")
+
+    def _check_sound(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def _check_settled(self, ops: Sequence[AnyOp]) -> None:
         if _clock_s() - self._moved_s < SETTLE_S and any(map(_names_a_version, ops)):
@@ -191,8 +199,21 @@ class RelocatingStore:
                 attempt = 0
             except (FairleadError, TimeoutError) as error:
                 log.warning("not gone along with the registry yet", to=url, why=str(error) or "out of sight")
+                self._hide()
             await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
             attempt += 1
+
+    def _hide(self) -> None:
+        """Others go on in a place that we do not see: what we have is stale from now on."""
+        if self.now.cluster.moved:
+            self._was_open = False
+            self._lose()
+
+    def _lose(self) -> None:
+        if self._sights is not None:
+            last = self._sights.value
+            out_of_sight = Sight(in_sight=False, cluster=last.cluster, revision=last.revision, folders=last.folders)
+            self._sights.set(out_of_sight)
 
     async def _told(self) -> str:
         """Where the registry has moved to, once it has."""
@@ -235,8 +256,7 @@ class RelocatingStore:
     def _pump_anew(self) -> None:
         if self._sights is not None and self._sight_pump is not None:
             self._sight_pump.cancel()
-            last = self._sights.value
-            self._sights.set(Sight(in_sight=False, cluster=last.cluster, revision=last.revision, folders=last.folders))
+            self._lose()
             self._sight_pump = self._spawn(self._pump_sights(self._sights))
         for folder, followed in self._folders.items():
             if followed.pump is not None:
@@ -251,8 +271,16 @@ class RelocatingStore:
     def _spawn(self, body: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(body)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = error
+            for cell in (self._sights, *(followed.cell for followed in self._folders.values())):
+                if cell is not None:
+                    cell.touch()
 
 
 def _names_a_version(op: AnyOp) -> bool:

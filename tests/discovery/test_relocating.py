@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -12,10 +12,11 @@ import pytest
 from contract.following import collecting
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_discovery import coordination, moving, paths, relocating
+from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.backends import open_registry, open_store
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.records import Cluster, decode, encode
-from fairlead_discovery.registry import Create, Put
+from fairlead_discovery.registry import Create, Put, Sight
 from fairlead_discovery.relocating import RelocatingStore
 from harness.waiting import eventually
 
@@ -143,8 +144,6 @@ async def test_who_comes_after_the_move_sees_nothing_of_before(monkeypatch: pyte
         await move.copy()
         new = await move.at(move.new)
         revision = await new.commit([Put(paths.route("s:b"), b"{}")])
-        from fairlead_discovery.adapters.memory import cluster
-
         cluster(move.new.removeprefix("memory:")).stop()
         late = move.follower()
         async with collecting(late.watch()) as sights:
@@ -159,16 +158,62 @@ async def test_who_comes_after_the_move_sees_nothing_of_before(monkeypatch: pyte
 
 async def test_no_lock_is_held_in_both_places(monkeypatch: pytest.MonkeyPatch):
     """The new registry opens when every lease of before has run out; its holder knows by then."""
-    monkeypatch.setattr(moving, "LEASES_END_S", 4)
+    monkeypatch.setattr(moving, "LEASES_END_S", 3)
     monkeypatch.setattr(coordination, "LEASE_S", 2.0)
     async with a_move() as move:
         holder, next_one = move.follower(), move.follower()
-        async with coordination.lock(holder, "x") as held:
+        async with AsyncExitStack() as holding:
+            held = await holding.enter_async_context(coordination.lock(holder, "x"))
             copying = asyncio.create_task(move.copy())
-            async with coordination.lock(next_one, "x", wait_s=20) as then:
+            ending = asyncio.create_task(end_when_lost(held, holding))  # else it stands for the lock there too
+            async with coordination.lock(next_one, "x", wait_s=60) as then:
                 assert held.lost.is_set()
                 assert held.fence < then.fence
-            await copying
+            await asyncio.gather(copying, ending)
+
+
+async def end_when_lost(held: coordination.Held, holding: AsyncExitStack) -> None:
+    await held.lost.wait()
+    await holding.aclose()
+
+
+async def test_who_cannot_reach_the_new_place_is_stale(monkeypatch: pytest.MonkeyPatch):
+    """It shows what it had, as out of sight, writes nothing, and goes along as soon as it can."""
+    monkeypatch.setattr(relocating, "IN_SIGHT_S", 0.1)
+    async with a_move() as move:
+        reader = move.follower()
+        place = uuid4().hex
+        cluster(place).stop()
+        reader.store._reopen = lambda _url: open_store(f"memory:{place}")
+        async with collecting(reader.watch()) as sights:
+            await sights.until(lambda s: s.in_sight)
+            revision = await reader.commit([Create(MEMBER, b"{}")])
+            await sights.until(lambda s: s.revision == revision)
+            await move.copy()
+            stale = await sights.until(lambda s: not s.in_sight and s.revision == revision)
+            await asyncio.sleep(0.3)
+            assert not sights.last.in_sight
+            assert paths.endpoint_folder("s:a") in stale.folders
+            with pytest.raises(Unavailable, match="has moved to"):
+                await reader.commit([])
+            reader.store._reopen = open_store
+
+            assert revision <= (await sights.until(lambda s: s.in_sight)).revision
+
+
+async def test_a_bug_in_what_is_followed_reaches_the_reader():
+    """It is not left waiting for ever."""
+    async with a_move() as move:
+        reader = move.follower()
+
+        async def broken() -> AsyncIterator[Sight]:
+            yield Sight(in_sight=False)
+            raise ZeroDivisionError
+
+        reader.store.now.sights = broken
+        with pytest.raises(ZeroDivisionError):
+            async for _ in reader.watch():
+                pass
 
 
 async def test_another_cluster_is_not_gone_to():
