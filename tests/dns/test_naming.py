@@ -19,7 +19,7 @@ from fairlead_discovery.records import (
 )
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.mesosdns import SECTIONS, shown
-from fairlead_dns.decisions.naming import Record, Rules, of_agent, of_framework, of_masters, of_task
+from fairlead_dns.decisions.naming import Record, Rules, agent_label, of_agent, of_framework, of_masters, of_task
 from harness.names import member, task
 
 LIQUOR = "liquor-store.b8db9f73-562f-11e4-a088-c20493233aa5"
@@ -178,6 +178,29 @@ def test_agents_share_one_name() -> None:
 
 def pointers(records: Iterable[Record]) -> dict[str, str]:
     return {wire.text(r.owner): wire.text(r.rdata) for r in records if r.kind == wire.PTR}
+
+
+def test_aurora_finds_its_tasks_as_it_names_them() -> None:
+    """Dots and underscores of the discovery name as written, in both kinds of records."""
+    made = member(
+        task=task(name="www-data/test/http_example", framework="aurora"),
+        discovery=Discovery(name="http_example.test.vagrant", given=True),
+    )
+
+    found = table(of_task(made, Rules()))
+
+    assert {"10.0.0.1"} == found["http_example.test.vagrant.aurora.mesos"]
+    assert 1 == len(found["_http._http_example.test.vagrant._tcp.aurora.mesos"])
+    assert {"10.0.0.1"} == found["http-example-test-vagrant.aurora.mesos"]
+
+
+def test_agents_whose_names_are_long_stay_apart() -> None:
+    """Host names that differ only past what a label can hold."""
+    boxes = [Agent(id="a", host="10.0.0.3", port=1, boot_id="b", hostname=f"{'rack.' * 14}box{n}") for n in (1, 2)]
+
+    labels_ = {agent_label(box) for box in boxes}
+
+    assert (2, {63}) == (len(labels_), {len(label) for label in labels_})
 
 
 def test_an_agents_address_leads_to_its_own_name_and_back() -> None:

@@ -40,7 +40,7 @@ async def test_a_services_ttl_is_announced_before_it_is_given(tmp_path: Path) ->
                 given.append((reply.rr[0].ttl, await announced(dns)))
             return bool(given) and given[-1][0] == 4
 
-        await eventually("it has its TTL", has_it)
+        await eventually("it has its TTL", has_it, within_s=30)
         await withdraw(dns.registry, asking(0, 4))
 
         async def taken_back() -> bool:

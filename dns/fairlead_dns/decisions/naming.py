@@ -184,15 +184,15 @@ def told_apart(label: str, name: str) -> str:
 def of_agent(agent: Agent, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
     """`slave.domain` A of every agent, `_slave._tcp.domain` SRV, one name of its own, and its PTR."""
     found = parsed(addresses)
-    owner, alone = ("slave", rules.domain), (agent_label(agent, rules), "slave", rules.domain)
+    owner, alone = ("slave", rules.domain), (agent_label(agent), "slave", rules.domain)
     srv = [(("_slave", "_tcp", rules.domain), owner, agent.port)] if is_port(agent.port) and found else []
     return (*records({owner: found, alone: found}, srv, rules), *_pointers(found, alone, rules))
 
 
-def agent_label(agent: Agent, rules: Rules) -> str:
+def agent_label(agent: Agent) -> str:
     """`box1.rack-2` -> `box1-rack-2`; an agent that has no host name is called by its id's last field."""
     given = agent.hostname if wire.address(agent.hostname) is None else ""
-    return labels.fit(rules.spec(given) or f"agent-{rules.spec(labels.agent_tail(agent.id))}")
+    return labels.fit(labels.legal(given).strip("-") or f"agent-{labels.rfc1123(labels.agent_tail(agent.id))}")
 
 
 def of_masters(masters: Sequence[MasterInfo], leader: MasterInfo | None, rules: Rules) -> tuple[Record, ...]:

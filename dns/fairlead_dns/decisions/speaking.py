@@ -30,7 +30,7 @@ def of_agent(agent: Agent, rules: Rules) -> tuple[Record, ...]:
     found = dict.fromkeys(naming.of_agent(agent, (agent.host,), rules))
     for dialect in rules.dialects:
         if dialect.kind == "consul":
-            label = naming.agent_label(agent, rules)
+            label = naming.agent_label(agent)
             found.update(dict.fromkeys(dialects.consul_node(label, naming.parsed((agent.host,)), dialect)))
     return tuple(found)
 
