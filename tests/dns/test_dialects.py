@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import dns.rdata
 import dnslib
 import msgspec
 from hypothesis import given
@@ -142,17 +143,15 @@ def test_svcb_names_target_and_port_in_one_answer() -> None:
     tls = Port(index=1, number=443, host_port=31443, name="https")
 
     records = {
-        (wire.text(r.owner), r.kind): r.rdata
+        (wire.text(r.owner), r.kind): dns.rdata.from_wire("IN", r.kind, r.rdata, 0, len(r.rdata)).to_text()
         for r in speaking.of_task(member(ports=(HTTP, tls)), rules)
         if r.kind in (64, 65)
     }
 
-    target = wire.parse_text(f"{INSTANCE}.marathon.slave.mesos") or b""
-    port = {n: b"\0\1" + target + b"\0\3\0\2" + n.to_bytes(2, "big") for n in (31000, 31443)}
     assert {
-        ("_http.web.marathon.mesos", 64): port[31000],
-        ("_https.web.marathon.mesos", 64): port[31443],
-        ("web.marathon.mesos", 65): port[31443],
+        ("_http.web.marathon.mesos", 64): f'1 {INSTANCE}.marathon.slave.mesos. port="31000"',
+        ("_https.web.marathon.mesos", 64): f'1 {INSTANCE}.marathon.slave.mesos. port="31443"',
+        ("web.marathon.mesos", 65): f'1 {INSTANCE}.marathon.slave.mesos. port="31443"',
     } == records
 
 
