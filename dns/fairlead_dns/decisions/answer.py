@@ -128,8 +128,8 @@ class Answers:
         return self.clients.of(asked.came.client) if plan.varies else UNKNOWN
 
     def _apex(self, query: wire.Query) -> int:
-        """Offset in the name at which our zone begins."""
-        return next(start for start in query.starts if query.name[start:] in self.zone.apexes)
+        """Offset in the name at which our zone begins; of a name in none (a reverse name that has just gone) its start."""
+        return next((start for start in query.starts if query.name[start:] in self.zone.apexes), 0)
 
     def _version(self, query: wire.Query) -> bytes:
         """RFC 9660: how many of the name's labels are the zone's, that it is SOA's serial, which."""
