@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_discovery import paths
@@ -60,10 +60,25 @@ def plain(contents: Contents) -> tuple[object, ...]:
         contents.leaving,
         contents.routes,
         contents.bad,
-        contents.tasks,
+        {service: set(tasks) for service, tasks in contents.tasks.items()},
     )
 
 
+def agents(contents: Contents, folders: Mapping[str, Folder]) -> bool:
+    """Each task's agent is that of one of its nodes: it may have two for a moment, but only one agent."""
+    return all(
+        agent
+        in {
+            members[name].task.agent if name in (members := contents.members.get(service, {})) else ""
+            for name in folders[paths.endpoint_folder(service)]
+            if paths.task_of(name) == task
+        }
+        for service, tasks in contents.tasks.items()
+        for task, agent in tasks.items()
+    )
+
+
+@settings(max_examples=40)  # of small sights, changed step by step
 @given(st.lists(st.tuples(changed_folder(), st.booleans()), max_size=8))
 def test_step_by_step_is_as_good_as_at_once(steps: list[tuple[tuple[str, Folder], bool]]):
     """Also when some steps were missed; and what the contents say has changed is all that has."""
@@ -74,11 +89,13 @@ def test_step_by_step_is_as_good_as_at_once(steps: list[tuple[tuple[str, Folder]
         contents = decoder.contents(folders, delta)
 
         assert plain(Decoder().contents(folders)) == plain(contents)
+        assert agents(contents, folders)
         told = differing(last.members, contents.members, contents.delta)
         assert {s for s in (WEB, DB) if last.members.get(s) is not contents.members.get(s)} <= set(told)
         last = contents
 
 
+@settings(max_examples=40)  # of small sights, changed step by step
 @given(st.lists(st.tuples(changed_folder(), st.sampled_from((None, *AGENTS, "none"))), max_size=8))
 def test_hiding_step_by_step_is_as_good_as_at_once(steps: list[tuple[tuple[str, Folder], str | None]]):
     """What is leaving, and what sits on agents that are not announced, whenever that begins and ends."""
@@ -112,6 +129,7 @@ def _services(good: object) -> tuple[str, ...]:
     return tuple(good.reading.tasks) if good is not None else ()  # type: ignore[attr-defined]  # a Good
 
 
+@settings(max_examples=40)  # of small sights, changed step by step
 @given(st.lists(st.tuples(changed_folder(), st.sampled_from((0.1, 2.0, 10.0))), max_size=10))
 def test_doubt_needs_no_look_at_services_that_lost_nothing(steps: list[tuple[tuple[str, Folder], float]]):
     """The same doubts at the same steps as from a look at all of them."""
