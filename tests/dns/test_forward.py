@@ -4,6 +4,8 @@ import struct
 
 import dnslib
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import View
@@ -311,3 +313,20 @@ def test_unknown_client_options_make_no_difference() -> None:
     fly(made, asked(opt=opt(options=option(65001, b"x"))), replied("192.0.2.1"))
 
     assert [] == at_once(made, asked(opt=opt(options=option(10, b"cookie!!")))).ar[0].rdata
+
+
+@given(
+    st.lists(st.sampled_from(["www", "localhost", "local", "in-addr", "arpa", "10", "127", "0", "1"]), max_size=5),
+    st.integers(0, 65535),
+    st.integers(0, 0xFFFF).map(lambda flags: flags & 0x07FF),
+    st.integers(0, 65535),
+)
+def test_every_question_is_answered_at_once_or_waits(labels: list[str], kind: int, flags: int, size: int) -> None:
+    """Never an exception; a reply has the question as asked, fits, and ends with an OPT."""
+    question = asked(".".join(labels), kind, flags=flags, opt=opt(size))
+    verdict = forwarding().ask(question, 0.0)
+
+    if isinstance(verdict, bytes):
+        assert verdict.startswith(question.query.question, 12)
+        assert len(verdict) <= 1232
+        assert 1 == len([rr for rr in dnslib.DNSRecord.parse(verdict).ar if rr.rtype == wire.OPT])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead_dns.decisions import wire
-from fairlead_dns.decisions.forward_wire import Asked, mixed_case
+from fairlead_dns.decisions.forward_wire import Asked, mixed_case, read_reply
 from harness.forwarding import QUESTION, read, replied
 from harness.names import query
 from harness.upstreams import answer, negative
@@ -165,3 +165,19 @@ def test_reading_any_bytes_gives_a_reply_or_malformed(tail: bytes, an: int, ns: 
         return
 
     assert len(reply.ttls) == sum(reply.counts)
+
+
+@given(st.lists(st.tuples(st.integers(12, 200), st.integers(0, 255)), max_size=6), st.booleans())
+def test_true_replies_with_bytes_changed_give_a_reply_or_malformed(changes: list[tuple[int, int]], no: bool) -> None:
+    """Flags, counts, pointers, lengths, TTLs: what is read can be aged and has its TTLs inside."""
+    start = query("www.example")
+    packet = bytearray(negative(start) if no else answer(start, "192.0.2.1", "192.0.2.2"))
+    for at, value in changes:
+        packet[at % len(packet)] = value
+    try:
+        reply = read_reply(bytes(packet), start[12:])
+    except wire.MalformedError:
+        return
+
+    assert len(reply.records) == len(reply.aged(7)) == len(reply.stale(30))
+    assert all(0 <= at <= len(reply.records) - 4 for at, _ in reply.ttls)

@@ -79,6 +79,8 @@ async def forwarding(front: Front, settings: DnsSettings, places: Iterable[str])
     if forwarder is None:
         yield Running(None, settings, own)
         return
+    upstreams = [f"{zone} {place}" for zone, place in state(forwarder).upstreams]
+    log.info("forwarding", upstreams=", ".join(upstreams) or "none yet", recursion=",".join(settings.recursion))
     collector = ForwardCollector(lambda: state(forwarder))
     REGISTRY.register(collector)
     try:
