@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.records import Leaving, Reason
 from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_dns.adapters.zonefiles import Unloaded
 from harness.dns_api import Served, api
 from harness.names import member, node_name, snapshot
 
@@ -75,6 +76,14 @@ async def test_each_verdict_says_why(two: Served, name: str, kind: str, verdict:
 
     assert verdict == found["verdict"]
     assert says in found["says"][0]
+
+
+async def test_names_that_another_part_answers_say_which(two: Served) -> None:
+    """A zone file, the forwarder: nothing of it comes from endpoints."""
+    two.names.front.serve(b"\7example\3org\0", Unloaded())
+
+    found = await two.page("explain", name="www.example.org")
+    assert ("elsewhere", True) == (found["verdict"], "a zone file that cannot be read" in found["says"][0])
 
 
 async def test_a_leaving_task_is_named(two: Served) -> None:

@@ -10,7 +10,7 @@ GET /v2/status                 serial, trust, age, revision
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import isfinite
@@ -23,6 +23,8 @@ from fairlead_daemon.web import error_response, json_response
 from fairlead_discovery.adapters import listing_http
 from fairlead_discovery.decisions.nearest import nearest
 from fairlead_discovery.listing import Listing
+from fairlead_dns.adapters.forward import Forwarder
+from fairlead_dns.adapters.zonefiles import Unloaded
 from fairlead_dns.answer_settings import readers
 from fairlead_dns.decisions import history, paging, wire
 from fairlead_dns.decisions.acl import Acl
@@ -30,6 +32,7 @@ from fairlead_dns.decisions.asked import Handler
 from fairlead_dns.decisions.clients import parse
 from fairlead_dns.decisions.explain import Question, asked_for, explain, speakable
 from fairlead_dns.decisions.journal import Journal
+from fairlead_dns.decisions.static import StaticAnswers
 from fairlead_dns.names import SERIALS, Names
 from fairlead_dns.settings import DnsSettings
 
@@ -38,7 +41,11 @@ PAGE = (1000, 10_000)
 """Names on a page: unless told, at most."""
 CHANGES = (100, 1000)
 GUARDED = ("/v1/", "/v2/")
-ELSEWHERE = {"Forwarder": "the forwarder", "StaticAnswers": "a zone from a file"}
+ELSEWHERE: Mapping[type[object], str] = {
+    Forwarder: "the forwarder",
+    StaticAnswers: "a zone from a file",
+    Unloaded: "a zone file that cannot be read: SERVFAIL",
+}
 
 
 def add_api(app: web.Application, settings: DnsSettings, names: Names, listing: Listing) -> None:
@@ -191,7 +198,7 @@ class _Pages:
 
 
 def spoken(handler: Handler) -> str:
-    return ELSEWHERE.get(type(handler).__name__, "another part of the server")
+    return ELSEWHERE.get(type(handler), "another part of the server")
 
 
 def _past(memory: history.Memory, name: bytes, text: str) -> dict[str, Any]:
