@@ -18,6 +18,7 @@ from fairlead_dns.adapters.gate import Gate
 from fairlead_dns.adapters.sockets import Bound, bind, bind_streams
 from fairlead_dns.adapters.tcp import Limits, TcpServer
 from fairlead_dns.adapters.udp import ProxiedUdpServer, UdpServer
+from fairlead_dns.adapters.udp_compiled import CompiledUdpServer, Loop, find
 from fairlead_dns.adapters.waiting import Waiters
 from fairlead_dns.decisions.acl import Acl
 from fairlead_dns.decisions.asked import Came, Transport
@@ -44,12 +45,15 @@ class Transports:
     udp: list[UdpServer] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     followed: list[files.Followed] = field(default_factory=list)
+    loop: Loop | None = None
+    """The compiled UDP loop, if it is there and wanted."""
     accepting: list[asyncio.Task[None]] = field(default_factory=list)
 
     def told(self) -> dict[str, str]:
         """Where it listens, for the log."""
         found = {"dns": self.places, "tls": self.tls, "https": self.https}
-        return {kind: ",".join(places) for kind, places in found.items() if places}
+        loop = "python" if self.loop is None else "compiled"
+        return {kind: ",".join(places) for kind, places in found.items() if places} | {"udp_loop": loop}
 
     @property
     def turned_away(self) -> int:
@@ -110,7 +114,9 @@ async def serving(
         queries=settings.tcp_queries,
     )
     waiters = Waiters(most=settings.waiting, patience_s=settings.patience_s)
-    made = Transports(TcpServer(front, counts, limits, waiters), waiters, followed=[*followed])
+    made = Transports(
+        TcpServer(front, counts, limits, waiters), waiters, followed=[*followed], loop=find(settings.udp_loop)
+    )
     collector = FrontCollector(front, waiters, lambda: made.turned_away)
     REGISTRY.register(collector)
     try:
@@ -139,6 +145,8 @@ def _open_plain(settings: DnsSettings, made: Transports) -> None:
 
 def _udp_server(made: Transports, pair: Bound, trusted: Acl | None) -> UdpServer:
     tcp = made.tcp
+    if trusted is None and made.loop is not None:
+        return CompiledUdpServer(pair.udp, tcp.front, tcp.counts, made.waiters, made.loop)
     if trusted is None:
         return UdpServer(pair.udp, tcp.front, tcp.counts, made.waiters)
     return ProxiedUdpServer(pair.udp, tcp.front, tcp.counts, made.waiters, trusted)
