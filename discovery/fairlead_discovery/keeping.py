@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import struct
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,9 +42,13 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """Since the changes before: by folder, by name, the new data; None: gone."""
+    """Since the changes before: by folder, by name, the new data; None: gone. `number` counts from 1, without a gap unless
+    another process has put its own file in the place of ours. `time_s`: wall clock.
+    """
 
     of: str
+    number: int
+    time_s: float
     revision: int
     folders: Mapping[str, Mapping[str, bytes | None]]
 
@@ -81,12 +86,12 @@ def load(path: Path) -> Kept | None:
         return None
     revision, folders = stored.revision, {folder: dict(nodes) for folder, nodes in stored.folders.items()}
     beside = _beside(path)
+    number = 0
     try:
         for changes in _read_changes(beside.read_bytes()):
-            if changes.of == stored.id:
-                revision = changes.revision
+            if changes.of == stored.id and changes.number == number + 1:
+                number, revision, known_s = changes.number, changes.revision, max(known_s, changes.time_s)
                 _apply(folders, changes.folders)
-                known_s = max(known_s, beside.stat().st_mtime)
     except FileNotFoundError:
         pass
     except (OSError, msgspec.DecodeError) as error:
@@ -142,6 +147,7 @@ class Book:
         self._id = ""
         self._whole_bytes = 0
         self._changes_bytes = 0
+        self._number = 0
 
     def save(self, sight: Sight) -> None:
         """The first time whole, also when there are old files: nobody knows what they lack."""
@@ -163,10 +169,14 @@ class Book:
         data = msgspec.msgpack.encode(stored)
         replace_file(self._path, data, mode=0o600)
         _beside(self._path).unlink(missing_ok=True)
-        self._whole_bytes, self._changes_bytes = max(len(data), SMALL_BYTES), 0
+        self._whole_bytes, self._changes_bytes, self._number = max(len(data), SMALL_BYTES), 0, 0
 
     def _save_changes(self, sight: Sight, changed: Mapping[str, Mapping[str, bytes | None]]) -> None:
-        body = msgspec.msgpack.encode(_Changes(of=self._id, revision=sight.revision, folders=changed))
+        self._number += 1
+        changes = _Changes(
+            of=self._id, number=self._number, time_s=time.time(), revision=sight.revision, folders=changed
+        )
+        body = msgspec.msgpack.encode(changes)
         data = _frame.pack(len(body), zlib.crc32(body)) + body
         self._written = None  # should it fail half way, nothing can be appended any more
         handle = os.open(_beside(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -81,6 +81,17 @@ def test_changes_of_another_file_are_not_applied(tmp_path: Path):
     assert ("c", 3, {"/e/b": {"m3": b"1"}}) == kept(path)
 
 
+def test_changes_after_a_gap_are_not_applied(tmp_path: Path):
+    """Another process has used the same file, and taken away what we had appended until then."""
+    book = Book(tmp_path / "state")
+    for revision in range(4):
+        book.save(sight(revision, {"/e/a": {f"m{revision}": b"1"}}))
+        if revision == 2:
+            (tmp_path / "state.changes").unlink()
+
+    assert ("c", 0, {"/e/a": {"m0": b"1"}}) == kept(tmp_path / "state")
+
+
 def test_another_cluster_is_written_whole(tmp_path: Path):
     """Its changes are none of the other's."""
     book = Book(tmp_path / "state")
