@@ -11,7 +11,7 @@ GET /v2/status                 serial, trust, age, revision
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from math import isfinite
 from typing import Any, NoReturn
@@ -78,6 +78,8 @@ class _Pages:
 
     _settings: DnsSettings
     _names: Names
+    _looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """However many ask for nearest names, one look at a time: it takes CPU that queries want."""
 
     async def records(self, request: web.Request) -> web.Response:
         if not self._settings.enumeration and "name" not in request.query:
@@ -192,9 +194,10 @@ class _Pages:
         raise web.HTTPNotFound(reason=f"no such name: {text}{f'; did you mean {_either(near)}?' if near else ''}")
 
     async def _near(self, text: str) -> tuple[str, ...]:
-        """In a thread, which lets queries through: it may take a second where there are many names."""
-        known = speakable(self._names.sources)
-        return tuple(await asyncio.to_thread(nearest, asked_for(text), known))
+        """In a thread, which lets queries through: it takes a while where there are very many names."""
+        async with self._looking:
+            known = speakable(self._names.sources)
+            return tuple(await asyncio.to_thread(nearest, asked_for(text), known))
 
 
 def spoken(handler: Handler) -> str:
