@@ -101,14 +101,14 @@ def _foreign(task: Member | Portless, rules: Rules) -> Iterator[str]:
 def too_long(task: Member | Portless, rules: Rules) -> tuple[str, ...]:
     """What was cut to become a label: the task's name, its name with hash and agent, or a port's name."""
     ports = tuple(port.name for port in task.ports) if isinstance(task, Member) else ()
-    return _too_long(task.discovery.name or task.task.name, task.task.agent, ports, rules.rfc952)
+    tail = labels.HASH_LENGTH + len(labels.agent_tail(task.task.agent)) + 2
+    return _too_long(task.discovery.name or task.task.name, tail, ports, rules.rfc952)
 
 
 @lru_cache(maxsize=16384)
-def _too_long(name: str, agent: str, ports: tuple[str, ...], rfc952: bool) -> tuple[str, ...]:  # see above
+def _too_long(name: str, tail: int, ports: tuple[str, ...], rfc952: bool) -> tuple[str, ...]:  # see above
     spec, limit = (labels.rfc952, labels.RFC952_LIMIT) if rfc952 else (labels.rfc1123, labels.LABEL_LIMIT)
-    found = [text for text in (name, *ports) if len(labels.legal(text).strip("-")) > limit]
-    tail = labels.HASH_LENGTH + len(labels.agent_tail(agent)) + 2
+    found = [text for text in (name, *ports) if len(text) > limit and len(labels.legal(text).strip("-")) > limit]
     if not found and len(spec(name)) + tail > labels.LABEL_LIMIT:
         found.append(name)
     return tuple(found)
