@@ -163,7 +163,7 @@ async def _publish(url: str) -> None:
 
 def test_own_names_and_others_through_one_server(house: House) -> None:
     """Ours with AA, the others without; RA on both; a name in neither place."""
-    own, other, none = (house.dns.ask(name) for name in (WEB, "n7.corp", "nobody.corp"))
+    own, other, none = (ask(house.dns.port, name) for name in (WEB, "n7.corp", "nobody.corp"))
 
     assert (3, ["192.0.2.7"], "NXDOMAIN") == (len(data(own)), data(other), rcode(none))
     assert [(1, 1), (0, 1), (0, 1)] == [(r.header.aa, r.header.ra) for r in (own, other, none)]
@@ -171,7 +171,7 @@ def test_own_names_and_others_through_one_server(house: House) -> None:
 
 def test_a_zones_own_upstream_is_asked(house: House) -> None:
     """`example` is Knot's; unbound would say NXDOMAIN."""
-    assert ["192.0.2.1", "192.0.2.2"] == house.dns.answers("www.example")
+    assert ["192.0.2.1", "192.0.2.2"] == data(ask(house.dns.port, "www.example"))
 
 
 def test_libc_clients_get_what_they_need(house: House) -> None:
@@ -245,7 +245,7 @@ def test_a_black_hole_does_not_hold_up_own_names(house: House) -> None:
         for number in range(600):
             flood.send(query(f"n{number}.hole", number=number, opt=opt()))
             if number % 10 == 0:
-                own.append(len(house.dns.answers(WEB)))
+                own.append(len(data(ask(house.dns.port, WEB))))
                 most = max(most, house.dns.metric("fairlead_dns_forward_in_flight"))
                 replies += list(_received(flood, 0.0))
         while len(replies) < 600 and (more := list(_received(flood, 15.0))):
@@ -266,8 +266,8 @@ def _received(sock: socket.socket, wait_s: float) -> Iterator[dnslib.DNSRecord]:
 
 def test_metrics_tell_of_upstreams(house: House) -> None:
     """Each with its circuit and round trip, and what became of questions."""
-    house.dns.ask("n9.corp")
-    house.dns.ask("again.hole")
+    ask(house.dns.port, "n9.corp")
+    ask(house.dns.port, "again.hole")
     upstream = f'upstream="127.0.0.1:{house.resolver}",zone="."'
 
     assert house.dns.metric(f'fairlead_dns_upstream_circuit{{circuit="closed",{upstream}') == 1

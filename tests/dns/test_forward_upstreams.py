@@ -18,7 +18,7 @@ from harness.ports import free_port
 from harness.upstreams import Asking, Behaviour, Liar, always, answer, asking, forwarder_to, lying, negative
 from harness.waiting import eventually
 
-SHORT = Timing(whole_s=1.0, try_s=0.3)
+SHORT = Timing(whole_s=1.0, try_s=0.3, resend_s=0.5)
 
 
 def silent(packet: bytes, tcp: bool) -> None:
@@ -178,11 +178,10 @@ async def test_the_next_upstream_is_asked_when_one_cannot_answer() -> None:
 
 async def test_a_late_upstream_is_raced_by_the_next() -> None:
     """A black hole first: its second is asked long before it times out, and comes first from then on."""
-    patient = Timing(whole_s=20, try_s=10)
     async with (
         lying(silent) as hole,
         lying(always("192.0.2.1")) as good,
-        asking(hole.place, good.place, timing=patient) as it,
+        asking(hole.place, good.place) as it,
     ):
         first = data(await it.ask("one.example.com"))
         others = [data(await it.ask(f"n{n}.example.com")) for n in range(10)]
@@ -196,12 +195,12 @@ async def test_an_upstream_that_dies_is_left_alone_and_comes_back() -> None:
     async with lying(silent, honest=False) as up, asking(up.place, timing=SHORT, probing=True) as it:
         for number in range(3):
             await it.ask(f"n{number}.example.com")
-        await eventually("it is open", lambda: true(it.upstream().circuit is Circuit.OPEN))
+        await eventually("it is open", lambda: true(it.upstream().circuit is Circuit.OPEN), within_s=30)
         asked = len(up.seen)
         reply = await it.ask("other.example.com", opt=opt())
         told = [packet for packet in up.seen[asked:] if b"other" in packet.lower()]
         up.behave, up.honest = always("192.0.2.1"), True
-        await eventually("it is back", lambda: true(it.upstream().circuit is Circuit.CLOSED))
+        await eventually("it is back", lambda: true(it.upstream().circuit is Circuit.CLOSED), within_s=30)
 
         assert ("SERVFAIL", 22, []) == (rcode(reply), ede(reply), told)
         assert ["192.0.2.1"] == data(await it.ask("more.example.com"))
@@ -237,7 +236,7 @@ async def test_a_dead_upstream_holds_no_more_than_its_share() -> None:
 
 async def test_a_stale_answer_is_given_when_the_upstream_is_late() -> None:
     """After the wait: TTL 30, extended error 3; the upstream's answer is kept when it comes."""
-    timing = Timing(whole_s=5, try_s=4, stale_wait_s=0.1)
+    timing = Timing(whole_s=20, try_s=15, resend_s=10, stale_wait_s=0.1)
     async with lying(always("192.0.2.1", ttl_s=1)) as up, asking(up.place, timing=timing) as it:
         await it.ask("www.example.com")
         await asyncio.sleep(1.05)
@@ -253,12 +252,12 @@ async def test_a_stale_answer_is_given_when_the_upstream_is_late() -> None:
 
 
 async def test_popular_names_are_fetched_before_their_time_is_over() -> None:
-    """TTL 10, asked all the time: no client ever waits for the second answer."""
-    async with lying(always("192.0.2.1", ttl_s=10)) as up, asking(up.place) as it:
+    """Asked all the time: no client ever waits for the second answer."""
+    async with lying(always("192.0.2.1", ttl_s=200)) as up, asking(up.place) as it:
         await it.ask("www.example.com")
         (entry,) = it.forwarding.cache.entries.values()
-        entry.hits, entry.stored_s = 5, entry.stored_s - 9.2  # nine seconds later
-        up.behave = always("192.0.2.2", ttl_s=10)
+        entry.hits, entry.stored_s = 5, entry.stored_s - 182  # three minutes later
+        up.behave = always("192.0.2.2")
         old = data(await it.ask("www.example.com"))
         await eventually("the new one is there", lambda: true(len(up.seen) == 2 and not it.forwarding.flights))
 
@@ -324,7 +323,7 @@ async def test_a_zone_has_upstreams_of_its_own() -> None:
 async def test_an_upstream_that_sends_our_question_back_to_us_is_found_out() -> None:
     """Through another server, which makes a query of its own of it: two forwarders that point at each other.
 
-    The name is asked for once more at most, nobody waits for the whole time, both leave each other alone.
+    Nobody waits for the whole time; the first to find out leaves the other alone.
     """
     async with lying(silent, honest=False) as one, lying(silent, honest=False) as two:
         here, there = forwarder_to(two.place), forwarder_to(one.place)
@@ -345,8 +344,8 @@ async def test_an_upstream_that_sends_our_question_back_to_us_is_found_out() -> 
         serve(one, here)
         running = [asyncio.ensure_future(each.forwarder.run()) for each in (here, there)]
         await eventually(
-            "both have found out",
-            lambda: true(all(each.upstream().looping for each in (here, there))),
+            "one has found out, which breaks the loop",
+            lambda: true(any(each.upstream().looping for each in (here, there))),
         )
         reply = await here.ask("www.example.com", opt=opt())
 
@@ -439,7 +438,7 @@ async def test_a_tls_upstream_that_is_not_who_it_should_be_gets_no_question(
     async with lying(always("192.0.2.1"), tls=server_side(certificates)) as up:
         place = Place(up.place.ip, up.place.port, "tls", name)
         context = tls_context(str(certificates / "cert.pem") if trusted else "")
-        async with asking(place, tls=context, timing=SHORT) as it:
+        async with asking(place, tls=context) as it:
             reply = await it.ask("www.example.com", opt=opt())
 
             assert ("SERVFAIL", 23, []) == (rcode(reply), ede(reply), up.seen)

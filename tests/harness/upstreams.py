@@ -27,6 +27,8 @@ from harness.servers import Server, require
 Behaviour = Callable[[bytes, bool], "bytes | Sequence[bytes] | None"]
 """A query and whether it came over TCP -> what to send back, in order; None: nothing."""
 PROBE = b"fairlead-loop"
+PATIENT = Timing(whole_s=20, try_s=15, resend_s=10)
+"""So that a machine that stands still for a second changes nothing of what is counted."""
 
 
 def answer(packet: bytes, *addresses: str, ttl_s: int = 300, flags: int = 0x8180, rcode: int = 0) -> bytes:
@@ -177,7 +179,7 @@ def forwarder_to(
     groups = {zone: Group(zone, [Upstream(place)], race) for zone, place in (zones or {}).items()}
     groups[b"\0"] = Group(b"\0", [Upstream(place) for place in places], race)
     forwarding = Forwarding(Zones(groups), Cache(policy or Policy()), limits or Limits())
-    forwarder = Forwarder(forwarding, timing or Timing(whole_s=4, try_s=1.5), **how)
+    forwarder = Forwarder(forwarding, timing or PATIENT, **how)
     front = Front(clock=lambda: 0.0, views=Views(recursion=LOCAL))
     front.serve(b"\0", forwarder, recursive=True)
     return Asking(forwarder, front)

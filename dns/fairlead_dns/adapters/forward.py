@@ -30,7 +30,7 @@ from fairlead_dns.decisions.forward_wire import Asked, Reply, has_flag, mixed_ca
 
 log = Log("dns")
 STALE_WAIT_S = 1.8
-RESEND_S = 1.0
+JUST_NOW_S = 0.5
 PULSE_S = 0.2
 PROBE_LABEL = b"\x0dfairlead-loop"
 ROUNDS = 2
@@ -40,10 +40,14 @@ AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """`whole_s`: a client gets its reply within it, whatever happens. `try_s`: one upstream has that long."""
+    """`whole_s`: a client gets its reply within it, whatever happens. `try_s`: one upstream has that long.
+
+    `resend_s`: after it the same upstream is asked once more, for the first may be lost.
+    """
 
     whole_s: float = 5.0
     try_s: float = 2.0
+    resend_s: float = 1.0
     stale_wait_s: float = STALE_WAIT_S
 
 
@@ -327,7 +331,7 @@ class _Race:
         now_s = asyncio.get_running_loop().time()
         for task, (upstream, since_s) in self.under_way.items():
             task.cancel()
-            if now_s - since_s > RESEND_S / 2 and not self.over:
+            if now_s - since_s > JUST_NOW_S and not self.over:
                 upstream.failed(now_s)
 
     def _start(self) -> float | None:
@@ -340,7 +344,7 @@ class _Race:
         if not self.tries:
             return None
         if self.tries[0] is upstream or again:
-            return _spread(RESEND_S)
+            return _spread(self.forwarder.timing.resend_s)
         return upstream.hedge_s() if self.flight.group.race else None
 
     def _won(self, start_s: float) -> None:
