@@ -17,12 +17,14 @@ from uuid import uuid4
 import pytest
 
 from contract.conftest import Local
+from fairlead_daemon.errors import Unavailable
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.registry import Create, Delete, Put
 from harness.house import HARNESS
 from harness.many_readers import CLOCK, LAST_S, digest
+from harness.waiting import eventually
 from harness.zookeeper import ZooKeeper
 
 EACH = 2
@@ -42,7 +44,8 @@ class Writer:
     """Each change replaces one of a service's members, or takes one away and brings it back later."""
 
     def __init__(self, registry: ComposedRegistry, services: int) -> None:
-        self.revision = -1
+        self.unknown = 0
+        """Commits whose answer did not come."""
         self.held = {service: [member(service, EACH * service + n) for n in range(EACH)] for service in range(services)}
         self._registry = registry
         self._number = EACH * services
@@ -72,13 +75,32 @@ class Writer:
         gone = [members.pop(0)] if len(members) > 1 or random.random() < 0.5 else []
         members.append(made)
         told = [Put(f"{paths.ROUTES}/{CLOCK}", b"%f" % time.monotonic())] if tells else []
-        revision = await self._registry.commit([Create(made, b"{}"), *map(Delete, gone), *told])
-        self.revision = max(self.revision, revision)
+        try:
+            await self._registry.commit([Create(made, b"{}"), *map(Delete, gone), *told])
+        except Unavailable:  # perhaps done: read again
+            self.unknown += 1
+            self.held[service] = await eventually("read again", lambda: self._read(service), within_s=60)
         self._busy.discard(service)
         room.release()
 
-    def truth(self) -> Mapping[str, set[str]]:
-        return {paths.endpoint_folder(f"s:{s}"): {p.rpartition("/")[2] for p in m} for s, m in self.held.items()}
+    async def _read(self, service: int) -> list[str]:
+        folder = paths.endpoint_folder(f"s:{service}")
+        try:
+            return [f"{folder}/{name}" for name in await self._registry.tree.names(folder)]
+        except Unavailable as error:
+            raise AssertionError(str(error)) from error
+
+    async def truth(self) -> Mapping[str, set[str]]:
+        """What stands in the registry."""
+        held = [await eventually("read", lambda s=service: self._read(s), within_s=60) for service in self.held]
+        return {members[0].rpartition("/")[0]: {path.rpartition("/")[2] for path in members} for members in held}
+
+    async def last(self) -> int:
+        """The revision of an empty commit after all others."""
+        try:
+            return await self._registry.commit([])
+        except Unavailable as error:
+            raise AssertionError(str(error)) from error
 
 
 class Process:
@@ -119,23 +141,26 @@ async def stand(url: str, folder: Path, *, readers: Sequence[int], services: int
         start_s = time.monotonic()
         await writer.run(seconds)
         took_s = time.monotonic() - start_s
-        ends = await asyncio.gather(*(asyncio.to_thread(p.end, writer.revision) for p in processes))
+        revision = await eventually("a last commit", writer.last, within_s=60)
+        ends = await asyncio.gather(*(asyncio.to_thread(p.end, revision) for p in processes))
         ended_s = time.monotonic() - start_s - took_s
+        truth = digest(await writer.truth())
     finally:
         for process in processes:
             process.kill()
         await registry.close()
     found = [reader for end in ends for reader in end]
 
-    assert {writer.revision} == {reader["revision"] for reader in found}
-    assert {digest(writer.truth())} == {reader["seen"] for reader in found}
+    assert {revision} == {reader["revision"] for reader in found}
+    assert {truth} == {reader["seen"] for reader in found}
     assert [[]] * sum(readers) == [reader["empty"] for reader in found]
     assert not any(reader["went_back"] for reader in found)
     middle, worst = (sorted(reader["late_s"][part] for reader in found if reader["late_s"]) for part in (0, 1))
     return (
         f"{sum(readers)} readers, {services} services: {A_SECOND * seconds / took_s:.0f} changes/s for {took_s:.0f} s, "
         f"equal {ended_s:.1f} s after the last; looks a second each {sum(r['looks'] for r in found) / len(found) / took_s:.1f}; "
-        f"a change was seen after {middle[len(middle) // 2]:.2f} s (median reader's p50), {worst[-1]:.2f} s (worst reader's p99)"
+        f"a change was seen after {middle[len(middle) // 2]:.2f} s (median reader's p50), {worst[-1]:.2f} s (worst reader's p99); "
+        f"{writer.unknown} commits without an answer"
     )
 
 

@@ -41,10 +41,12 @@ async def test_refused_credentials_are_tried_again(backend: OnZooKeeper):
     before = owner.store.connection.value.session
     kazoo = bare_store(owner).client._kazoo
     kazoo.add_auth_async("nonsense", "x")
-    await eventually("refused", lambda: out_of_sight(owner))
 
-    await eventually("back", lambda: in_sight(owner), within_s=30)
-    assert before != owner.store.connection.value.session
+    async def back() -> bool:
+        connection = owner.store.connection.value
+        return connection.in_sight and connection.session != before
+
+    await eventually("back in another session", back, within_s=30)
     async with collecting(reader.follow(paths.AGENTS)) as agents:
         await agents.until(lambda a: "a1" in a)
 
