@@ -1,6 +1,7 @@
 """Figures of `fairlead dns`.
 
-    python benchmarks/dns.py           CPU µs per query of one process, beside Knot with the same names (dnsperf as load)
+    python benchmarks/dns.py           CPU µs per query of one process, its UDP loop in Python and compiled,
+                                       beside Knot with the same names (dnsperf as load)
     python benchmarks/dns.py publish   endpoint published -> DNS answers it, 100 services x 20 endpoints
     python benchmarks/dns.py forward   CPU µs per query for forwarded names that are cached, beside own names
 
@@ -33,6 +34,7 @@ from fairlead_discovery.records import Discovery, Ips, Member
 from fairlead_discovery.registry import Registry
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.naming import Rules
+from harness import compiled
 from harness.names import DnsDaemon, ask_udp, member, names, publish, query, withdraw
 from harness.ports import free_port
 from harness.servers import Server
@@ -57,6 +59,7 @@ class Round:
     cpu_us: float
     per_second: float
     lost: int
+    latency_us: float
 
 
 def endpoint(service: int, number: int) -> Member:
@@ -109,6 +112,7 @@ def zookeeper_registry(folder: Path) -> Iterator[str]:
 @contextmanager
 def dns_server(folder: Path, url: str, **settings: object) -> Iterator[DnsDaemon]:
     server = DnsDaemon(folder, registry=url, port=free_port(), http_port=free_port(), **settings)
+    server.env = {"PYTHONPATH": str(folder)}  # where a compiled loop is built
     server.start().wait_ready("dns", lambda: server.get("/ready")["ready"])
     os.sched_setaffinity(server.pid, {SERVER_CPU})
     try:
@@ -201,19 +205,27 @@ def cpu(rounds: int, seconds: int) -> None:
             await registry.close()
 
         asyncio.run(fill())
-        ours = stack.enter_context(dns_server(folder, url))
-        wait_until("the names are there", lambda: len(ours.answers(f"web{SERVICES - 1}.marathon.mesos")) == 5)
-        knot_pid, knot_port = stack.enter_context(knot_server(folder, zone_file(members)))
+        compiled.build(folder)
+        loops = ("python", "compiled")
+        ours = {loop: stack.enter_context(dns_server(folder, url, id=loop, udp_loop=loop)) for loop in loops}
+        for server in ours.values():
+            wait_full(server)
+        places = {loop: (server.pid, server.port) for loop, server in ours.items()}
+        places["knot"] = stack.enter_context(knot_server(folder, zone_file(members)))
         file = questions(folder)
         for rate in (0, 20_000):
-            results: dict[str, list[Round]] = {"fairlead": [], "knot": []}
+            results: dict[str, list[Round]] = {name: [] for name in places}
             for _ in range(rounds):
-                results["fairlead"].append(load(ours.pid, ours.port, file, seconds, rate))
-                results["knot"].append(load(knot_pid, knot_port, file, seconds, rate))
+                for name, (pid, port) in places.items():
+                    results[name].append(load(pid, port, file, seconds, rate))
             report(f"{rate} queries/s" if rate else "as fast as it goes, 100 under way", results)
-        hits = ours.metric("fairlead_dns_cache_hits_total")
-        answered = ours.metric('fairlead_dns_queries_total{rcode="NOERROR",transport="udp"')
+        hits = ours["python"].metric("fairlead_dns_cache_hits_total")
+        answered = ours["python"].metric('fairlead_dns_queries_total{rcode="NOERROR",transport="udp"')
         print(f"\npacket cache: {hits / answered:.2%} hits")
+
+
+def wait_full(server: DnsDaemon) -> None:
+    wait_until("the names are there", lambda: len(server.answers(f"web{SERVICES - 1}.marathon.mesos")) == 5)
 
 
 def report(what: str, results: dict[str, list[Round]]) -> None:
@@ -226,7 +238,8 @@ def report(what: str, results: dict[str, list[Round]]) -> None:
             f"  {name:9} {medians[name]:6.2f} µs CPU/query  (least {costs[0]:.2f}, most {costs[-1]:.2f})"
             f"  {statistics.median(r.per_second for r in rounds):9,.0f} queries/s  lost {sum(r.lost for r in rounds)}"
         )
-    print(f"  ratio     {medians['fairlead'] / medians['knot']:6.2f}  (aim: at most 1.5)")
+    for name in ("python", "compiled"):
+        print(f"  {name:9} {medians[name] / medians['knot']:6.2f} x Knot  (aim: at most 1.5 in Python, 1.0 compiled)")
 
 
 # --- forwarded and cached ---------------------------------------------------------------------------------------------
