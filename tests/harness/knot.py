@@ -29,7 +29,7 @@ class Knot(Server):
             [require("knotc"), "-s", str(self.folder / "knot.sock"), "-b", *words],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=90,
             check=False,
         )
         assert done.returncode == 0, f"knotc {' '.join(words)}: {done.stdout}{done.stderr}{self.tail()}"

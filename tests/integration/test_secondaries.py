@@ -64,7 +64,7 @@ async def all_equal(dns: Running, servers: Servers, zone: str, *, serial: int = 
     for port, server in servers.items():
         what = f"{zone} is the same on {server.command[0]}"
         try:
-            await eventually(what, partial(same, port), within_s=40, every_s=0.2)
+            await eventually(what, partial(same, port), within_s=60, every_s=0.2)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{server.tail()}") from error
     return fetched
