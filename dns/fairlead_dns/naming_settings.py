@@ -79,6 +79,8 @@ def with_naming(rules: Rules, settings: NamingSettings) -> Rules:
         _check_dialect(f"dialects[{at}]", dialect, settings.dialects[:at])
     if not 0 <= settings.service_ttl_max_s <= EXTRA_TTL_S:
         raise BadSettings(f"service_ttl_max_s: {settings.service_ttl_max_s} is not between 0 and {EXTRA_TTL_S}")
+    if settings.mesos is not None:
+        _check_mesos(settings.mesos)
     domain = rules.domain
     return replace(
         rules,
@@ -87,6 +89,14 @@ def with_naming(rules: Rules, settings: NamingSettings) -> Rules:
         dialects=settings.dialects,
         longest_ttl_s=settings.service_ttl_max_s,
     )
+
+
+def _check_mesos(source: MesosSource) -> None:
+    if not source.zk and not source.masters:
+        raise BadSettings("mesos: neither zk nor masters say where a master is")
+    for key, least, most in (("refresh_s", 0.05, 86400), ("timeout_s", 0.1, 3600), ("settle_s", 0, 3600)):
+        if not least <= getattr(source, key) <= most:
+            raise BadSettings(f"mesos.{key}: {getattr(source, key)} is not between {least} and {most}")
 
 
 def _check_dialect(key: str, dialect: Dialect, before: tuple[Dialect, ...]) -> None:

@@ -214,7 +214,6 @@ async def test_the_leader_is_found_by_zookeeper(zookeeper: ZooKeeper) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (MesosSource(), "mesos: neither zk nor masters"),
         (MesosSource(zk="zk://h:2181"), "mesos.zk: zk://h:2181: no path"),
         (MesosSource(zk="zk://u:p@h:2181/mesos"), "mesos.zk: zk://…: credentials stand in a file"),
         (MesosSource(masters=("m:5050",), credentials_file="/nowhere"), "mesos.credentials_file: /nowhere"),

@@ -10,7 +10,7 @@ from fairlead_discovery import paths
 from fairlead_discovery.records import Discovery, Framework, Member, NameServer, decode
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.naming import Dialect, of_framework
-from fairlead_dns.naming_settings import NamingSettings, with_naming
+from fairlead_dns.naming_settings import MesosSource, NamingSettings, with_naming
 from fairlead_dns.settings import rules
 from harness.names import member, publish, rcode, withdraw
 from harness.naming import Running, running, told
@@ -130,6 +130,8 @@ async def test_queries_are_read_again_when_their_file_changes(tmp_path: Path) ->
         ({"dialects": (Dialect(kind="dcos", queries=("q",)),)}, "only consul has prepared queries"),
         ({"dialects": (Dialect(kind="consul", datacenter="x" * 64),)}, r"dialects\[0\].datacenter"),
         ({"service_ttl_max_s": -1}, "service_ttl_max_s"),
+        ({"mesos": MesosSource()}, "mesos: neither zk nor masters"),
+        ({"mesos": MesosSource(masters=("m:5050",), refresh_s=0.0)}, "mesos.refresh_s: 0.0 is not between"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, wrong: dict[str, object], said: str) -> None:

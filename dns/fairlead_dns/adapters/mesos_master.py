@@ -40,8 +40,6 @@ class MesosMaster:
     """Owned by one task. Raises BadSettings naming the key when it is made."""
 
     def __init__(self, source: MesosSource) -> None:
-        if not source.zk and not source.masters:
-            raise BadSettings("mesos: neither zk nor masters say where a master is")
         self.masters: tuple[MasterInfo, ...] = tuple(filter(None, map(_listed, source.masters)))
         """Those that are known: of the list, or as ZooKeeper shows them, the leader first."""
         self._source = source
