@@ -33,14 +33,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         Server([*FAIRLEAD, "registry", *common], log=folder / "registry.log").start(),
         Server([*FAIRLEAD, "discovery", *common, "--set", f"port={port}"], log=folder / "discovery.log").start(),
     ]
-    wait_until("the registry serves", (folder / "r.sock").exists, within_s=20)
+    wait_until("the registry serves", (folder / "r.sock").exists, within_s=40)
     asyncio.run(commit(url, publish(1), publish(2)))
 
     def ready() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/services/{WEB}", timeout=5) as answer:
             return len(json.load(answer)["endpoints"]) == 2
 
-    servers[1].wait_ready("fairlead discovery", ready)
+    servers[1].wait_ready("fairlead discovery", ready, within_s=60)
     yield {"registry": url, "http": f"http://127.0.0.1:{port}"}
     for server in reversed(servers):
         server.stop()
@@ -108,7 +108,7 @@ def test_a_member_is_there_while_its_command_runs(fairlead: Fairlead, places: di
     words = ["group", "workers", "--as", "w1", "--data", "shard 3", "--registry", places["registry"], "--"]
     running = subprocess.Popen([*FAIRLEAD, *words, sys.executable, "-c", "input(); exit(7)"], stdin=subprocess.PIPE)
     try:
-        wait_until("it is there", lambda: "w1" in fairlead("group", "workers")[1], within_s=20)
+        wait_until("it is there", lambda: "w1" in fairlead("group", "workers")[1], within_s=40)
         told = json.loads(fairlead("group", "workers", "--json")[1])
         running.communicate(b"\n", timeout=20)
     finally:

@@ -27,7 +27,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"local:{folder}/r.sock"
     words = ["registry", "--set", f"registry={url}", "--set", "token=off", "--set", f"data_dir={folder}"]
     server = Server([*FAIRLEAD, *words], log=folder / "registry.log").start()
-    wait_until("the registry serves", (folder / "r.sock").exists, within_s=20)
+    wait_until("the registry serves", (folder / "r.sock").exists, within_s=40)
     yield url
     server.stop()
 
@@ -66,10 +66,10 @@ def test_an_announcer_says_what_is_not_announced(start: Start):
     """And why; nothing, once it is."""
     service = free_port()
     _, port = start("announce", "--service", "shop", "--port", str(service), "--interval", "0.1")
-    wait_until("it says that nobody listens", lambda: "tcp: [Errno 111]" in "".join(waits(port).values()), within_s=20)
+    wait_until("it says that nobody listens", lambda: "tcp: [Errno 111]" in "".join(waits(port).values()), within_s=40)
     health = ask(port, "/health")[0]
     with socket.create_server(("127.0.0.1", service)):
-        wait_until("it is announced", lambda: ask(port, "/ready")[0] == 200, within_s=20)
+        wait_until("it is announced", lambda: ask(port, "/ready")[0] == 200, within_s=40)
         metrics = ask(port, "/metrics")[1]
 
     assert 200 == health
@@ -81,14 +81,14 @@ def test_an_announcer_says_what_is_not_announced(start: Start):
 def test_who_waits_is_not_ready_who_holds_is(start: Start, verb: str):
     """The one that holds says so with its fencing token; the other gets it when that ends."""
     first, one = start(verb, f"{verb}-x", "--", "sleep", "60")
-    wait_until("the first holds", lambda: ask(one, "/ready")[0] == 200, within_s=20)
+    wait_until("the first holds", lambda: ask(one, "/ready")[0] == 200, within_s=40)
     _, other = start(verb, f"{verb}-x", "--", "sleep", "60")
-    wait_until("the second waits", lambda: ask(other, "/ready")[0] == 503, within_s=20)
+    wait_until("the second waits", lambda: ask(other, "/ready")[0] == 503, within_s=40)
     name = f'name="{verb}:{verb}-x"'
     held = ask(one, "/metrics")[1]
     waiting = waits(other)
     first.stop()
-    wait_until("the second holds", lambda: ask(other, "/ready")[0] == 200, within_s=20)
+    wait_until("the second holds", lambda: ask(other, "/ready")[0] == 200, within_s=40)
 
     assert f"fairlead_coordination_held{{{name}}} 1.0" in held
     assert f"fairlead_coordination_fence{{{name}}}" in held

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from fairlead_daemon.errors import BadSettings, Unavailable
+from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.composed import ComposedRegistry
+from fairlead_discovery.registry import Create
 from harness.ports import free_port
 from harness.servers import require
 from harness.waiting import wait_until
 from harness.zookeeper import ZooKeeper
 
-from .test_zookeeper_access import NETTY, PASSWORD, authority, credentials, work
+from .following import collecting
+from .test_zookeeper_access import NETTY, PASSWORD, authority, credentials
 
 
 def certificate(folder: Path, name: str, *, by: str) -> None:
@@ -60,13 +63,19 @@ async def opened() -> AsyncIterator[list[ComposedRegistry]]:
 
 
 async def test_a_client_with_a_certificate_works(guarded: tuple[Path, int], opened: list[ComposedRegistry]):
-    """Commits, documents, announcements, elections; with digest credentials on top."""
+    """Commits, documents, announcements; with digest credentials on top."""
     folder, port = guarded
     file = credentials(folder, f"fairlead:{PASSWORD}")
     tls = f"tls={folder}/ours.pem&cert={folder}/client.pem&key={folder}/client.key"
-    registry = await work(f"zk://127.0.0.1:{port}/mutual?{tls}&auth={file}&readers=none", opened)
+    opened.append(await open_registry(f"zk://127.0.0.1:{port}/mutual?{tls}&auth={file}&readers=none"))
+    async with collecting(opened[0].watch()) as sights:
+        await sights.until(lambda sight: sight.in_sight, within_s=60)
+    before = await opened[0].commit([Create(paths.member("s:a", "member_t1_00000000"), b"{}")])
+    await opened[0].write(paths.below(paths.APPS, "a"), b"{}")
+    await opened[0].announce(f"{paths.AGENTS}/a1", b"{}")
 
-    assert await registry.commit([])
+    assert before < await opened[0].commit([])
+    assert ("a",) == await opened[0].tree.names(paths.APPS)
 
 
 @pytest.mark.parametrize("who", ["", "&cert={0}/stranger.pem&key={0}/stranger.key"])

@@ -52,7 +52,7 @@ class House:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[number]}/ready", timeout=2) as answer:
                 return answer.status == 200
 
-        self.servers[number].wait_ready("fairlead discovery", probe)
+        self.servers[number].wait_ready("fairlead discovery", probe, within_s=60)
 
     def knows_nothing(self, number: int) -> bool:
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -116,7 +116,7 @@ async def until_tasks(resolver: Resolver, *tasks: str) -> None:
     async def probe() -> bool:
         return [each.task for each in resolver.endpoints(WEB)] == [*tasks]
 
-    await eventually(f"the endpoints are {tasks}", probe, within_s=20)
+    await eventually(f"the endpoints are {tasks}", probe, within_s=40)
 
 
 async def until_trust(resolver: Resolver, trust: Trust) -> None:
@@ -134,7 +134,7 @@ async def test_every_name_is_found_and_changes_come(house: House, registry: Regi
         names = (WEB, "/shop/web", DNS, f"_web._tcp.{DNS.partition('.')[2]}", instance)
         picked = {name: resolver.pick(name).port for name in names}
         seen = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for endpoints in resolver.watch(DNS):
                 seen.append([each.task for each in endpoints])
                 if len(seen) == 1:
@@ -152,7 +152,7 @@ async def test_some_names_alone(house: House, registry: Registry):
     """What was not asked for is refused, not taken for absent."""
     await registry.commit([publish(2)])
     async with resolving(house, names=[DNS]) as resolver:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for endpoints in resolver.watch(DNS):
                 if len(endpoints) == 2:
                     break
@@ -170,7 +170,7 @@ async def test_a_server_that_knows_nothing_yet_takes_nothing_away(house: House, 
             (house.folder / "d0" / "discovery.snapshot").unlink(missing_ok=True)
             house.servers[0].start()
             await eventually(
-                "it says that it knows nothing", lambda: asyncio.to_thread(house.knows_nothing, 0), within_s=20
+                "it says that it knows nothing", lambda: asyncio.to_thread(house.knows_nothing, 0), within_s=40
             )
             await until_trust(resolver, Trust.STALE)
             tasks = [each.task for each in resolver.endpoints(WEB)]
@@ -188,6 +188,11 @@ async def test_without_the_token_nothing_is_told(house: House, registry: Registr
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{house.ports[0]}/v2/services") as a:
         status = a.status
     async with Resolver(f"http://127.0.0.1:{house.ports[0]}") as resolver:
+
+        async def refused() -> bool:
+            return "401" in resolver.snapshot.why
+
+        await eventually("it is told why", refused, within_s=30)
         with pytest.raises(Unavailable, match="401"):
             resolver.pick(WEB)
 
@@ -211,7 +216,7 @@ async def test_servers_die_and_come_back(house: House, registry: Registry):
         house.servers[0].kill()
         await registry.commit([publish(2)])
         await until_tasks(resolver, "t1", "t2")
-        await eventually("it is kept", lambda: asyncio.to_thread((house.folder / "kept").exists), within_s=20)
+        await eventually("it is kept", lambda: asyncio.to_thread((house.folder / "kept").exists), within_s=40)
         house.servers[1].kill()
         await until_trust(resolver, Trust.STALE)
         alone = [each.task for each in resolver.endpoints(WEB)]

@@ -106,7 +106,7 @@ async def test_the_next_version_can_be_waited_for(orders: Site):
     waiting = asyncio.create_task(orders.call("GET", f"/orders?index={before['version']}&wait=30s"))
     await asyncio.sleep(0.05)
     await orders.call("POST", "/orders/members", name="c")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         _, after = await waiting
 
     assert (200, before["version"]) == (same[0], same[1]["version"])
@@ -126,7 +126,7 @@ async def test_a_data_service_takes_part_over_http(orders: Site):
     """It joins, hears of the hand-over, says that it is ready, and computes the owners that readers of the registry do."""
     dead = f"http://127.0.0.1:{free_port()}"
     seen = []
-    async with HttpRings(f"{dead},{orders.url}") as found, asyncio.timeout(20):
+    async with HttpRings(f"{dead},{orders.url}") as found, asyncio.timeout(60):
         async for both in found.follow("orders"):
             seen.append(both)
             if len(seen) == 1:

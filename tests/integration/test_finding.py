@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from contract.following import collecting
 from discovery.records_of import WEB, publish
 from fairlead_discovery.adapters.ring_client import HttpRings
 from fairlead_discovery.backends import open_registry
@@ -31,6 +32,8 @@ async def closed(zookeeper: ZooKeeper, short_dir: Path) -> AsyncIterator[tuple[s
     file.chmod(0o600)
     url = f"{zookeeper.url}/{uuid4().hex}?auth={file}&readers=none"
     registry = await open_registry(url)
+    async with collecting(registry.watch()) as sights:
+        await sights.until(lambda sight: sight.in_sight, within_s=60)
     await registry.commit([publish(1)])
     yield url, registry
     await registry.close()
@@ -50,7 +53,7 @@ async def test_programs_find_services_where_the_registry_is_closed(
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
             return bool(answer.status == 200)
 
-    await asyncio.to_thread(server.wait_ready, "fairlead discovery", ready)
+    await asyncio.to_thread(server.wait_ready, "fairlead discovery", ready, within_s=60)
     try:
         async with Resolver(f"http://127.0.0.1:{port}") as resolver:
 
@@ -72,7 +75,7 @@ async def test_programs_find_services_where_the_registry_is_closed(
             await change_ring(registry, "orders", lambda ring: join(ring, RingMember(name="a")))
             async with HttpRings(f"http://127.0.0.1:{port}") as rings:
                 owners = (await anext(rings.follow("orders"))).owners("x")
-            stopped = await asyncio.to_thread(server.stop)
+            stopped = await asyncio.to_thread(server.stop, grace_s=30)
     finally:
         server.kill()
 
