@@ -57,7 +57,7 @@ async def _ask_registry(path: str) -> str:
     from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # see above
 
     await _connect(asyncio.open_unix_connection(path))  # says why not, when there is none
-    registry = await open_registry(f"local:{path}")
+    registry = await open_registry(f"local:{path}", follow=False)  # this very process is asked
     try:
         await registry.tree.get(paths.CLUSTER)
     finally:
