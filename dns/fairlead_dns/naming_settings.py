@@ -129,6 +129,8 @@ def extra_records(settings: NamingSettings, domain: str) -> tuple[Record, ...]:
     for entry in entries:
         if entry.kind in NOT_EXTRA:
             raise BadSettings(f"{_counted(entry.place)}: a {NOT_EXTRA[entry.kind]} record needs a zone of its own")
+        if b"*" in wire.labels(entry.owner):
+            raise BadSettings(f"{_counted(entry.place)}: a wildcard needs a zone of its own")
         if entry.kind == CNAME:
             _check_alias(entry, entries, apex)
     return tuple(Record(e.owner, e.kind, e.rdata, min(e.ttl_s, EXTRA_TTL_S)) for e in entries)

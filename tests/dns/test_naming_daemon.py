@@ -120,6 +120,7 @@ async def test_queries_are_read_again_when_their_file_changes(tmp_path: Path) ->
     [
         ({"records": ("www 60 IN A 10.0.0.1", "oops 60 IN A ten")}, r"records\[1\]"),
         ({"records": ("www DNAME db",)}, r"records\[0\]: a DNAME record needs a zone of its own"),
+        ({"records": ("*.x A 10.0.0.1",)}, r"records\[0\]: a wildcard needs a zone of its own"),
         ({"records": ("www.x CNAME db",)}, r"records\[0\]: a CNAME stands right below the domain only"),
         ({"records": ("leader CNAME db",)}, r"records\[0\]: a CNAME stands right below"),
         ({"records": ("www CNAME db", "www A 10.0.0.1")}, r"records\[0\]: other records beside the CNAME"),
