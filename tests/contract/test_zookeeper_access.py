@@ -61,6 +61,8 @@ async def work(url: str, opened: list[ComposedRegistry]) -> ComposedRegistry:
     """Something of each kind: clocked, a document, an announcement, an election."""
     registry = await open_registry(url)
     opened.append(registry)
+    async with collecting(registry.watch()) as sights:
+        await sights.until(lambda sight: sight.in_sight, within_s=60)
     await registry.commit([Create(paths.member("s:a", "member_t1_00000000"), b"{}")])
     await registry.write(paths.below(paths.APPS, "a"), b"{}")
     await registry.announce(f"{paths.AGENTS}/a1", b"{}")
