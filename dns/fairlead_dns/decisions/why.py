@@ -86,33 +86,44 @@ def _tasks(sources: Sources) -> Iterator[Named]:
 def _givers(sources: Sources, name: bytes) -> Iterator[Giver]:
     labels = [label.decode("ascii", "replace") for label in wire.labels(name)]
     addresses = frozenset(_addresses(labels))
-    text = ".".join(labels)
+    text = " ".join((".".join(labels), *map(wire.text, sources.zone.sets(name).get(wire.PTR, ()))))
     for services in (sources.members, sources.portless):
         for service, tasks in services.items():
             meant = _may_mean(sources, service, text)
-            named = ((service, node, task) for node, task in tasks.items() if meant or addresses & _addresses_of(task))
+            named = ((service, node, task) for node, task in tasks.items() if meant or _has(task, addresses))
             if meant or addresses:
                 yield from _among(sources, name, named)
 
 
 def _may_mean(sources: Sources, service: str, text: str) -> bool:
     claimed = sources.claims.counts.get(service)
-    return claimed is None or any(name.partition(".")[0][:KEPT_BY_CUT] in text for name in claimed)
+    return claimed is None or any(_stands_in(name.partition(".")[0][:KEPT_BY_CUT], text) for name in claimed)
 
 
-def _addresses_of(task: Member | Portless) -> frozenset[str]:
-    host = (task.serviceEndpoint.host,) if isinstance(task, Member) else ()
-    return frozenset((*host, *task.ips.host, *task.ips.netinfo, *task.ips.mesos, *task.ips.docker))
+def _stands_in(label: str, text: str) -> bool:
+    """As a label, or as what one begins with before a `-`: else `a` would mean `payments`."""
+    at = text.find(label)
+    while at >= 0:
+        end = at + len(label)
+        if (at == 0 or text[at - 1] in "._ ") and (
+            text[end : end + 1] in {"", ".", "-", " "} or len(label) == KEPT_BY_CUT
+        ):
+            return True
+        at = text.find(label, at + 1)
+    return False
+
+
+def _has(task: Member | Portless, addresses: frozenset[str]) -> bool:
+    ips = task.ips
+    if isinstance(task, Member) and task.serviceEndpoint.host in addresses:
+        return True
+    return any(ip in addresses for some in (ips.host, ips.netinfo, ips.mesos, ips.docker) for ip in some)
 
 
 def _addresses(labels: list[str]) -> Iterator[str]:
-    """Those that a name speaks of: reverse names, `10-0-0-1.…`, `0a000001.addr.…`."""
+    """Those that a name speaks of: `10-0-0-1.…`, `0a000001.addr.…`. What a reverse name points to is in the zone."""
     first = labels[0] if labels else ""
-    if labels[-2:] == ["in-addr", "arpa"] and len(labels) == OCTETS + 2:
-        yield ".".join(reversed(labels[:OCTETS]))
-    elif labels[-2:] == ["ip6", "arpa"] and len(labels) == HEX6 + 2:
-        yield from _packed("".join(reversed(labels[:HEX6])))
-    elif re.fullmatch(r"\d+-\d+-\d+-\d+", first):
+    if re.fullmatch(r"\d+-\d+-\d+-\d+", first):
         yield first.replace("-", ".")
     elif re.fullmatch(r"([0-9a-f]{4}-){7}[0-9a-f]{4}|[0-9a-f]{8}|[0-9a-f]{32}", first):
         yield from _packed(first.replace("-", ""))
