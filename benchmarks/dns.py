@@ -2,6 +2,7 @@
 
     python benchmarks/dns.py           CPU µs per query of one process, its UDP loop in Python and compiled,
                                        beside Knot with the same names (dnsperf as load)
+    python benchmarks/dns.py workers   queries for a second of CPU, two processes on one port beside one
     python benchmarks/dns.py publish   endpoint published -> DNS answers it, 100 services x 20 endpoints
     python benchmarks/dns.py forward   CPU µs per query for forwarded names that are cached, beside own names
 
@@ -171,13 +172,14 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def load(pid: int, port: int, file: Path, seconds: int, rate: int) -> Round:
-    """`rate` 0 is as fast as it goes with 100 questions under way."""
+def load(pid: int, port: int, file: Path, seconds: int, rate: int, *, also: Sequence[int] = ()) -> Round:
+    """`rate` 0 is as fast as it goes with 100 questions under way. `also`: more processes behind the same port."""
     command = ["taskset", "-c", str(LOAD_CPU), "dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(file)]
     command += ["-l", str(seconds), "-q", "100", "-e", *(["-Q", str(rate)] if rate else [])]
-    before = cpu_s(pid)
+    command += ["-c", "16"]  # sockets: the kernel shares them out among the processes of a port
+    before = sum(map(cpu_s, (pid, *also)))
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    used_s = cpu_s(pid) - before
+    used_s = sum(map(cpu_s, (pid, *also))) - before
 
     def number(label: str) -> float:
         return float(text.split(label)[1].split()[0])
@@ -198,13 +200,7 @@ def cpu(rounds: int, seconds: int) -> None:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         url = stack.enter_context(local_registry(folder))
-
-        async def fill() -> None:
-            registry = await open_registry(url)
-            await publish_all(registry, members)
-            await registry.close()
-
-        asyncio.run(fill())
+        asyncio.run(_filled(url, members))
         compiled.build(folder)
         loops = ("python", "compiled")
         ours = {loop: stack.enter_context(dns_server(folder, url, id=loop, udp_loop=loop)) for loop in loops}
@@ -222,6 +218,42 @@ def cpu(rounds: int, seconds: int) -> None:
         hits = ours["python"].metric("fairlead_dns_cache_hits_total")
         answered = ours["python"].metric('fairlead_dns_queries_total{rcode="NOERROR",transport="udp"')
         print(f"\npacket cache: {hits / answered:.2%} hits")
+
+
+def workers(rounds: int, seconds: int) -> None:
+    """Two processes on one port beside one: nothing that they share costs them anything."""
+    folder = Path(tempfile.mkdtemp(prefix="fl-bench-", dir="/tmp"))
+    os.sched_setaffinity(0, {LOAD_CPU})
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        url = stack.enter_context(local_registry(folder))
+        asyncio.run(_filled(url, endpoints(each=5)))
+        port = free_port()
+        one = stack.enter_context(dns_server(folder, url, id="alone"))
+        pair = [
+            stack.enter_context(dns_server(folder, url, id=name, listen=[f"127.0.0.1:{port}"])) for name in ("a", "b")
+        ]
+        wait_full(one)
+        file = questions(folder)
+        results: dict[str, list[float]] = {"one process": [], "two processes": []}
+        for _ in range(rounds):
+            results["one process"].append(load(one.pid, one.port, file, seconds, 0).cpu_us)
+            both = load(pair[0].pid, port, file, seconds, 0, also=[pair[1].pid])
+            results["two processes"].append(both.cpu_us)
+        shares = [server.metric("fairlead_dns_cache_hits_total") for server in pair]
+        print(
+            f"\nqueries for a second of CPU, {rounds} rounds; the two had {shares[0]:,.0f} and {shares[1]:,.0f} queries"
+        )
+        medians = {name: 1e6 / statistics.median(costs) for name, costs in results.items()}
+        for name, per_s in medians.items():
+            print(f"  {name:14} {per_s:9,.0f}")
+        print(f"  ratio          {medians['two processes'] / medians['one process']:9.2f}  (aim: at least 0.9)")
+
+
+async def _filled(url: str, members: Sequence[Member]) -> None:
+    registry = await open_registry(url)
+    await publish_all(registry, members)
+    await registry.close()
 
 
 def wait_full(server: DnsDaemon) -> None:
@@ -412,13 +444,15 @@ async def _timed(server: DnsDaemon, extra: Member, change: object, *, there: boo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figure", nargs="?", choices=("cpu", "publish", "forward", "all"), default="all")
+    parser.add_argument("figure", nargs="?", choices=("cpu", "publish", "forward", "workers", "all"), default="all")
     parser.add_argument("--rounds", type=int, default=5, help="rounds per server and load")
     parser.add_argument("--seconds", type=int, default=4, help="length of a round")
     parser.add_argument("--times", type=int, default=300, help="changes measured per registry")
     given = parser.parse_args()
     if given.figure in {"cpu", "all"}:
         cpu(given.rounds, given.seconds)
+    if given.figure in {"workers", "all"}:
+        workers(given.rounds, given.seconds)
     if given.figure in {"publish", "all"}:
         published(given.times)
     if given.figure in {"forward", "all"}:
