@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,13 @@ async def test_a_head_that_trickles_is_let_go(tmp_path: Path):
 async def test_a_slow_body_and_a_slow_page_are_waited_for(tmp_path: Path):
     """Pieces that come are progress; what takes long here is not the client's fault, also with a body not yet read."""
     body = b"x" * 1_000_000
-    async with serving(tmp_path) as port, ClientSession() as session:
+    patient = replace(QUICK, silence_s=1.0)  # a loaded machine is late, too
+    async with serving(tmp_path, patient) as port, ClientSession() as session:
 
         async def pieces() -> AsyncIterator[bytes]:
             for _ in range(8):
                 yield b"12345"
-                await asyncio.sleep(0.08)
+                await asyncio.sleep(0.2)
 
         headers = {"Content-Type": "application/json"}
         async with session.post(f"http://127.0.0.1:{port}/length", data=pieces(), headers=headers) as answer:
