@@ -67,6 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         nsid="dns-1",
         records=RECORDS,
         allow_query=["127.0.0.0/8", "192.0.2.0/24"],
+        transfers=["127.0.0.0/8"],
         waiting=100,
     )
     daemon.start()
@@ -185,6 +186,15 @@ def test_every_transport_answers_the_same(
 ) -> None:
     """RFC 8906's cases and the refusals, by dig."""
     assert expected in dig(served, transport, *words)
+
+
+@pytest.mark.parametrize(("transport", "whole"), [("tcp", True), ("dot", True), ("doh", False)])
+def test_a_zone_goes_over_streams(served: Served, transport: str, whole: bool) -> None:
+    """TCP and TLS (RFC 9103); one HTTP answer cannot hold it, and is refused."""
+    text = kdig(served, transport, "mesos", "AXFR")
+
+    assert (BIG if whole else 0) == text.count("\nbig.mesos.")
+    assert whole != ("REFUSED" in text)
 
 
 # --- over HTTPS -------------------------------------------------------------------------------------------------------
