@@ -6,8 +6,10 @@ from contextlib import suppress
 import pytest
 
 from fairlead_daemon.errors import Unavailable
+from fairlead_discovery import paths
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.records import Agent
+from fairlead_discovery.snapshots import Trust
 from fairlead_dns.decisions.naming import Record, Rules
 from fairlead_dns.decisions.settling import PATIENCE_S, Standing, Verdict, digest, judge, parse_shared
 from fairlead_dns.names import Names
@@ -120,6 +122,29 @@ async def test_out_of_sight_nothing_is_settled_and_afterwards_everything(tmp_pat
             return one.hosts() == {bytes((10, 0, 9, 9))} and one.names.ledger.serial > before
 
         await eventually("the agent is settled", known, within_s=30)
+
+
+async def test_what_was_kept_on_disk_is_given_until_the_registry_is_believed(tmp_path):
+    """Secondaries live on with it. Then comes a later serial, for nobody knows whether both are the same."""
+    async with servers(tmp_path, follows=False) as (one,):
+        revision = await publish(one.registry, member())
+        one.names.take_snapshot(snapshot(member(), revision=revision, trust=Trust.STALE))
+        task = asyncio.ensure_future(one.settler.run())
+
+        async def given() -> bool:
+            return one.names.ledger.serial == revision
+
+        await eventually("the kept serial", given)
+        one.names.take_snapshot(snapshot(member(), revision=revision))
+
+        async def raised() -> bool:
+            node = await one.registry.read(paths.REVISION)
+            one.names.take_snapshot(snapshot(member(), revision=node.version))
+            return one.names.ledger.serial > revision
+
+        await eventually("a later serial", raised, within_s=30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_alone_with_a_source_that_is_no_registry_what_changes_gets_the_next_serial():

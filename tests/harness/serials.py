@@ -60,11 +60,11 @@ class Server:
 
 
 @asynccontextmanager
-async def servers(folder: Path, *delays_s: float, url: str = "") -> AsyncIterator[list[Server]]:
-    """One for each delay, each with a session of its own."""
+async def servers(folder: Path, *delays_s: float, url: str = "", follows: bool = True) -> AsyncIterator[list[Server]]:
+    """One for each delay, each with a session of its own; without `follows` one that is told by the test."""
     url = url or f"memory:{folder.name}"
-    made = [Server(await open_registry(url), folder / f"said{n}") for n in range(len(delays_s))]
-    tasks = [asyncio.ensure_future(s.follow(d)) for s, d in zip(made, delays_s, strict=True)]
+    made = [Server(await open_registry(url), folder / f"said{n}") for n in range(len(delays_s) if follows else 1)]
+    tasks = [asyncio.ensure_future(s.follow(d)) for s, d in zip(made, delays_s, strict=follows)]
     try:
         yield made
     finally:

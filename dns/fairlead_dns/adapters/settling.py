@@ -15,6 +15,7 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import Put, Registry
+from fairlead_discovery.snapshots import Trust
 from fairlead_dns.decisions.settling import OWN, Shared, Standing, Verdict, digest, judge, parse_shared
 from fairlead_dns.names import Names
 
@@ -76,6 +77,7 @@ class Settler:
     _agreed: str = ""
     _differ_since_s: float | None = None
     _commits: int = 0
+    _unsure: bool = False
 
     def __post_init__(self) -> None:
         self._path = shared_path(self.names)
@@ -89,11 +91,13 @@ class Settler:
             if self.registry is None:
                 await self._settle()
                 continue
+            if self.names.answers.trust is not Trust.LIVE:
+                await self._settle_first()
+                continue
             try:
                 done = await self._agree(self.registry)
             except (FairleadError, OSError) as error:
                 log.debug("serial not settled", why=str(error))
-                await self._settle_first()
                 done = False
             if not done:
                 await self._soon()
@@ -113,8 +117,8 @@ class Settler:
             shared, revision = await _read(registry, self._path)
         if self.names.version != counted or self.names.applying or revision != self.names.snapshot.revision:
             return False
-        if self.said is not None:
-            await self._raise_once(registry, self.said)
+        if self._unsure or self.said is not None:
+            await self._raise_once(registry)
             return False
         match self._judged(own, shared):
             case Verdict.SETTLE:
@@ -139,13 +143,15 @@ class Settler:
                     await registry.write(self._path, whole.text.encode(), expect=node.version)
         self.names.applied.set()
 
-    async def _raise_once(self, registry: Registry, file: Path) -> None:
+    async def _raise_once(self, registry: Registry) -> None:
         says = own_digest(self.names)
-        if await asyncio.to_thread(_text, file) != says:
+        known = says if self.said is None else await asyncio.to_thread(_text, self.said)
+        if self._unsure or known != says:
             async with asyncio.timeout(READ_S):
                 await registry.commit([])
-            await asyncio.to_thread(replace_file, file, says.encode())
-        self.said = None
+        if self.said is not None:
+            await asyncio.to_thread(replace_file, self.said, says.encode())
+        self.said, self._unsure = None, False
         self.names.applied.set()
 
     def _judged(self, own: str, shared: Shared | None) -> Verdict:
@@ -174,8 +180,11 @@ class Settler:
         return self._own[1]
 
     async def _settle_first(self) -> None:
-        """The registry is out of sight from the start: what was kept on disk is better for secondaries than nothing."""
+        """Out of sight or not believed from the start: what was kept on disk is better for secondaries than nothing. But
+        nobody says that it is what others gave this serial to, so that afterwards the revision is raised.
+        """
         if self.names.ledger.serial is None:
+            self._unsure = True
             await self._settle()
 
     async def _settle(self) -> None:
