@@ -113,7 +113,7 @@ class Publishing:
             except BadSettings as error:
                 log.warning("keys not read anew", why=str(error))
                 continue
-            self.keys.keys, self.transfers.permits = peers.keys, peers.permits
+            self.keys.keys, self.transfers.permits, self.notifier.keys = peers.keys, peers.permits, peers.keys
 
     def _bounds(self) -> tuple[int, int]:
         return self.settings.journal_changes, int(self.settings.journal_mb * MEGABYTE)

@@ -148,6 +148,17 @@ async def test_signed_both_ways(monkeypatch):
     assert all(m.had_tsig for m in heard.messages)
 
 
+async def test_a_key_that_was_changed_counts_from_the_next_message_on():
+    """Keys are read anew on SIGHUP; the secondary stays the one it is."""
+    old = tsig.Key(name=KEY.name, algorithm=KEY.algorithm, secret=b"of yesterday")
+    async with telling(dns.message.make_response, key=old) as (made, heard, _):
+        made.keys = {KEY.name: KEY}
+        made.changed(APEX)
+        await until("it is heard", lambda: made.counts.heard)
+
+    assert heard.messages[0].had_tsig
+
+
 def unsigned(message: dns.message.Message) -> dns.message.Message:
     reply = dns.message.make_response(message)
     reply.use_tsig(None)

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fairlead_daemon.logs import Log
 from fairlead_dns.decisions import notify, tsig, wire
@@ -29,6 +29,8 @@ class Notifier:
     secondaries: tuple[Secondary, ...]
     soa: Callable[[bytes], RRset | None]
     source_ip: str = ""
+    keys: Mapping[bytes, tsig.Key] = field(default_factory=dict)
+    """The keys of now by name, when they are others than the secondaries' own."""
     counts: NotifyCounts = field(default_factory=NotifyCounts)
     _pending: dict[Secondary, dict[bytes, None]] = field(default_factory=dict)
     _wake: dict[Secondary, asyncio.Event] = field(default_factory=dict)
@@ -80,6 +82,8 @@ class Notifier:
         log.warning("a secondary does not hear NOTIFY", secondary=str(secondary.place), zone=wire.text(apex))
 
     async def _ask(self, secondary: Secondary, soa: RRset, wait_s: float) -> int | None:
+        if secondary.key is not None:
+            secondary = replace(secondary, key=self.keys.get(secondary.key.name, secondary.key))
         request = notify.message(random.randrange(65536), soa)  # noqa: S311  # what protects is the connected socket, and TSIG
         if secondary.key is not None:
             request = tsig.sign_request(request, secondary.key, now_s=int(time.time()))
@@ -130,8 +134,3 @@ async def _exchange(secondary: Secondary, request: bytes, source_ip: str) -> int
         return await protocol.code
     finally:
         transport.close()
-
-
-def sources(soas: Mapping[bytes, Callable[[], RRset | None]]) -> Callable[[bytes], RRset | None]:
-    """Looks a zone up at the moment it is told of."""
-    return lambda apex: soas[apex]() if apex in soas else None
