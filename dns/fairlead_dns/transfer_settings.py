@@ -27,9 +27,9 @@ class TransferSettings(ForwardSettings, frozen=True, kw_only=True, forbid_unknow
     """Most whole zones sent at once; a client beyond that gets SERVFAIL and comes again."""
     secondaries: tuple[str, ...] = ()
     """Servers told of each new serial (NOTIFY): `ip`, `ip:port` or `ip:port key:NAME`, at most a few times a second."""
-    journal_changes: int = 1000
+    journal_changes: int = 10_000
     """Changes kept of each zone for IXFR and history; a secondary further behind fetches the whole zone."""
-    journal_mb: float = 8.0
+    journal_mb: float = 32.0
     """Most memory of each zone's journal, in MiB; the oldest changes go first."""
 
 
