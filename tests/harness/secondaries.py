@@ -62,7 +62,7 @@ def knot(folder: Path, port: int, primary: int, zones: Iterable[str]) -> Server:
 def contents(port: int, zone: str) -> tuple[int, frozenset[str]]:
     """Serial and records of a zone as a server on 127.0.0.1 gives it whole, signed; the SOA is told by its serial."""
     command = [require("dig"), "@127.0.0.1", "-p", str(port), zone, "AXFR", "-y", f"{ALGORITHM}:{KEY}:{SECRET}"]
-    command += ["+noall", "+answer", "+onesoa", "+time=3", "+tries=1"]
+    command += ["+noall", "+answer", "+onesoa", "+time=10", "+tries=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines() if line and not line.startswith(";")]
     soa = [line for line in lines if " SOA " in line]
