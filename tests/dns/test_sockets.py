@@ -66,8 +66,9 @@ async def test_closing_answers_what_has_come() -> None:
         served.udp = UdpServer(bind("listen", "127.0.0.1:0")[0].udp, names().front, Counts(), served.waiters)
 
 
-async def test_under_overload_the_oldest_are_dropped() -> None:
+async def test_under_overload_the_oldest_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """More came than is answered in time: the newest are answered, the oldest counted and gone."""
+    monkeypatch.setattr("fairlead_dns.adapters.udp.DRAIN", 16)
     made = names(member())
     (pair,) = bind("listen", "127.0.0.1:0")
     pair.tcp.close()
@@ -78,7 +79,7 @@ async def test_under_overload_the_oldest_are_dropped() -> None:
     for number in range(3000):  # the kernel takes the first of them, and drops the rest
         client.send(query(WEB, number=number))
     ids = []
-    for _ in range(100):
+    for _ in range(300):
         server.drain()
         with suppress(BlockingIOError):
             while True:
@@ -86,9 +87,9 @@ async def test_under_overload_the_oldest_are_dropped() -> None:
     client.close()
     server.close()
 
-    assert counts.shed >= 100
+    assert counts.shed > 0
     gap = next(at for at, number in enumerate(ids) if number != at)
-    assert (128, 128 + counts.shed) == (gap, ids[gap])  # a drain answered, the next oldest dropped, all others answered
+    assert (16, 16 + counts.shed) == (gap, ids[gap])  # a drain answered, the next oldest dropped, all others answered
     assert list(range(ids[gap], ids[gap] + len(ids) - gap)) == ids[gap:]
 
 

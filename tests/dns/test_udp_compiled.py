@@ -225,7 +225,7 @@ async def test_nothing_leaks(loop: Any) -> None:
                 pair.client.recv(512)
 
     assert before[:3] == held()[:3]
-    assert abs(before[3] - held()[3]) <= 1
+    assert abs(before[3] - held()[3]) <= 5
     pair.close()
 
 
