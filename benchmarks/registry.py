@@ -212,7 +212,7 @@ async def arrivals(
         while line := await reader.stdout.readline():
             then_s, numbers, used_s = json.loads(line)
             cpu_s.append(used_s)
-            for number in numbers:
+            for number in written.keys() & set(numbers):  # not what others wrote before
                 arrived.setdefault(number, then_s)
 
     async def write(number: int) -> None:
