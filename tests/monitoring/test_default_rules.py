@@ -51,6 +51,21 @@ def test_a_name_server_that_answers_old_names_is_told_once(
     )
 
 
+def test_an_upstream_that_is_not_asked_any_more_is_told() -> None:
+    """That one, not its neighbour, nor one that is only suspected."""
+    ring = Ring(keep_s=3600, forget_s=300, most_series=100)
+    states = {"10.0.0.1:53": "open", "10.0.0.2:53": "suspect", "10.0.0.3:53": "closed"}
+    every = {
+        series("fairlead_dns_upstream_circuit", upstream=upstream, zone=".", circuit=circuit): float(circuit == state)
+        for upstream, state in states.items()
+        for circuit in ("closed", "suspect", "open")
+    }
+    ring.add("dns-1", NOW_S, every)
+    verdicts = judge_condition(rule("upstream-out-of-order").when, Moment(ring=ring, now_s=NOW_S, fresh_s=10))
+
+    assert {"10.0.0.1:53"} == {dict(labels)["upstream"] for labels, verdict in verdicts.items() if verdict.holds}
+
+
 def test_every_default_rule_says_what_is_wrong() -> None:
     """A summary and a severity."""
     assert [] == [name for name in RULES if not rule(name).summary or not rule(name).severity]

@@ -5,7 +5,7 @@ GET /v2/records                ?name= &under= &contains= &type= &limit= &after=
 GET /v2/explain                ?name= &type= &client=
 GET /v2/history                ?name= [&at=]     what a name answered at a time, or all its changes
 GET /v2/changes                ?since= &limit=   what changed in the zone after a serial
-GET /v2/status                 serial, trust, age, revision
+GET /v2/status                 serial, trust, age, revision, upstreams
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from fairlead_dns.decisions.acl import Acl
 from fairlead_dns.decisions.asked import Handler
 from fairlead_dns.decisions.clients import parse
 from fairlead_dns.decisions.explain import Question, asked_for, explain, speakable
+from fairlead_dns.decisions.forward_explain import forwarded, rows
 from fairlead_dns.decisions.journal import Journal
 from fairlead_dns.decisions.static import StaticAnswers
 from fairlead_dns.names import SERIALS, Names
@@ -107,8 +108,14 @@ class _Pages:
         if parse(client) is None and "client" in request.query:
             raise web.HTTPBadRequest(reason=f"client: {client[:60]!r} is no address")
         view = self._names.front.views.of(client)
-        question = Question(name=name, kind=kind, client=client, admitted=view.query, elsewhere=self._elsewhere(name))
+        handler = self._handler(name)
+        elsewhere = "" if handler is None or handler is self._names.answers else spoken(handler)
+        question = Question(name=name, kind=kind, client=client, admitted=view.query, elsewhere=elsewhere)
         found = explain(question, self._names.sources, self._names.answers, self._names.snapshot)
+        if isinstance(handler, Forwarder) and view.query:
+            now_s = asyncio.get_running_loop().time()
+            how = forwarded(handler.forwarding, name, kind, recursion=view.recursion, now_s=now_s)
+            found = msgspec.structs.replace(found, verdict=how.verdict, says=how.says, forwarded=how)
         if found.verdict == "no such name":
             near = await self._near(text)
             says = (*found.says, f"names like it: {', '.join(near)}") if near else found.says
@@ -156,6 +163,7 @@ class _Pages:
                 "names": len(self._names.zone.names),
                 "services": len(snapshot.members),
                 "warming_up": answers.traits.warming,
+                "forwarding": self._forwarding(),
                 "unreadable": dict(snapshot.bad),
                 "collisions": {name: list(s) for name, s in self._names.sources.claims.collisions().items()},
             }
@@ -177,14 +185,28 @@ class _Pages:
             raise web.HTTPNotFound(reason=f"no history of {wire.text(name)}: it is in no zone of the registry's names")
         return self._names.ledger.journals[apex]
 
-    def _elsewhere(self, name: bytes) -> str:
-        """Which other part answers for the name."""
+    def _handler(self, name: bytes) -> Handler | None:
+        """Which part answers for the name."""
         routes = self._names.front.routes
         apex = name
         while apex not in routes and apex != b"\0":
             apex = wire.parent(apex)
         route = routes.get(apex)
-        return "" if route is None or route.handler is self._names.answers else spoken(route.handler)
+        return None if route is None else route.handler
+
+    def _forwarding(self) -> dict[str, Any] | None:
+        """None: nothing is forwarded."""
+        handlers = (route.handler for route in self._names.front.routes.values())
+        made = next((handler.forwarding for handler in handlers if isinstance(handler, Forwarder)), None)
+        if made is None:
+            return None
+        return {
+            "upstreams": [row for group in made.zones.groups.values() for row in rows(group)],
+            "in_flight": made.running,
+            "queued": len(made.queue),
+            "waiting": made.waiting,
+            "cached": len(made.cache.entries),
+        }
 
     async def _missing(self, name: bytes, kind: int | None) -> NoReturn:
         text = wire.text(name)

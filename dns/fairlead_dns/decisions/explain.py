@@ -24,6 +24,7 @@ from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.answer import ROTATED, Answers
 from fairlead_dns.decisions.asked import EDNS_BYTES
 from fairlead_dns.decisions.clients import Client
+from fairlead_dns.decisions.forward_explain import Forwarded
 from fairlead_dns.decisions.naming import Record, framework_labels
 from fairlead_dns.decisions.sources import Sources
 from fairlead_dns.decisions.why import Giver, Why, text_of, why
@@ -75,7 +76,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     type: str
     client: str
     verdict: str
-    """`answered`, `no such record`, `no such name`, `not ready`, `refused` or `elsewhere`."""
+    """`answered`, `no such record`, `no such name`, `not ready`, `refused`, `forwarded` or `elsewhere`."""
     says: tuple[str, ...]
     zone: str = ""
     serial: int = 0
@@ -93,6 +94,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     apart: dict[str, str] = {}
     too_long: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
+    forwarded: Forwarded | None = None
+    """Of a name that the forwarder answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +286,9 @@ def _headline(question: Question, found: Explanation, known: Why) -> str:
     }
     if found.verdict == "refused":
         return f"{label}: refused, " + (
-            "it is in no zone of this server" if question.admitted else f"{found.client} may not ask this server"
+            "it is in no zone of this server, and nothing is forwarded (see `resolvers`)"
+            if question.admitted
+            else f"{found.client} may not ask this server"
         )
     if found.verdict == "no such record":
         if known.empty:
