@@ -210,4 +210,9 @@ static struct PyModuleDef module = {
     NULL, NULL, NULL, NULL,
 };
 
-PyMODINIT_FUNC PyInit_fairlead_dns_fast(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit_fairlead_dns_fast(void) {
+    PyObject *made = PyModule_Create(&module);
+    if (made != NULL && PyModule_AddIntConstant(made, "API", 1) < 0)
+        Py_CLEAR(made);
+    return made;
+}

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -235,10 +236,21 @@ def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hidden")
-def test_without_it_python_is_taken() -> None:
+def test_without_it_python_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless somebody insists."""
+    monkeypatch.setitem(sys.modules, udp_compiled.MODULE, None)
+
     assert (None, None) == (find("auto"), find("python"))
     with pytest.raises(BadSettings, match=r"^udp_loop: fairlead-dns-fast is not installed"):
+        find("compiled")
+
+
+def test_one_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is installed apart, and may be older or newer."""
+    monkeypatch.setitem(sys.modules, udp_compiled.MODULE, ModuleType(udp_compiled.MODULE))
+
+    assert find("auto") is None
+    with pytest.raises(BadSettings, match=r"^udp_loop: the fairlead-dns-fast that is installed is of another version"):
         find("compiled")
 
 

@@ -13,6 +13,8 @@ from fairlead_dns.decisions.front import Front
 from fairlead_dns.metrics import Counts
 
 MODULE = "fairlead_dns_fast"
+API = 1
+"""Of `drain`; it is installed apart from us, and may be of another version."""
 Left = list[tuple[bytes, tuple[str, int]]]
 
 
@@ -28,11 +30,16 @@ def find(wanted: str) -> Loop | None:
     if wanted == "python":
         return None
     try:
-        return cast("Loop", importlib.import_module(MODULE))
+        found = importlib.import_module(MODULE)
     except ImportError as error:
         if wanted == "compiled":
             raise BadSettings(f"udp_loop: fairlead-dns-fast is not installed: {error}") from error
         return None
+    if getattr(found, "API", 0) != API:
+        if wanted == "compiled":
+            raise BadSettings("udp_loop: the fairlead-dns-fast that is installed is of another version")
+        return None
+    return cast("Loop", found)
 
 
 class CompiledUdpServer(UdpServer):
