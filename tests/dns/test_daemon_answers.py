@@ -17,7 +17,7 @@ WEB = "web.marathon.mesos"
 
 def ask_from(source: str, port: int, packet: bytes) -> dnslib.DNSRecord:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(20)
         sock.bind((source, 0))
         sock.sendto(packet, ("127.0.0.1", port))
         return dnslib.DNSRecord.parse(sock.recv(65535))

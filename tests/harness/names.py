@@ -156,7 +156,7 @@ def ede(reply: dnslib.DNSRecord) -> int | None:
     return codes[0] if codes else None
 
 
-def ask_udp(port: int, packet: bytes, *, host: str = "127.0.0.1", wait_s: float = 3.0) -> bytes:
+def ask_udp(port: int, packet: bytes, *, host: str = "127.0.0.1", wait_s: float = 10.0) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(wait_s)
         sock.connect((host, port))  # so that a closed port is an error at once
@@ -196,12 +196,12 @@ class DnsDaemon(Server):
         return data(self.ask(name, kind))
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=15) as response:
             return json.loads(response.read())
 
     def metric(self, line_start: str) -> float:
         """Value of the first sample whose line begins so."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/metrics", timeout=15) as response:
             for line in response.read().decode().splitlines():
                 if line.startswith(line_start):
                     return float(line.rsplit(" ", 1)[1])

@@ -99,7 +99,7 @@ def tool(*words: str) -> str:
 
 
 def dig(port: int, *words: str) -> list[str]:
-    return _lines(tool("dig", "@127.0.0.1", "-p", str(port), "+tries=1", "+short", *words))
+    return _lines(tool("dig", "@127.0.0.1", "-p", str(port), "+tries=1", "+time=15", "+short", *words))
 
 
 def kdig(port: int, *words: str) -> list[str]:
@@ -340,7 +340,7 @@ def test_replies_come_from_the_address_that_was_asked(short_dir: Path) -> None:
         wait_until("it replies", lambda: server.ask("mesos", "SOA"))
         for host in ("127.0.0.1", "127.0.53.54"):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(3)
+                sock.settimeout(20)
                 sock.connect((host, port))
                 sock.send(query(WEB))
                 assert "SERVFAIL" == rcode(dnslib.DNSRecord.parse(sock.recv(4096)))
@@ -366,7 +366,7 @@ def test_a_paused_server_answers_what_waited(place: Place, dns: DnsDaemon) -> No
     wait_until("it is answered", lambda: dns.answers(WEB))
     dns.pause()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(20)
         sock.sendto(query(WEB), ("127.0.0.1", dns.port))
         os.kill(dns.pid, signal.SIGCONT)
 
