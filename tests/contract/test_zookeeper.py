@@ -1,6 +1,7 @@
 """What only the ZooKeeper backend does."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,12 +16,12 @@ from fairlead_discovery.adapters.zookeeper_place import parse_place
 from fairlead_discovery.backends import check_url
 from fairlead_discovery.reading import snapshots
 from fairlead_discovery.records import Cluster, decode, encode
-from fairlead_discovery.registry import Create, Put
+from fairlead_discovery.registry import Create, Put, Sight
 from fairlead_discovery.snapshots import Trust
 from harness.zookeeper import ZooKeeper
 
 from .conftest import OnZooKeeper, bare_store
-from .following import collecting
+from .following import Collected, collecting
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_kazoo_is_imported_in_one_file():
 
 
 async def test_many_nodes_are_read_in_one_request(backend: OnZooKeeper):
-    """Each with its data, or none: no such node, or one that only holds others."""
+    """Each with its data, or none: no such node."""
     writer = await backend.open()
     made = [Create(paths.member("s:a", f"member_t{n}_00000000"), b"%d" % n) for n in range(300)]
     await writer.commit(made)
@@ -125,7 +126,7 @@ async def test_many_nodes_are_read_in_one_request(backend: OnZooKeeper):
 
     found = await store.client.get_many([store.full(path) for path in asked])
 
-    assert [*(b"%d" % n for n in range(300)), None, None] == found
+    assert [*(b"%d" % n for n in range(300)), None, b""] == found
 
 
 async def test_a_server_that_cannot_read_many_is_read_one_by_one(backend: OnZooKeeper, monkeypatch: pytest.MonkeyPatch):
@@ -138,3 +139,64 @@ async def test_a_server_that_cannot_read_many_is_read_one_by_one(backend: OnZooK
         sight = await sights.until(lambda s: sum(map(len, s.folders.values())) == 200)
 
     assert {b"%d" % n for n in range(200)} == set(sight.folders[paths.endpoint_folder("s:a")].values())
+
+
+async def seen(sights: Collected[Sight], count: int) -> None:
+    await sights.until(lambda s: s.in_sight and len(s.folders.get(paths.endpoint_folder("s:a"), {})) == count)
+
+
+def added(number: int) -> list[Create]:
+    return [Create(paths.member("s:a", f"member_t{number}_00000000"), b"%d" % number)]
+
+
+async def test_a_folder_among_the_members_stops_no_reader(backend: OnZooKeeper):
+    """Somebody's node that only holds others: it stands there as what cannot be read, and the rest is read."""
+    writer, reader = await backend.open(), await backend.open()
+    await writer.commit(added(1))
+    store = bare_store(writer)
+    stray = store.full(f"{paths.endpoint_folder('s:a')}/stray")
+    await store.client.create(stray)
+    await store.client.create(f"{stray}/below")
+
+    async with collecting(reader.watch()) as sights:
+        await seen(sights, 2)
+        await writer.commit(added(2))
+        await seen(sights, 3)
+
+
+async def test_an_error_that_nobody_expects_stops_no_reader(backend: OnZooKeeper, monkeypatch: pytest.MonkeyPatch):
+    """One reading fails in a way of its own: it is told, and tried again."""
+    writer, reader = await backend.open(), await backend.open()
+    client = bare_store(reader).client
+    read, failed = client.get_many, asyncio.Event()
+
+    async def fail_once(asked: Sequence[str]) -> Sequence[bytes | None]:
+        if not failed.is_set():
+            failed.set()
+            raise ValueError("of a kind of its own")
+        return await read(asked)
+
+    monkeypatch.setattr(client, "get_many", fail_once)
+    async with collecting(reader.watch()) as sights:
+        await writer.commit(added(1))
+        await seen(sights, 1)
+
+    assert failed.is_set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the break-down itself
+async def test_a_client_that_breaks_down_is_replaced(backend: OnZooKeeper, monkeypatch: pytest.MonkeyPatch):
+    """An answer it cannot read, as an error it does not know, ends kazoo's thread for good."""
+    writer, reader = await backend.open(), await backend.open()
+    broken = bare_store(reader).client._kazoo._connection  # no server can be made to send such an answer
+
+    def cannot_read(*_: object) -> None:
+        raise RuntimeError("Invalid error code")
+
+    async with collecting(reader.watch()) as sights:
+        await writer.commit(added(1))
+        await seen(sights, 1)
+        monkeypatch.setattr(broken, "_read_response", cannot_read)
+        monkeypatch.setattr(broken, "_read_watch_event", cannot_read)
+        await writer.commit(added(2))
+        await seen(sights, 2)

@@ -39,6 +39,7 @@ def test_every_state_knows_every_event():
         ("opened expired opened", "checking", "check halt forget check"),
         ("opened checked refused", "far", "check show hide forget again"),
         ("refused refused", "far", "again again"),
+        ("opened checked ended opened checked", "live", "check show hide forget again check show"),
         ("opened checked closed suspended expired opened", "closed", "check show hide"),
     ],
 )
@@ -49,6 +50,7 @@ def test_what_is_done(events: str, state: str, actions: str):
     assert (state, actions) == (end.name.lower(), " ".join(action.name.lower() for action in done))
 
 
+OVER = {Event.EXPIRED, Event.REFUSED, Event.ENDED}
 EVENTS = st.lists(st.sampled_from(Event), max_size=12)
 
 
@@ -61,7 +63,7 @@ def test_shown_is_only_what_was_read_on_this_very_line(events: list[Event]):
         if Action.SHOW in step.actions:
             assert event is Event.CHECKED
             assert fresh
-        fresh = (fresh or Action.CHECK in step.actions) and event not in {Event.SUSPENDED, Event.EXPIRED, Event.REFUSED}
+        fresh = (fresh or Action.CHECK in step.actions) and event not in OVER | {Event.SUSPENDED}
         state = step.state
 
 
@@ -85,7 +87,7 @@ def test_a_session_is_forgotten_once(events: list[Event]):
     state, alive = State.FAR, False
     for event in events:
         step = turn(state, event)
-        over = event in {Event.OPENED, Event.EXPIRED, Event.REFUSED} and state is not State.CLOSED
+        over = event in OVER | {Event.OPENED} and state is not State.CLOSED
         assert (alive and over) == (Action.FORGET in step.actions)
         if over:
             alive = event is Event.OPENED

@@ -43,13 +43,13 @@ def error(number: int) -> bytes:
         (answer(b"data"), b"data"),
         (answer(b"data", children=2), b"data"),
         (answer(b""), b""),
-        (answer(b"", children=2), None),
+        (answer(b"", children=2), b""),
         (error(-101), None),
         (error(-102), -102),
     ],
 )
 def test_each_node_has_its_answer(raw: bytes, expected: bytes | int | None):
-    """Data; None where there is no node, or only a folder of others; else the error's number."""
+    """Data, also of a mere folder; None where there is no node; else the error's number."""
     end = struct.pack("!iBi", -1, 1, -1)
 
     assert [b"first", expected, b"last"] == ReadMany(("/1", "/2", "/3")).deserialize(

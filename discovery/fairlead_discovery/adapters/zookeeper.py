@@ -46,6 +46,10 @@ _UNKNOWN = (
 )
 _COLLATERAL = (kz.RolledBackError, kz.RuntimeInconsistency)
 """What the other operations of a refused transaction report."""
+_OVER = {KeeperState.AUTH_FAILED: Event.REFUSED, KeeperState.CLOSED: Event.ENDED}
+"""Closed, but not by us (then nobody listens): an answer that kazoo cannot read, as an error it does not know, ends its
+thread for good.
+"""
 
 
 class _AtOnce(Queue):  # type: ignore[type-arg]  # of whatever kazoo puts there
@@ -174,7 +178,7 @@ class Client:
         return _znode(data, stat)
 
     async def get_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
-        """Data of nodes that never change, in one request; None for no such node, and for one that only holds others."""
+        """Data of nodes that never change, in one request; None for no such node."""
         if self._reads_many:
             try:
                 return _found(paths, await self._call(self._ask_many, bulk.ReadMany(tuple(paths))))
@@ -182,7 +186,7 @@ class Client:
                 self._reads_many = False
                 raise Unavailable("zookeeper: it reads nodes one by one only") from None
         nodes = await asyncio.gather(*map(self.get, paths))
-        return [None if n is None or (not n.data and n.children) else n.data for n in nodes]
+        return [None if node is None else node.data for node in nodes]
 
     def _ask_many(self, request: bulk.ReadMany) -> Any:
         asked = self._handler.async_result()
@@ -285,8 +289,7 @@ class Client:
         if identity is not None:
             return Link(session=_session(identity[0]))
         if state == KazooState.LOST:
-            refused = self._kazoo.client_state == KeeperState.AUTH_FAILED
-            return Link(event=Event.REFUSED if refused else Event.EXPIRED)
+            return Link(event=_OVER.get(self._kazoo.client_state, Event.EXPIRED))
         return Link(event=Event.SUSPENDED)
 
 

@@ -13,8 +13,7 @@ _ERROR = -1
 _NO_NODE = -101
 _head = struct.Struct("!iBi")
 _number = struct.Struct("!i")
-_stat = struct.Struct("!56xi8x")
-"""Of a node's 68 bytes only the number of its children."""
+_STAT_BYTES = 68
 _END = _head.pack(-1, 1, -1)
 
 
@@ -35,7 +34,7 @@ class ReadMany(NamedTuple):
         return b"".join((*map(_get, self.paths), _END))
 
     def deserialize(self, data: bytes, offset: int) -> list[bytes | int | None]:
-        """For each path its data, None (no such node, or one that only holds others), or an error's number."""
+        """For each path its data, None (no such node), or an error's number."""
         answers: list[bytes | int | None] = []
         while True:
             kind, done, _ = _head.unpack_from(data, offset)
@@ -48,9 +47,8 @@ class ReadMany(NamedTuple):
                 answers.append(None if number == _NO_NODE else number)
                 continue
             end = offset + max(0, number)
-            holds_others = end == offset and _stat.unpack_from(data, end)[0]
-            answers.append(None if holds_others else bytes(data[offset:end]))
-            offset = end + _stat.size
+            answers.append(bytes(data[offset:end]))
+            offset = end + _STAT_BYTES
 
 
 def names(data: bytes, offset: int) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from fairlead_daemon.backoff import Backoff
-from fairlead_daemon.errors import FairleadError, Refused, Unavailable
+from fairlead_daemon.errors import FairleadError, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.zookeeper import Client, Watch, Znode
@@ -104,15 +104,23 @@ class Feed:
             try:
                 await self.read()
                 attempt = 0
-            except FairleadError as error:
-                log.debug("registry not read", why=str(error))
-                if isinstance(error, Refused):
-                    self.lose()  # closed to us: what we know is no longer known to be true
+            except Exception as error:  # noqa: BLE001  # a feed that ended would leave its readers standing, unnoticed
+                self._not_read(error)
                 self.wake.set()
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
                 attempt += 1
             before_s, look_s = look_s, loop.time() - start_s
             rested_s = loop.time() + rest_s(look_s, before_s)
+
+    def _not_read(self, error: Exception) -> None:
+        if isinstance(error, Unavailable):
+            log.debug("registry not read", why=str(error))
+            return
+        self.lose()  # closed to us, or a bug: what we know is no longer known to be true
+        if isinstance(error, FairleadError):
+            log.debug("registry not read", why=str(error))
+        else:
+            log.error("registry not read", why=repr(error))
 
     async def node(self, path: str, watch: Watch | None) -> Znode | None:
         async with self._limit:
@@ -192,7 +200,7 @@ class ClockFeed(Feed):
         try:
             revision, _ = await all_of(self._revision(), self._read_names(taken))
             late, self._dirty = self._dirty, set()
-            if not self._ticked:
+            if not self._ticked and not self._cluster_dirty:
                 self.wake.clear()
             await self._read_names(late)
             await self._read_nodes(taken | late)

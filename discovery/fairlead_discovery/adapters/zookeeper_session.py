@@ -17,6 +17,7 @@ log = Log("discovery")
 BACKOFF = Backoff(first_s=0.1, most_s=2.0)
 AGAIN_S = 2.0
 """Credentials that are refused are tried again so often: somebody may mend them."""
+_GIVEN_UP = {Event.REFUSED: "credentials refused", Event.ENDED: "client broke down, another takes its place"}
 
 
 class Base(Protocol):
@@ -67,6 +68,8 @@ class Session:
         if step.state is not self._state:
             log.debug("session", what=event.name.lower(), state=step.state.name.lower(), place=self._place)
         self._state = step.state
+        if event in _GIVEN_UP:
+            log.error(_GIVEN_UP[event], place=self._place)
         for action in step.actions:
             self._do(action, session=before or self._known)
         if self._state is State.FAR:
@@ -93,7 +96,6 @@ class Session:
                 log.warning("session lost", place=self._place, session=session)
                 self.connection.set(Connection(in_sight=False))
             case Action.AGAIN:
-                log.error("credentials refused", place=self._place)
                 self._spawn(self._begin_again())
             case Action.CHECK:
                 self._base.forget_folders()
@@ -115,8 +117,9 @@ class Session:
             try:
                 await self._base.refresh_cluster(self._record_changed)
                 break
-            except FairleadError as error:
-                log.warning("registry not usable", place=self._place, why=str(error))
+            except Exception as error:  # noqa: BLE001  # else we would wait for ever, unnoticed
+                why = str(error) if isinstance(error, FairleadError) else repr(error)
+                log.warning("registry not usable", place=self._place, why=why)
             await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
             attempt += 1
         self.take(Event.CHECKED)
@@ -132,8 +135,8 @@ class Session:
         except Refused as error:
             log.warning("registry not usable any more", place=self._place, why=str(error))
             self.take(Event.BARRED)
-        except FairleadError as error:
-            log.debug("cluster's record not read", place=self._place, why=str(error))
+        except Exception as error:  # noqa: BLE001  # else the record would be watched no more
+            log.debug("cluster's record not read", place=self._place, why=repr(error))
             self._spawn(self._look_later())
         else:
             self.connection.touch()

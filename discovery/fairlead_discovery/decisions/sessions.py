@@ -23,6 +23,7 @@ class Event(enum.Enum):
     SUSPENDED = "the line broke, or went silent for two thirds of the session's time"
     EXPIRED = "the servers say that the session is over"
     REFUSED = "the servers refuse our credentials; the client has given up"
+    ENDED = "the client has given up for no reason of ours"
     CHECKED = "the cluster's record was read: it is for us"
     BARRED = "the cluster's record changed: it is not for us any more"
     CLOSED = "we close"
@@ -52,6 +53,7 @@ _AWAY = {
     _E.SUSPENDED: Turn(_S.FAR),
     _E.EXPIRED: Turn(_S.FAR),
     _E.REFUSED: Turn(_S.FAR, (_A.AGAIN,)),
+    _E.ENDED: Turn(_S.FAR, (_A.AGAIN,)),
     _E.CHECKED: Turn(_S.FAR),  # told too late
     _E.BARRED: Turn(_S.FAR),
     _E.CLOSED: Turn(_S.CLOSED),
@@ -64,6 +66,7 @@ TABLE: Mapping[State, Mapping[Event, Turn]] = {
         _E.SUSPENDED: Turn(_S.SUSPENDED, (_A.HALT,)),
         _E.EXPIRED: Turn(_S.FAR, (_A.HALT, _A.FORGET)),
         _E.REFUSED: Turn(_S.FAR, (_A.HALT, _A.FORGET, _A.AGAIN)),
+        _E.ENDED: Turn(_S.FAR, (_A.HALT, _A.FORGET, _A.AGAIN)),
         _E.CHECKED: Turn(_S.LIVE, (_A.SHOW,)),
         _E.BARRED: Turn(_S.CHECKING),  # it is being read already
         _E.CLOSED: Turn(_S.CLOSED, (_A.HALT,)),
@@ -74,6 +77,7 @@ TABLE: Mapping[State, Mapping[Event, Turn]] = {
         _E.SUSPENDED: Turn(_S.SUSPENDED, (_A.HIDE,)),
         _E.EXPIRED: Turn(_S.FAR, (_A.HIDE, _A.FORGET)),
         _E.REFUSED: Turn(_S.FAR, (_A.HIDE, _A.FORGET, _A.AGAIN)),
+        _E.ENDED: Turn(_S.FAR, (_A.HIDE, _A.FORGET, _A.AGAIN)),
         _E.CHECKED: Turn(_S.LIVE),
         _E.BARRED: Turn(_S.CHECKING, (_A.HIDE, _A.CHECK)),
         _E.CLOSED: Turn(_S.CLOSED, (_A.HIDE,)),
@@ -84,6 +88,7 @@ TABLE: Mapping[State, Mapping[Event, Turn]] = {
         _E.SUSPENDED: Turn(_S.SUSPENDED),
         _E.EXPIRED: Turn(_S.FAR, (_A.FORGET,)),
         _E.REFUSED: Turn(_S.FAR, (_A.FORGET, _A.AGAIN)),
+        _E.ENDED: Turn(_S.FAR, (_A.FORGET, _A.AGAIN)),
         _E.CHECKED: Turn(_S.SUSPENDED),
         _E.BARRED: Turn(_S.SUSPENDED),
     },
