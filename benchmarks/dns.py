@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import dns_changes
@@ -56,6 +57,12 @@ LOOPS = ("python", "compiled")
 AIMS = {"python": 1.5, "compiled": 1.0}
 
 
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    number: int
+    seconds: float
+
+
 # --- CPU beside the rivals --------------------------------------------------------------------------------------------
 
 
@@ -76,7 +83,7 @@ def cpu(services: int, each: int, rounds: int, seconds: float) -> None:
         places["nsd"] = stack.enter_context(nsd_server(folder, zone))
         file = questions(folder, services)
         for edns in (True, False):
-            results = compared(places, file, rounds, seconds, edns=edns)
+            results = compared(places, file, each, Rounds(rounds, seconds), edns=edns)
             report(f"A, {services:,} services x {each} endpoints, {'EDNS' if edns else 'no EDNS'}", results, AIMS)
 
 
@@ -93,7 +100,7 @@ def srv(services: int, each: int, rounds: int, seconds: float) -> None:
             ours = stack.enter_context(dns_server(folder, url, services=services, id=loop, udp_loop=loop))
             places[loop] = (ours.pid, ours.port)
         places["knot"] = stack.enter_context(knot_server(folder, zone_file(members)))
-        results = compared(places, questions(folder, services, srv=True), rounds, seconds, edns=True)
+        results = compared(places, questions(folder, services, srv=True), each, Rounds(rounds, seconds), edns=True)
         report(f"SRV with addresses, {services:,} services x {each}, EDNS 1232", results, dict.fromkeys(LOOPS, 1.25))
         for what, (_, port) in places.items():
             raw = ask_udp(port, query("_web0._tcp.marathon.mesos", "SRV", opt=opt(1232)))
@@ -104,15 +111,15 @@ def srv(services: int, each: int, rounds: int, seconds: float) -> None:
 
 
 def compared(
-    places: Mapping[str, tuple[int, int]], file: Path, rounds: int, seconds: float, *, edns: bool
+    places: Mapping[str, tuple[int, int]], file: Path, each: int, rounds: Rounds, *, edns: bool
 ) -> dict[str, list[Round]]:
-    """Rounds alternate between the servers; each has answered every question before."""
+    """Rounds alternate between the servers; each has given every answer before. `each`: records an answer."""
     for _, port in places.values():
-        warm(port, file, edns=edns)
+        warm(port, file, each, edns=edns)
     results: dict[str, list[Round]] = {name: [] for name in places}
-    for _ in range(rounds):
+    for _ in range(rounds.number):
         for name, (pid, port) in places.items():
-            results[name].append(load([pid], port, file, seconds, edns=edns))
+            results[name].append(load([pid], port, file, rounds.seconds, edns=edns))
     return results
 
 
@@ -143,9 +150,8 @@ def workers(services: int, rounds: int, seconds: float) -> None:
             stack.enter_context(dns_server(folder, url, services=services, id=each, listen=here)) for each in ("a", "b")
         ]
         file = questions(folder, services)
-        for _ in range(3):
-            warm(one.port, file)
-            warm(port, file)
+        warm(one.port, file, 3)
+        warm(port, file, 3)
         results: dict[str, list[float]] = {"one process": [], "two processes": []}
         for _ in range(rounds):
             results["one process"].append(load([one.pid], one.port, file, seconds).cpu_us)
@@ -287,7 +293,7 @@ def measure(figure: str, given: argparse.Namespace) -> None:
     elif figure == "srv":
         srv(500 // part, 20, rounds, seconds)
     elif figure == "workers":
-        workers(5_000 // part, rounds, seconds)
+        workers(1_000 // part, rounds, seconds)
     elif figure == "publish":
         sizes = [(s, e) for s, e in ((100, 20), (10_000, 3)) if given.services in {None, s}]
         registries = [given.registry] if given.registry else ["local", "zookeeper"]
@@ -297,7 +303,7 @@ def measure(figure: str, given: argparse.Namespace) -> None:
         dns_changes.cold(2_000 // part, 50)
     elif figure == "change":
         print("\none change")
-        dns_changes.change([(100, 50), (2_000 // min(part, 10), 50)], changes=100 if given.small else 400)
+        dns_changes.change([(100, 50), (2_000 // min(part, 10), 50)], changes=100 if given.small else 300)
     else:
         forward(rounds, 1 if given.small else 2 * seconds)
 

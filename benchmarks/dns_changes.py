@@ -115,7 +115,7 @@ def published(sizes: Sequence[tuple[int, int]], registries: Sequence[str], pace:
                 fill(url, endpoints(services, each))
                 with dns_server(folder, url, services=services) as server:
                     file = questions(folder, services)
-                    warm(server.port, file)
+                    warm(server.port, file, each)
                     print(f"\n{kind}: {services:,} services x {each} endpoints", flush=True)
                     asyncio.run(_published(url, server, file, services, pace))
 

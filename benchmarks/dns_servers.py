@@ -243,9 +243,10 @@ def number(text: str, label: str) -> float:
     return float(text.split(label, 1)[1].split(maxsplit=1)[0])
 
 
-def warm(port: int, file: Path, *, edns: bool = True) -> None:
-    """Every question once."""
-    subprocess.run(dnsperf(port, file, "-n", "1", edns=edns), capture_output=True, check=True)
+def warm(port: int, file: Path, each: int, *, edns: bool = True) -> None:
+    """Every question often enough that all its orders have been given: of `each` records, by two processes at most."""
+    command = dnsperf(port, file, "-n", str(2 * each + 4), edns=edns)
+    subprocess.run(command, capture_output=True, check=True)
 
 
 def load(  # noqa: PLR0913  # what differs between figures
