@@ -139,19 +139,23 @@ def _changed(before: Mapping[str, Folder], after: Mapping[str, Folder]) -> dict[
 
 
 class Book:
-    """The two files, as their one writer. Raises OSError."""
+    """The two files, as their one writer. Raises OSError. What others did to them is noticed, and written anew."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written: Sight | None = None
         self._id = ""
+        self._whole: tuple[int, int] | None = None
+        """Which file on disk it is: device and number."""
         self._whole_bytes = 0
         self._changes_bytes = 0
         self._number = 0
 
     def save(self, sight: Sight) -> None:
-        """The first time whole, also when there are old files: nobody knows what they lack."""
-        written = self._written
+        """The first time whole, also when there are old files: nobody knows what they lack. The same sight again says
+        that it is still true.
+        """
+        written = self._written if self._ours() else None
         if written is None or written.cluster != sight.cluster or self._changes_bytes >= self._whole_bytes:
             self._save_whole(sight)
         elif written.revision != sight.revision or written.folders is not sight.folders:
@@ -159,6 +163,10 @@ class Book:
         else:
             os.utime(self._path)  # it is true again
         self._written = sight
+
+    def _ours(self) -> bool:
+        """Neither removed nor replaced nor added to, by a person or by another process that uses them too."""
+        return _place(self._path) == self._whole and _size(_beside(self._path)) == self._changes_bytes
 
     def _save_whole(self, sight: Sight) -> None:
         self._written = None
@@ -169,6 +177,7 @@ class Book:
         data = msgspec.msgpack.encode(stored)
         replace_file(self._path, data, mode=0o600)
         _beside(self._path).unlink(missing_ok=True)
+        self._whole = _place(self._path)
         self._whole_bytes, self._changes_bytes, self._number = max(len(data), SMALL_BYTES), 0, 0
 
     def _save_changes(self, sight: Sight, changed: Mapping[str, Mapping[str, bytes | None]]) -> None:
@@ -186,8 +195,23 @@ class Book:
         self._changes_bytes += len(data)
 
 
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 class Keeper:
-    """Writes what it was given last, rarely. A full disk is logged and tried again with the next change."""
+    """Writes what it was given last, rarely. A full disk is logged and tried again, every TOUCH_S at least."""
 
     def __init__(self, path: Path) -> None:
         self.live = False
@@ -209,7 +233,8 @@ class Keeper:
                     async with asyncio.timeout(TOUCH_S):
                         await self._dirty.wait()
                 except TimeoutError:
-                    self._touch()
+                    if self.live and self._sight is not None:
+                        await self._write()
                     continue
                 await asyncio.sleep(PAUSE_S)
                 await self._write()
@@ -231,10 +256,3 @@ class Keeper:
             self._book.save(sight)
         except OSError as error:
             log.warning("last good state not written", file=self._path, why=str(error))
-
-    def _touch(self) -> None:
-        if self.live:
-            try:
-                os.utime(self._path)
-            except OSError as error:
-                log.debug("last good state not touched", file=self._path, why=str(error))

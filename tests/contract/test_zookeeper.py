@@ -1,6 +1,7 @@
 """What only the ZooKeeper backend does."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from kazoo.exceptions import NotEmptyError
 import fairlead_discovery
 from fairlead_daemon.errors import BadSettings, Conflict
 from fairlead_discovery import paths
-from fairlead_discovery.adapters import zookeeper_bulk, zookeeper_store
+from fairlead_discovery.adapters import zookeeper, zookeeper_bulk, zookeeper_store
 from fairlead_discovery.adapters.zookeeper_place import parse_place
 from fairlead_discovery.backends import check_url
 from fairlead_discovery.reading import snapshots
@@ -200,3 +201,24 @@ async def test_a_client_that_breaks_down_is_replaced(backend: OnZooKeeper, monke
         monkeypatch.setattr(broken, "_read_watch_event", cannot_read)
         await writer.commit(added(2))
         await seen(sights, 2)
+
+
+async def test_an_answer_counts_though_we_were_busy_when_it_came(monkeypatch: pytest.MonkeyPatch):
+    """The loop decoded 100,000 nodes, and finds the answer and the end of its time at once."""
+    monkeypatch.setattr(zookeeper, "ASK_S", 0.01)
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[str] = loop.create_future()
+    waiting = asyncio.create_task(zookeeper.answered(future))
+    await asyncio.sleep(0)
+    loop.call_soon_threadsafe(future.set_result, "answer")
+    time.sleep(0.1)  # noqa: ASYNC251  # the loop is busy
+
+    assert await waiting == "answer"
+
+
+async def test_no_answer_is_no_answer(monkeypatch: pytest.MonkeyPatch):
+    """The time is up."""
+    monkeypatch.setattr(zookeeper, "ASK_S", 0.01)
+
+    with pytest.raises(TimeoutError):
+        await zookeeper.answered(asyncio.get_running_loop().create_future())

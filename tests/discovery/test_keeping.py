@@ -1,5 +1,6 @@
 """The last good state on disk: whatever was written last, also when the end of it is torn."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_discovery import keeping
-from fairlead_discovery.keeping import Book, load
+from fairlead_discovery.keeping import Book, Keeper, load
 from fairlead_discovery.registry import Sight
+from harness.waiting import wait_until
 
 FOLDERS = st.dictionaries(
     st.sampled_from(("/e/a", "/e/b")),
@@ -84,12 +86,60 @@ def test_changes_of_another_file_are_not_applied(tmp_path: Path):
 def test_changes_after_a_gap_are_not_applied(tmp_path: Path):
     """Another process has used the same file, and taken away what we had appended until then."""
     book = Book(tmp_path / "state")
+    changes = tmp_path / "state.changes"
+    sizes = []
     for revision in range(4):
         book.save(sight(revision, {"/e/a": {f"m{revision}": b"1"}}))
-        if revision == 2:
-            (tmp_path / "state.changes").unlink()
+        sizes.append(changes.stat().st_size if revision else 0)
+    changes.write_bytes(changes.read_bytes()[: sizes[1]] + changes.read_bytes()[sizes[2] :])
 
-    assert ("c", 0, {"/e/a": {"m0": b"1"}}) == kept(tmp_path / "state")
+    assert ("c", 1, {"/e/a": {"m1": b"1"}}) == kept(tmp_path / "state")
+
+
+@pytest.mark.parametrize("name", ["state", "state.changes"])
+def test_a_file_that_went_is_written_anew(tmp_path: Path, name: str):
+    """Somebody has removed it; a change alone would be lost behind the gap."""
+    book = Book(tmp_path / "state")
+    book.save(sight(1, {"/e/a": {"m1": b"1"}}))
+    book.save(sight(2, {"/e/a": {"m2": b"1"}}))
+    (tmp_path / name).unlink()
+    book.save(sight(3, {"/e/a": {"m3": b"1"}}))
+
+    assert ("c", 3, {"/e/a": {"m3": b"1"}}) == kept(tmp_path / "state")
+
+
+def test_two_processes_on_one_file_lose_nothing(tmp_path: Path):
+    """Whoever saves last is loaded, whatever the other had done to the files before; also what says only "still true"."""
+    one, other = Book(tmp_path / "state"), Book(tmp_path / "state")
+    for revision, book in enumerate((one, other, one, one, other, other, one)):
+        state = sight(revision, {"/e/a": {f"m{revision}": b"1"}})
+        book.save(state)
+        assert ("c", revision, {"/e/a": {f"m{revision}": b"1"}}) == kept(tmp_path / "state")
+    last = sight(7, {"/e/a": {"m7": b"1"}})
+    one.save(last)
+    other.save(sight(5, {}))
+    one.save(last)
+
+    assert ("c", 7, {"/e/a": {"m7": b"1"}}) == kept(tmp_path / "state")
+
+
+async def test_what_could_not_be_written_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The disk was full, and no change came after: what lies there is not called true until it is."""
+    monkeypatch.setattr(keeping, "PAUSE_S", 0.01)
+    monkeypatch.setattr(keeping, "TOUCH_S", 0.05)
+    path = tmp_path / "none" / "state"
+    path.parent.write_text("a file where a folder should be")
+    keeper = Keeper(path)
+    keeper.live = True
+    keeper.put(sight(1, {"/e/a": {"m1": b"1"}}))
+    running = asyncio.create_task(keeper.run())
+    await asyncio.sleep(0.1)
+    path.parent.unlink()
+    await asyncio.to_thread(wait_until, "the state on disk", path.exists)
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert ("c", 1, {"/e/a": {"m1": b"1"}}) == kept(path)
 
 
 def test_another_cluster_is_written_whole(tmp_path: Path):

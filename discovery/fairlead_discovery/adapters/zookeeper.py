@@ -15,7 +15,7 @@ from functools import partial
 from math import ceil
 from queue import Queue
 from select import POLLIN, POLLOUT, POLLPRI, poll
-from typing import Any
+from typing import Any, TypeVar
 
 from kazoo import exceptions as kz
 from kazoo.client import KazooClient
@@ -32,6 +32,7 @@ from fairlead_discovery.decisions.ops import Check, Drop, Make
 from fairlead_discovery.decisions.sessions import Event
 from fairlead_discovery.registry import ANY, SESSION_S
 
+T = TypeVar("T")
 ASK_S = 6.0
 PATIENCE = 4
 Watch = Callable[[], None]
@@ -128,6 +129,10 @@ class Replace:
 Step = Make | Insert | Replace | Drop | Check
 
 
+class Closed(Refused):
+    """The node's ACL does not let us read it."""
+
+
 class StepRefused(Conflict):
     """One step of a transaction could not be done, so nothing was. `missing`: for want of a node (or a parent)."""
 
@@ -170,23 +175,29 @@ class Client:
         self._kazoo.start_async()
 
     async def get(self, path: str, watch: Watch | None = None) -> Znode | None:
-        """None when there is no such node; then there is no watch either."""
+        """None when there is no such node; then there is no watch either. Raises Closed."""
         try:
             data, stat = await self._call(self._kazoo.get_async, path, self._watcher(watch))
         except kz.NoNodeError:
             return None
         return _znode(data, stat)
 
-    async def get_many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
-        """Data of nodes that never change, in one request; None for no such node."""
+    async def get_many(self, paths: Sequence[str]) -> Sequence[bytes | Closed | None]:
+        """Data of nodes that never change, in one request; None for no such node, Closed for one we may not read."""
         if self._reads_many:
             try:
                 return _found(paths, await self._call(self._ask_many, bulk.ReadMany(tuple(paths))))
             except kz.UnimplementedError:  # before ZooKeeper 3.6; it closes the connection, the session goes on
                 self._reads_many = False
                 raise Unavailable("zookeeper: it reads nodes one by one only") from None
-        nodes = await asyncio.gather(*map(self.get, paths))
-        return [None if node is None else node.data for node in nodes]
+        return await asyncio.gather(*map(self._get_data, paths))
+
+    async def _get_data(self, path: str) -> bytes | Closed | None:
+        try:
+            node = await self.get(path)
+        except Closed as closed:
+            return closed
+        return None if node is None else node.data
 
     def _ask_many(self, request: bulk.ReadMany) -> Any:
         asked = self._handler.async_result()
@@ -199,7 +210,7 @@ class Client:
         return None if stat is None else _znode(b"", stat)
 
     async def children(self, path: str, watch: Watch | None = None) -> tuple[str, ...] | None:
-        """In no order. None when there is no such node; then there is no watch either."""
+        """In no order. None when there is no such node; then there is no watch either. Raises Closed."""
         try:
             names: Sequence[str] = await self._call(self._ask_children, path, self._watcher(watch))
         except kz.NoNodeError:
@@ -261,11 +272,12 @@ class Client:
         name = str(args[0]) if args else "transaction"
         try:
             method(*args).rawlink(partial(self._cross, _resolve, future))
-            async with asyncio.timeout(ASK_S):
-                return await future
+            return await answered(future)
         except (*_UNKNOWN, TimeoutError) as error:
             raise Unavailable(f"zookeeper {name}: {type(error).__name__}, the outcome is unknown") from error
-        except (kz.NoAuthError, kz.AuthFailedError, kz.InvalidACLError, kz.NoChildrenForEphemeralsError) as error:
+        except kz.NoAuthError as error:
+            raise _closed(name) from error
+        except (kz.AuthFailedError, kz.InvalidACLError, kz.NoChildrenForEphemeralsError) as error:
             raise Refused(f"zookeeper {name}: {type(error).__name__}{_HINT}") from error
 
     # --- from kazoo's threads
@@ -349,13 +361,33 @@ def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
         future.set_result(result.value)
 
 
-def _found(paths: Sequence[str], answers: Sequence[bytes | int | None]) -> Sequence[bytes | None]:
-    """Raises Refused naming the first node that we may not read."""
-    for path, answer in zip(paths, answers, strict=True):
-        if isinstance(answer, int):
-            name = getattr(kz.EXCEPTIONS.get(answer), "__name__", answer)
-            raise Refused(f"zookeeper {path}: {name}{_HINT}")
-    return answers  # type: ignore[return-value]  # numbers were refused
+async def answered(future: "asyncio.Future[T]") -> T:
+    """Raises TimeoutError after ASK_S. When our own loop was busy for so long, the answer that came meanwhile counts."""
+    try:
+        async with asyncio.timeout(ASK_S):
+            return await future
+    except TimeoutError:
+        if future.done() and not future.cancelled():
+            return future.result()
+        raise
+
+
+def _found(paths: Sequence[str], answers: Sequence[bytes | int | None]) -> Sequence[bytes | Closed | None]:
+    """Raises Refused naming the first node with an error that is not its ACL's."""
+    return [
+        _error(path, answer) if isinstance(answer, int) else answer for path, answer in zip(paths, answers, strict=True)
+    ]
+
+
+def _error(path: str, number: int) -> Closed:
+    error = kz.EXCEPTIONS.get(number)
+    if error is kz.NoAuthError:
+        return _closed(path)
+    raise Refused(f"zookeeper {path}: {getattr(error, '__name__', number)}{_HINT}")
+
+
+def _closed(path: str) -> Closed:
+    return Closed(f"zookeeper {path}: NoAuthError, its ACL does not let us{_HINT}")
 
 
 def _session(number: int) -> str:
