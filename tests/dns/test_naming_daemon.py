@@ -8,6 +8,7 @@ import pytest
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
 from fairlead_discovery.records import Discovery, Framework, Member, NameServer, decode
+from fairlead_dns import tending
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.naming import Dialect, of_framework
 from fairlead_dns.naming_settings import MesosSource, NamingSettings, with_naming
@@ -28,20 +29,26 @@ def asking(number: int, ttl: int) -> Member:
     return member(number, name="slow", discovery=Discovery(name="slow", labels={"FAIRLEAD_DNS_TTL": str(ttl)}))
 
 
+@pytest.fixture
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tending, "LOOK_S", 0.05)
+
+
+@pytest.mark.usefixtures("looking_often")
 async def test_a_services_ttl_is_announced_before_it_is_given(tmp_path: Path) -> None:
     """Kills wait for what is announced; when the last such service is gone, and its answers, it is taken back."""
     async with running(tmp_path, ttl_s=1, negative_ttl_s=1) as dns:
-        await publish(dns.registry, asking(0, 4))
+        await publish(dns.registry, asking(0, 2))
         given: list[tuple[int, int]] = []
 
         async def has_it() -> bool:
             reply = await dns.ask("slow.marathon.mesos")
             if reply.rr:
                 given.append((reply.rr[0].ttl, await announced(dns)))
-            return bool(given) and given[-1][0] == 4
+            return bool(given) and given[-1][0] == 2
 
         await eventually("it has its TTL", has_it, within_s=30)
-        await withdraw(dns.registry, asking(0, 4))
+        await withdraw(dns.registry, asking(0, 2))
 
         async def taken_back() -> bool:
             return await announced(dns) == 1
@@ -100,6 +107,7 @@ async def test_a_framework_does_not_take_an_aliass_place(tmp_path: Path) -> None
     assert ["shop-"] == [wire.labels(r.owner)[0].decode()[:-8] for r in records]
 
 
+@pytest.mark.usefixtures("looking_often")
 async def test_queries_are_read_again_when_their_file_changes(tmp_path: Path) -> None:
     """A file that cannot be served is logged, and what was served stays."""
     file = tmp_path / "queries.json"
