@@ -14,7 +14,7 @@ from fairlead_discovery.adapters.ring_http import add_ring_routes
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.service_names import Naming
 from fairlead_discovery.listing import Listing
-from fairlead_discovery.reading import snapshots
+from fairlead_discovery.reading import snapshots, tell_confirmed
 from fairlead_discovery.registry import Registry
 
 API = "/v2"
@@ -59,7 +59,11 @@ async def run(settings: DiscoverySettings, context: Context) -> None:
         raise
     try:
         context.log.info("serving", http=f"{settings.host}:{port}", registry=settings.registry.partition("?")[0])
-        await until_stopped(context, follow(registry, listing, context, keep=_file(settings)))
+        await until_stopped(
+            context,
+            follow(registry, listing, context, keep=_file(settings)),
+            tell_confirmed(registry, listing.confirm),
+        )
     finally:
         await registry.close()
         await runner.cleanup()

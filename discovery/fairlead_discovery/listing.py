@@ -18,6 +18,7 @@ from fairlead_discovery.decisions.listing import NONE, Found, Index, Told, diges
 from fairlead_discovery.decisions.nearest import nearest
 from fairlead_discovery.decisions.picking import address_of
 from fairlead_discovery.decisions.service_names import NameIndex, Naming, Wanted, instances, parse
+from fairlead_discovery.decisions.trust import Confirmed
 from fairlead_discovery.records import Member
 from fairlead_discovery.snapshots import UNKNOWN, Snapshot, Trust
 
@@ -65,6 +66,8 @@ class Listing:
     number: int = 0
     forgotten: int = 0
     """Of what happened up to this number not all is known any more."""
+    confirmed: Confirmed | None = None
+    """What a person said last of what to believe: told to whoever judges for itself."""
     _names: NameIndex = field(init=False)
     _taken_s: float = 0.0
     _changed: dict[str, _Changed] = field(default_factory=dict)
@@ -92,6 +95,12 @@ class Listing:
         if not trusted:
             topics = set(self._waiting)
         self._wake({*topics, EVERYTHING} if topics else ())
+
+    def confirm(self, word: Confirmed) -> None:
+        """Streams tell it at once."""
+        if word != self.confirmed:
+            self.confirmed = word
+            self._wake((*self._waiting,))
 
     def _note(self, service: str) -> None:
         self._changed.pop(service, None)
@@ -220,6 +229,9 @@ class Listing:
             more=more,
             services={service: self._text(service).found for service in there},
             gone=tuple(service for service in services if service not in now.members),
+            bare=not (now.members or now.portless or now.routes or now.leaving),
+            left=tuple(now.leaving) if whole and not more else (),
+            confirmed=self.confirmed,
         )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
@@ -70,6 +70,22 @@ async def confirm(registry: Registry) -> Confirmed:
     word = Confirmed(cluster=sight.cluster, revision=sight.revision, time_s=time.time())
     await registry.write(paths.CONFIRMED, encode(word))
     return word
+
+
+async def tell_confirmed(registry: Registry, heed: Callable[[Confirmed], None]) -> None:
+    """For ever: gives each word of `confirm`, for those who judge for themselves what they are told of this registry."""
+    last: Confirmed | None = None
+    while True:
+        try:
+            async with asyncio.timeout(CONFIRM_WAIT_S):
+                node = await registry.read(paths.CONFIRMED)
+            word = None if node is None else decode(Confirmed, node.data, place=paths.CONFIRMED)
+            if word is not None and word != last:
+                heed(word)
+            last = word
+        except (FairleadError, TimeoutError) as error:
+            log.debug("confirmation not read", why=str(error))
+        await asyncio.sleep(CONFIRM_POLL_S)
 
 
 class Reader:
@@ -203,13 +219,14 @@ class Reader:
             portless=contents.portless,
             leaving=contents.leaving,
             routes=contents.routes,
-            bad=contents.bad,
+            bad={**contents.bad, **good.sight.unreadable} if good.sight.unreadable else contents.bad,
             delta=delta,
         )
 
     def _trust(self) -> tuple[Trust, str]:
         if not self._belief.in_sight:
-            return Trust.STALE, "the registry is out of sight"
+            why = f": {self._sight.why}" if self._sight.why else ""
+            return Trust.STALE, f"the registry is out of sight{why}"
         if self._belief.doubt is not None:
             return Trust.HELD, self._belief.doubt.why
         return Trust.LIVE, ""

@@ -20,6 +20,7 @@ from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.service_names import Naming
 from fairlead_discovery.leaders import leading
 from fairlead_discovery.listing import Listing
+from fairlead_discovery.reading import tell_confirmed
 from fairlead_discovery.records import Agent, Framework, MasterInfo, NameServer, decode
 from fairlead_discovery.registry import Node, Registry
 from fairlead_dns import answer_settings
@@ -89,6 +90,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 forwards.run(),
                 tell(names),
                 follow_queries(settings, names),
+                tell_confirmed(registry, listing.confirm),
                 publishing.run(registry, _file(settings, "published"), transports.ips[0]),
             )
         finally:

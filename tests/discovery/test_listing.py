@@ -15,11 +15,14 @@ from fairlead_discovery.adapters.listing_http import _All, _Some
 from fairlead_discovery.decisions.listing import Told
 from fairlead_discovery.decisions.mirror import Mirror
 from fairlead_discovery.listing import EVERYTHING, Listing
-from fairlead_discovery.records import Member
+from fairlead_discovery.records import Leaving, Member, Reason
 from fairlead_discovery.snapshots import Snapshot, Trust
 
 Members = Mapping[str, Mapping[str, Member]]
 SERVICES = ("a:1", "a:2", "a:3", WEB)
+LEFT = {
+    f"t{n}": Leaving(task=f"t{n}", service="", member="", reason=Reason.KILL, deadline_s=0.0) for n in range(2)
+}  # who goes, goes in order
 CHANGES = st.tuples(st.sampled_from(SERVICES), st.sampled_from([0, 0, 1, 2]))
 LISTENS = st.sampled_from(["listen", "listen", "broken off", "other server"])
 STEPS = st.lists(st.one_of(CHANGES, LISTENS), min_size=4, max_size=20)
@@ -57,7 +60,7 @@ def test_whoever_listens_ends_with_what_there_is(remembered: int, steps: list[An
     async def run() -> None:
         members: Members = {}
         listing, mirror, revision = Listing(), Mirror(), 0
-        listing.take(Snapshot(revision=0, trust=Trust.LIVE, members=members))
+        listing.take(snapshot(0, members, leaving=LEFT))
         teller = fresh(listing, mirror, names)
         for step in steps:
             if step == "listen":
@@ -67,11 +70,11 @@ def test_whoever_listens_ends_with_what_there_is(remembered: int, steps: list[An
                 teller = fresh(listing, mirror, names)
             elif step == "other server":
                 listing = Listing()
-                listing.take(Snapshot(revision=revision, trust=Trust.LIVE, members=members))
+                listing.take(snapshot(revision, members, leaving=LEFT))
                 teller = fresh(listing, mirror, names)
             else:
                 members, revision = changed(members, *step), revision + 1
-                listing.take(Snapshot(revision=revision, trust=Trust.LIVE, members=members))
+                listing.take(snapshot(revision, members, leaving=LEFT))
         await heard(teller, mirror)
         meant = listing.meant(names) if names else members.keys()
 

@@ -22,9 +22,13 @@ from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.dns_labels import task_hash
 from fairlead_discovery.decisions.listing import Found, Index, Told, differs, member_of, seconds, told
 from fairlead_discovery.decisions.mirror import BEHIND_S, Mirror
+from fairlead_discovery.decisions.trust import Confirmed
+from fairlead_discovery.listing import Listing
+from fairlead_discovery.reading import confirm, tell_confirmed
+from fairlead_discovery.records import Leaving, Reason
 from fairlead_discovery.registry import Delete, Registry
 from fairlead_discovery.resolver import Resolver
-from fairlead_discovery.snapshots import Trust
+from fairlead_discovery.snapshots import Snapshot, Trust
 from harness.ports import free_port
 from harness.servers import Server
 from harness.waiting import eventually, wait_until
@@ -264,7 +268,14 @@ def piece(revision: int, *tasks: int, **more: object) -> Told:
     address = [member(n).serviceEndpoint for n in tasks]
     found = tuple(told(WEB, member(n), at) for n, at in zip(tasks, address, strict=True))
     return Told(
-        **{"cluster": "c", "revision": revision, "trust": Trust.LIVE, "whole": True, "services": {WEB: found}, **more}
+        **{
+            "cluster": "c",
+            "revision": revision,
+            "trust": Trust.LIVE,
+            "whole": True,
+            "services": {WEB: found} if tasks else {},
+            **more,
+        }
     )  # type: ignore[arg-type]  # fields by name
 
 
@@ -314,14 +325,14 @@ def test_a_server_that_lags_behind_is_not_believed_for_a_while():
 
 
 @pytest.mark.parametrize(
-    "odd",
+    ("odd", "trust"),
     [
-        {"cluster": "", "revision": -1, "trust": Trust.STALE},
-        {"cluster": "other", "trust": Trust.HELD},
-        {"revision": 3, "trust": Trust.STALE},
+        ({"cluster": "", "revision": -1, "trust": Trust.STALE}, Trust.STALE),
+        ({"cluster": "other", "trust": Trust.HELD}, Trust.HELD),
+        ({"revision": 3, "trust": Trust.STALE}, Trust.STALE),
     ],
 )
-def test_a_server_that_does_not_know_takes_nothing_away(odd: dict[str, object]):
+def test_a_server_that_does_not_know_takes_nothing_away(odd: dict[str, object], trust: Trust):  # a table's column
     """Just started while the registry is away, or not believing it: what another told stands, however long."""
     mirror = Mirror()
     mirror.take(piece(9, 1, 2), "a-1", now_s=1.0)
@@ -329,20 +340,62 @@ def test_a_server_that_does_not_know_takes_nothing_away(odd: dict[str, object]):
         told_nothing = Told(**{"cluster": "c", "revision": 9, "whole": True, **odd})  # type: ignore[arg-type]  # fields by name
         mirror.take(told_nothing, "b-1", now_s=now_s)
 
-    assert (9, Trust.STALE, 99.0) == (mirror.snapshot.revision, mirror.snapshot.trust, mirror.snapshot.age_s)
+    assert (9, trust, 99.0) == (mirror.snapshot.revision, mirror.snapshot.trust, mirror.snapshot.age_s)
     assert 2 == len(mirror.snapshot.members[WEB])
 
 
-def test_another_cluster_is_believed_when_it_stays():
-    """The server sees it live, and went by its own rules."""
-    mirror = Mirror()
-    mirror.take(piece(9, 1, 2), "a-1", now_s=1.0)
-    first = mirror.take(piece(2, 1, cluster="new"), "b-1", now_s=2.0)
-    later = mirror.take(piece(2, 1, cluster="new"), "b-2", now_s=2.0 + BEHIND_S)
+EMPTY = {"services": {}, "bare": True}
+FEW = {"services": {}, "left": ("t9",)}
 
-    assert first is not None
-    assert later is not None
-    assert (9, 2) == (first.revision, later.revision)
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [({"cluster": "new", **EMPTY}, "cluster new, it was c"), (EMPTY, "empty"), (FEW, "4 of 4 tasks are gone at once")],
+)
+def test_what_is_not_to_be_believed_is_held_until_it_is_confirmed(odd: dict[str, object], why: str):  # a table's column
+    """As by a reader of the registry: another cluster, an emptied one, much gone at once; though the server says live."""
+    mirror = Mirror()
+    mirror.take(piece(9, 1, 2, 3, 4), "a-1", now_s=1.0)
+    for now_s in (2.0, 3.0 + BEHIND_S, 100.0):
+        mirror.take(piece(10, **odd), "b-1", now_s=now_s)
+        mirror.take(piece(10, **{**odd, "whole": False}), "b-2", now_s=now_s)
+    mirror.lost("the stream ended", now_s=101.0)
+    held = mirror.snapshot
+    word = Confirmed(cluster=str(odd.get("cluster", "c")), revision=10, time_s=102.0)
+    mirror.take(piece(10, **{**odd, "whole": False, "confirmed": word}), "b-3", now_s=103.0)
+
+    assert (9, Trust.HELD, 4) == (held.revision, held.trust, len(held.members[WEB]))
+    assert why in held.why
+    assert (10, Trust.LIVE, {}) == (mirror.snapshot.revision, mirror.snapshot.trust, mirror.snapshot.members)
+
+
+@pytest.mark.parametrize("back", [piece(11, 1, 2, 3, 4), piece(11, 1, 2, left=("t3", "t4")), piece(11, 5, 6, 7, 8)])
+def test_what_comes_back_left_in_order_or_was_replaced_is_believed(back: Told):
+    """No word is needed."""
+    mirror = Mirror()
+    mirror.take(piece(9, 1, 2, 3, 4), "a-1", now_s=1.0)
+    mirror.take(piece(2, cluster="new"), "b-1", now_s=2.0)
+    mirror.take(back, "a-2", now_s=3.0)
+
+    assert (11, Trust.LIVE) == (mirror.snapshot.revision, mirror.snapshot.trust)
+
+
+async def test_a_listing_tells_what_its_followers_judge_by():
+    """Whether all is empty, who left in order, and what was confirmed."""
+    registry, listing = await open_registry("memory:confirmed"), Listing()
+    telling = asyncio.create_task(tell_confirmed(registry, listing.confirm))
+    word = await confirm(registry)
+    await eventually("it has the word", lambda: asyncio.sleep(0, listing.confirmed == word), within_s=30)
+    telling.cancel()
+    await registry.close()
+    left = Leaving(task="t1", service=WEB, member="", reason=Reason.KILL, deadline_s=0.0)
+    listing.take(Snapshot(revision=1, trust=Trust.LIVE))
+    empty = listing.telling((), whole=True)
+    listing.take(Snapshot(revision=2, trust=Trust.LIVE, leaving={"t1": left}))
+    leaving = listing.telling((), whole=True)
+
+    assert (True, (), word) == (empty.bare, empty.left, empty.confirmed)
+    assert (False, ("t1",)) == (leaving.bare, leaving.left)
 
 
 @pytest.mark.parametrize(

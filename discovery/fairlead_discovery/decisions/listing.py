@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_discovery.decisions.trust import Confirmed
 from fairlead_discovery.records import Address, Discovery, Member, TaskRef
 from fairlead_discovery.snapshots import Trust
 
@@ -93,6 +94,12 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     more: bool = False
     services: Mapping[str, tuple[Found, ...]] = msgspec.field(default_factory=dict)
     gone: tuple[str, ...] = ()
+    bare: bool = False
+    """The whole registry is empty, routes and all."""
+    left: tuple[str, ...] = ()
+    """With a whole: tasks that have left in order, lately."""
+    confirmed: Confirmed | None = None
+    """What a person said last of what to believe."""
 
 
 # --- which answer it is ------------------------------------------------------------------------------------------------

@@ -1,14 +1,19 @@
-"""What servers of the HTTP watch API told, as snapshots: the last good state, whichever of them goes away or lags behind."""
+"""What servers of the HTTP watch API told, as snapshots: the last good state, whichever of them goes away or lags behind.
+
+A server judges only what it saw itself. What another one tells, or the same after a restart, is judged here again, by
+the rules of trust.py: another cluster, or much that is gone without a leaving record, is `held` until confirmed.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fairlead_discovery.decisions.listing import Found, Told, member_of, told
+from fairlead_discovery.decisions.trust import Comparison, Doubt, Reading, Tasks, judge, settles
 from fairlead_discovery.records import Member
 from fairlead_discovery.snapshots import UNKNOWN, Snapshot, Trust
 
 BEHIND_S = 10.0
-"""So long a server may be at an older revision than we are, or of another cluster: longer, and the registry is so."""
+"""So long a server may be at an older revision than we are: longer, and the registry of this cluster was put back."""
 Members = Mapping[str, Mapping[str, Member]]
 
 
@@ -24,6 +29,9 @@ class Mirror:
     _theirs: Members | None = None
     _pending: dict[str, Mapping[str, Member]] | None = None
     _behind_s: float | None = None
+    _left: frozenset[str] = frozenset()
+    """Tasks that the server saw leaving in order."""
+    _doubt: Doubt | None = None
 
     def begin(self) -> None:
         """A new stream: what an older one had not finished does not count."""
@@ -42,8 +50,13 @@ class Mirror:
             return None
         self._theirs, self._pending = self._pending, None
         self.place = place or self.place
+        if piece.whole:
+            self._left = frozenset(piece.left)
         if self._lags(piece, now_s=now_s):
             return self.lost(piece.why or f"the server is at revision {piece.revision} yet", now_s=now_s)
+        self._doubt = self._doubted(piece, now_s=now_s)
+        if self._doubt is not None:
+            return self.lost(self._doubt.why, now_s=now_s)
         live = piece.trust is Trust.LIVE
         self.known_s = now_s if live else now_s - piece.age_s
         self.snapshot = Snapshot(
@@ -57,9 +70,11 @@ class Mirror:
         return self.snapshot
 
     def lost(self, why: str, *, now_s: float) -> Snapshot:
-        """Out of sight: the last good state, and how old it is."""
+        """Out of sight, or not to be believed: the last good state, and how old it is. What is held stays held."""
         age_s = max(0.0, now_s - self.known_s) if self.known_s else 0.0
-        self.snapshot = replace(self.snapshot, trust=Trust.STALE, why=why, age_s=age_s)
+        trust = Trust.STALE if self._doubt is None else Trust.HELD
+        why = why if self._doubt is None else self._doubt.why
+        self.snapshot = replace(self.snapshot, trust=trust, why=why, age_s=age_s)
         return self.snapshot
 
     def restore(self, kept: Told, *, known_s: float) -> None:
@@ -71,13 +86,11 @@ class Mirror:
         )
 
     def _lags(self, piece: Told, *, now_s: float) -> bool:
-        """A server that knows less than another one did, or something else: believed when it sees the registry so and
-        stays by it. One that knows nothing never is.
+        """A server that knows less of our cluster than another one did: believed when it sees the registry so and stays
+        by it. One that knows nothing never is.
         """
         ours = self.snapshot
-        if piece.revision >= 0 and (
-            ours.revision < 0 or (piece.cluster == ours.cluster and piece.revision >= ours.revision)
-        ):
+        if piece.revision >= 0 and (piece.cluster != ours.cluster or piece.revision >= ours.revision):
             self._behind_s = None
             return False
         self._behind_s = now_s if self._behind_s is None else self._behind_s
@@ -85,6 +98,28 @@ class Mirror:
             return True
         self._behind_s = None
         return False
+
+    def _doubted(self, piece: Told, *, now_s: float) -> Doubt | None:
+        """Changes of what was believed are the server's to judge; a whole, and all that follows on a doubt, is ours."""
+        ours = self.snapshot
+        if ours.revision < 0 or (self._doubt is None and not piece.whole and piece.cluster == ours.cluster):
+            return None
+        doubt = judge(
+            Comparison(
+                good=Reading(cluster=ours.cluster, revision=0, tasks=_tasks(ours.members), bare=False),
+                new=Reading(cluster=piece.cluster, revision=0, tasks=_tasks(self._theirs or {}), bare=piece.bare),
+                recorded=self._left,
+                gap_s=now_s - self.known_s,
+            )
+        )
+        if doubt is None or piece.trust is not Trust.LIVE:
+            return doubt
+        new = Reading(cluster=piece.cluster, revision=piece.revision, tasks={}, bare=piece.bare)
+        return None if settles(piece.confirmed, doubt, new, good_s=self.known_s) else doubt
+
+
+def _tasks(members: Members) -> Tasks:
+    return {service: {m.task.id: m.task.agent for m in those.values()} for service, those in members.items()}
 
 
 def kept(snapshot: Snapshot) -> Told:
