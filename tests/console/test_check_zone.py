@@ -29,6 +29,7 @@ def test_a_good_zone_is_summed_up(tmp_path, capsys):
     [
         ("a A 10.0.0", [], 1, "fairlead: file.test.zone:5: "),
         ("", ["--zone", "x..y"], 2, "fairlead: x..y is no domain name"),
+        ("$GENERATE 1-3/0 h$ A 1.2.3.4", [], 1, "file.test.zone:5: $GENERATE: 1-3/0: STEP is less than 1"),
         ("a.other.test. A 10.0.0.1", [], 1, "is outside of the zone"),
         ("$INCLUDE ../../etc/hostname", [], 1, "lies outside of zones_dir"),
     ],

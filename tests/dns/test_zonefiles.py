@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_dns.adapters import zonefiles
 from fairlead_dns.adapters.zonefiles import ZoneFolder
 from fairlead_dns.decisions import tsig, wire
 from fairlead_dns.transfer_settings import TransferSettings, peers
@@ -86,6 +87,24 @@ async def test_a_broken_file_is_refused_once_and_the_zone_stays(tmp_path, caplog
 
     assert "file.test 1 2" == heard.told[-1]
     assert 0 == heard.folder.broken
+
+
+async def test_whatever_fails_is_one_zones_affair(tmp_path, monkeypatch, caplog):
+    """An error nobody thought of refuses that zone; the next one is served."""
+    real = zonefiles.compile_zone
+
+    def fails(apex, entries):
+        assert apex != b"\3bad\4test\0"
+        return real(apex, entries)
+
+    monkeypatch.setattr(zonefiles, "compile_zone", fails)
+    write(tmp_path, "", name="bad.test.zone")
+    write(tmp_path, "")
+    heard = Heard(tmp_path)
+    await heard.folder.look()
+
+    assert ["bad.test refused", "file.test - 1"] == heard.told
+    assert why(caplog).startswith("bad.test.zone: AssertionError: ")
 
 
 @pytest.mark.parametrize("file", ["../secret", "/etc/hostname", "link"])

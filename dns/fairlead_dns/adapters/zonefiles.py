@@ -89,16 +89,11 @@ class ZoneFolder:
         read = Reading(self.folder)
         try:
             zone = await asyncio.to_thread(read.zone, file, apex)
-        except ValueError as wrong:
-            self._broken[apex] = dict(read.marks)
-            kept = apex in self.loaded
-            log.warning(
-                "zone refused",
-                zone=wire.text(apex),
-                why=str(wrong),
-                serving="the zone as it was" if kept else "nothing",
-            )
-            self.refused(apex)
+        except BadZoneError as wrong:
+            self._refuse(apex, read, str(wrong))
+            return
+        except Exception as wrong:  # noqa: BLE001  # one file must not end what serves all the others
+            self._refuse(apex, read, f"{file}: {type(wrong).__name__}: {wrong}")
             return
         self._broken.pop(apex, None)
         old = self.loaded.get(apex)
@@ -119,6 +114,12 @@ class ZoneFolder:
             took_ms=(time.perf_counter() - start_s) * 1000,
         )
         self.took(apex, zone, change)
+
+    def _refuse(self, apex: bytes, read: "Reading", why: str) -> None:
+        self._broken[apex] = dict(read.marks)
+        kept = "the zone as it was" if apex in self.loaded else "nothing"
+        log.warning("zone refused", zone=wire.text(apex), why=why, serving=kept)
+        self.refused(apex)
 
     def _judge_serial(self, old: StaticZone, zone: StaticZone) -> None:
         if later(zone.serial, old.serial):
@@ -145,7 +146,7 @@ class Reading:
     marks: dict[str, Mark | None] = field(default_factory=dict)
 
     def zone(self, file: str, apex: bytes) -> StaticZone:
-        """Raises ValueError that names file, line and reason."""
+        """Raises BadZoneError that names file, line and reason."""
         from fairlead_dns.decisions.masterfile import parse  # noqa: PLC0415  # dnspython costs 60 ms: only with zone files
 
         return compile_zone(apex, parse(file, apex, self.read))

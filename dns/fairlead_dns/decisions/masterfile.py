@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import dns.exception
-import dns.grange
 import dns.name
 import dns.rdata
 import dns.rdataclass
@@ -87,9 +86,9 @@ class _Reader:
                     yield from self._directive(place, token.value.upper())
                 else:
                     yield from self._line(place, token)
-            except (dns.exception.DNSException, ValueError, LookupError, OverflowError) as error:
-                if isinstance(error, BadZoneError):
-                    raise
+            except BadZoneError:
+                raise
+            except Exception as error:  # whatever dnspython makes of a line: it is that file's error, nobody else's
                 raise BadZoneError(f"{place}: {_reason(error)}") from error
 
     def _directive(self, place: _Place, directive: str) -> Iterator[Entry]:
@@ -139,13 +138,13 @@ class _Reader:
 
     def _generate(self, place: _Place) -> Iterator[Entry]:
         """`$GENERATE 1-10/2 host-$ [ttl] [class] type data`, with BIND's `${offset,width,base}`."""
-        start, stop, step = dns.grange.from_text(place.tokens.get_string())
-        if (stop - start) // step >= GENERATED:
+        numbers = _range(place.tokens.get_string())
+        if len(numbers) > GENERATED:
             raise BadZoneError(f"{place}: $GENERATE makes more than {GENERATED} records")
         owner = place.tokens.get().value
         ttl_s, kind = self._ttl_and_type(place)
         rest = _remainder(place.tokens)
-        for number in range(start, stop + 1, step):
+        for number in numbers:
             name = dns.name.from_text(_numbered(owner, number), place.origin)
             data = dns.rdata.from_text(
                 dns.rdataclass.IN, kind, _numbered(rest, number), place.origin, relativize=False, relativize_to=None
@@ -203,6 +202,20 @@ def _remainder(tokens: dns.tokenizer.Tokenizer) -> str:
         if token.is_eol_or_eof():
             return " ".join(parts)
         parts.append(f'"{token.value}"' if token.is_quoted_string() else token.value)
+
+
+_RANGE = re.compile(r"([0-9]{1,10})-([0-9]{1,10})(?:/([0-9]{1,10}))?")
+
+
+def _range(text: str) -> range:
+    """`1-10/2`. Raises ValueError with the reason."""
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"$GENERATE: {text[:40]!r} is no range, expected START-STOP or START-STOP/STEP")
+    start, stop, step = (int(part or 1) for part in found.groups())
+    if step < 1 or start > stop:
+        raise ValueError(f"$GENERATE: {text}: {'STEP is less than 1' if step < 1 else 'START is more than STOP'}")
+    return range(start, stop + 1, step)
 
 
 _NUMBER = re.compile(r"\\.|\$\$|\$\{(-?\d{1,9})(?:,(\d{1,3})(?:,([doxX]))?)?\}|\$")
