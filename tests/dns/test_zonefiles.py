@@ -1,5 +1,6 @@
 """The folder of zone files: read at the start and when they change; a broken one changes nothing."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -105,6 +106,31 @@ async def test_whatever_fails_is_one_zones_affair(tmp_path, monkeypatch, caplog)
 
     assert ["bad.test refused", "file.test - 1"] == heard.told
     assert why(caplog).startswith("bad.test.zone: AssertionError: ")
+
+
+async def test_line_ends_may_be_those_of_windows(tmp_path):
+    """Read as any text file."""
+    write(tmp_path, "a A 10.0.0.2\r\nb A 10.0.0.3\r\n")
+    heard = Heard(tmp_path)
+    await heard.folder.look()
+
+    assert ["file.test - 1"] == heard.told
+
+
+async def test_a_fifo_is_refused_and_stops_nobody(tmp_path, caplog):
+    """As zone file and as included file; nobody writes to it, nobody waits."""
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "alone.test.zone")
+    write(tmp_path, "$INCLUDE pipe\n", name="bad.test.zone")
+    write(tmp_path, "")
+    heard = Heard(tmp_path)
+    async with asyncio.timeout(20):
+        await heard.folder.look()
+
+    assert ["alone.test refused", "bad.test refused", "file.test - 1"] == heard.told
+    whys = [r.__dict__["fields"]["why"] for r in caplog.records if r.getMessage() == "zone refused"]
+    expected = ["alone.test.zone:0: alone.test.zone: not a regular file"]
+    assert [*expected, "bad.test.zone:5: pipe: not a regular file"] == whys
 
 
 @pytest.mark.parametrize("file", ["../secret", "/etc/hostname", "link"])

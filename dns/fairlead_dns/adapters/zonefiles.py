@@ -1,12 +1,15 @@
 """The folder of master files: each `NAME.zone` a zone, read again when one of its files changes."""
 
 import asyncio
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fairlead_daemon.logs import Log
+from fairlead_dns.adapters.regular import Aside, read_text
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import EDE_NOT_READY, Asked, error
 from fairlead_dns.decisions.journal import Change, later
@@ -14,6 +17,7 @@ from fairlead_dns.decisions.static import BadZoneError, StaticZone, compile_zone
 
 log = Log("dns")
 LOOK_S = 1.0
+READING_S = 600.0  # of one zone: two million records take about one
 FILE_BYTES = 512 * 1024 * 1024
 SUFFIX = ".zone"
 Mark = tuple[int, int, int]
@@ -48,6 +52,7 @@ class ZoneFolder:
     _broken: dict[bytes, Mapping[str, Mark | None]] = field(default_factory=dict)
     again: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: look at once, and read everything anew."""
+    _aside: Aside = field(default_factory=Aside)
 
     @property
     def broken(self) -> int:
@@ -69,32 +74,34 @@ class ZoneFolder:
     async def look(self, *, everything: bool = False) -> None:
         """Takes what has changed since the last look. Never raises for what stands in the folder."""
         try:
-            there = await asyncio.to_thread(_zones, self.folder)
+            there = await self._aside.run(lambda: _zones(self.folder), READING_S)
         except OSError as failed:
-            log.warning("zones_dir cannot be read", folder=self.folder, why=str(failed))
+            log.warning("zones_dir cannot be read", folder=self.folder, why=str(failed) or "takes too long")
             return
         for apex in {*self.loaded, *self._broken} - there.keys():
             self._drop(apex)
         for apex, file in there.items():
-            if everything or await asyncio.to_thread(self._differs, apex):
-                await self._load(apex, file)
+            read = Reading(self.folder)
+            try:
+                if everything or await self._aside.run(partial(self._differs, apex), READING_S):
+                    await self._load(apex, file, read)
+            except TimeoutError:
+                log.warning("zone file takes too long to read", zone=wire.text(apex), file=file)
+                return
+            except BadZoneError as wrong:
+                self._refuse(apex, read, str(wrong))
+            except Exception as wrong:  # noqa: BLE001  # one file must not end what serves all the others
+                self._refuse(apex, read, f"{file}: {type(wrong).__name__}: {wrong}")
 
     def _differs(self, apex: bytes) -> bool:
         known = self.loaded.get(apex)
         marks = self._broken.get(apex) or (known.marks if known else None)
         return marks is None or any(_mark(self.folder / file) != mark for file, mark in marks.items())
 
-    async def _load(self, apex: bytes, file: str) -> None:
+    async def _load(self, apex: bytes, file: str, read: "Reading") -> None:
+        """Raises whatever is wrong with the zone."""
         start_s = time.perf_counter()
-        read = Reading(self.folder)
-        try:
-            zone = await asyncio.to_thread(read.zone, file, apex)
-        except BadZoneError as wrong:
-            self._refuse(apex, read, str(wrong))
-            return
-        except Exception as wrong:  # noqa: BLE001  # one file must not end what serves all the others
-            self._refuse(apex, read, f"{file}: {type(wrong).__name__}: {wrong}")
-            return
+        zone = await self._aside.run(lambda: read.zone(file, apex), READING_S)
         self._broken.pop(apex, None)
         old = self.loaded.get(apex)
         self.loaded[apex] = Loaded(zone, dict(read.marks))
@@ -104,7 +111,7 @@ class ZoneFolder:
             return
         change = None
         if old is not None:
-            change = await asyncio.to_thread(difference, old.zone, zone, at_s=time.time())
+            change = await self._aside.run(partial(difference, old.zone, zone, at_s=time.time()), READING_S)
             self._judge_serial(old.zone, zone)
         log.info(
             "zone loaded",
@@ -158,9 +165,7 @@ class Reading:
             raise BadZoneError(f"{file} lies outside of zones_dir")
         self.marks[file] = _mark(path)
         try:
-            if path.stat().st_size > FILE_BYTES:
-                raise BadZoneError(f"{file}: over {FILE_BYTES} bytes")
-            return path.read_text(encoding="utf-8")
+            return read_text(path, FILE_BYTES)
         except OSError as failed:
             raise BadZoneError(f"{file}: {failed.strerror}") from failed
         except UnicodeDecodeError as failed:
@@ -173,10 +178,20 @@ def _zones(folder: Path) -> dict[bytes, str]:
 
 def _named(folder: Path) -> Iterator[tuple[bytes, str]]:
     for path in sorted(folder.iterdir()):
-        if path.suffix == SUFFIX and path.is_file():
+        if path.suffix == SUFFIX and _is_meant(path):
             apex = wire.parse_text(path.name.removesuffix(SUFFIX))
             if apex is not None and apex != b"\0":
                 yield apex, path.name
+
+
+def _is_meant(path: Path) -> bool:
+    """No folder, no link to nothing. What is no regular file either is refused, with the reason, when it is read."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _mark(path: Path) -> Mark | None:
