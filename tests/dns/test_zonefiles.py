@@ -133,6 +133,21 @@ async def test_a_fifo_is_refused_and_stops_nobody(tmp_path, caplog):
     assert [*expected, "bad.test.zone:5: pipe: not a regular file"] == whys
 
 
+async def test_a_link_out_of_the_folder_is_refused_once(tmp_path):
+    """Not again at each look; and read when something else stands in its place."""
+    (tmp_path / "zones").mkdir()
+    write(tmp_path, "")
+    os.symlink(tmp_path / "file.test.zone", tmp_path / "zones" / "file.test.zone")
+    heard = Heard(tmp_path / "zones")
+    for _ in range(3):
+        await heard.folder.look()
+    assert ["file.test refused"] == heard.told
+    write(tmp_path / "zones", "")
+    await heard.folder.look()
+
+    assert ["file.test refused", "file.test - 1"] == heard.told
+
+
 @pytest.mark.parametrize("file", ["../secret", "/etc/hostname", "link"])
 async def test_no_file_outside_of_the_folder_is_included(tmp_path, file, caplog):
     """Neither by its path nor by a link."""

@@ -33,7 +33,7 @@ def read_regular(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
-    """UTF-8, line ends as `\\n`. Raises OSError as above, UnicodeDecodeError."""
+    """UTF-8, lines end as on Unix. Raises OSError as above, UnicodeDecodeError."""
     return read_regular(path, most_bytes).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 

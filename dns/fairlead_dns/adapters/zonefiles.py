@@ -95,7 +95,9 @@ class ZoneFolder:
 
     def _differs(self, apex: bytes) -> bool:
         known = self.loaded.get(apex)
-        marks = self._broken.get(apex) or (known.marks if known else None)
+        marks = self._broken.get(apex)
+        if marks is None and known is not None:
+            marks = known.marks
         return marks is None or any(_mark(self.folder / file) != mark for file, mark in marks.items())
 
     async def _load(self, apex: bytes, file: str, read: "Reading") -> None:
@@ -159,11 +161,16 @@ class Reading:
         return compile_zone(apex, parse(file, apex, self.read))
 
     def read(self, file: str) -> str:
-        root = self.folder.resolve()
-        path = (root / file).resolve()
+        self.marks[file] = _mark(
+            self.folder / file
+        )  # before anything can be wrong: it is not read again until it changes
+        try:
+            root = self.folder.resolve()
+            path = (root / file).resolve()
+        except (OSError, ValueError, RuntimeError) as failed:  # a loop of links, a zero byte
+            raise BadZoneError(f"{file}: {failed}") from failed
         if not path.is_relative_to(root):
             raise BadZoneError(f"{file} lies outside of zones_dir")
-        self.marks[file] = _mark(path)
         try:
             return read_text(path, FILE_BYTES)
         except OSError as failed:
@@ -197,6 +204,6 @@ def _is_meant(path: Path) -> bool:
 def _mark(path: Path) -> Mark | None:
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
