@@ -187,9 +187,20 @@ async def test_an_error_that_nobody_expects_stops_no_reader(backend: OnZooKeeper
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the break-down itself
 async def test_a_client_that_breaks_down_is_replaced(backend: OnZooKeeper, monkeypatch: pytest.MonkeyPatch):
-    """An answer it cannot read, as an error it does not know, ends kazoo's thread for good."""
+    """An answer it cannot read, as an error it does not know, ends kazoo's thread for good. The first in its place fails."""
     writer, reader = await backend.open(), await backend.open()
-    broken = bare_store(reader).client._kazoo._connection  # no server can be made to send such an answer
+    client = bare_store(reader).client
+    begin, failed = client._begin, asyncio.Event()
+
+    def fail_once() -> None:
+        if failed.is_set():
+            begin()
+        else:
+            failed.set()
+            raise BadSettings("registry: the key is just being replaced")
+
+    monkeypatch.setattr(client, "_begin", fail_once)
+    broken = client._kazoo._connection  # no server can be made to send such an answer
 
     def cannot_read(*_: object) -> None:
         raise RuntimeError("Invalid error code")
@@ -200,7 +211,9 @@ async def test_a_client_that_breaks_down_is_replaced(backend: OnZooKeeper, monke
         monkeypatch.setattr(broken, "_read_response", cannot_read)
         monkeypatch.setattr(broken, "_read_watch_event", cannot_read)
         await writer.commit(added(2))
-        await seen(sights, 2)
+        await sights.until(lambda s: s.in_sight and len(s.folders[paths.endpoint_folder("s:a")]) == 2, within_s=30)
+
+    assert failed.is_set()
 
 
 async def test_an_answer_counts_though_we_were_busy_when_it_came(monkeypatch: pytest.MonkeyPatch):

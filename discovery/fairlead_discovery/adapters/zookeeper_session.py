@@ -33,8 +33,8 @@ class Base(Protocol):
         """Raises Refused when it is not for us any more."""
         ...
 
-    def hide(self) -> None:
-        """What was read is stale from now on."""
+    def hide(self, why: str = "") -> None:
+        """What was read is stale from now on. `why`: it answers, and is closed to us."""
         ...
 
     def forget_folders(self) -> None: ...
@@ -120,6 +120,7 @@ class Session:
             except Exception as error:  # noqa: BLE001  # else we would wait for ever, unnoticed
                 why = str(error) if isinstance(error, FairleadError) else repr(error)
                 log.warning("registry not usable", place=self._place, why=why)
+                self._base.hide(why)
             await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
             attempt += 1
         self.take(Event.CHECKED)
@@ -146,8 +147,14 @@ class Session:
         self._record_changed()
 
     async def _begin_again(self) -> None:
-        await asyncio.sleep(AGAIN_S)
-        await self._base.client.begin_again()
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            try:
+                await self._base.client.begin_again()
+            except Exception as error:  # noqa: BLE001  # as when a key is just being replaced; else we would wait for ever
+                log.warning("no other client", place=self._place, why=repr(error))
+            else:
+                return
 
     def _spawn(self, body: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(body)
