@@ -11,14 +11,14 @@ from contextlib import aclosing, suppress
 
 import msgspec
 
-from fairlead_daemon.errors import FairleadError, Unavailable, Unsafe
+from fairlead_daemon.errors import FairleadError, Refused, Unavailable, Unsafe
 from fairlead_daemon.logs import Log
 from fairlead_discovery import coordination, paths
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.decisions.archive import Image, Plan, plan
 from fairlead_discovery.decisions.ops import Drop, Set
 from fairlead_discovery.records import Cluster, decode, rewritten
-from fairlead_discovery.registry import NEW, SESSION_S, Sight
+from fairlead_discovery.registry import NEW, SESSION_S, Node, Sight
 
 log = Log("discovery")
 IN_SIGHT_S = 5.0
@@ -45,7 +45,8 @@ async def image_of(registry: ComposedRegistry, tell: Tell) -> Image:
     sight = await _sight(registry, cluster.base + (clock.version if clock is not None else 0))
     nodes = {f"{folder}/{name}": data for folder, held in sight.folders.items() for name, data in held.items()}
     passing: set[str] = set()
-    async for path, data, ends in _documents(registry, tell):
+    unreadable = dict(sight.unreadable)
+    async for path, data, ends in _documents(registry, tell, unreadable):
         if ends:
             passing.add(path)
         elif data:
@@ -57,6 +58,7 @@ async def image_of(registry: ComposedRegistry, tell: Tell) -> Image:
         nodes=nodes,
         passing=frozenset(passing),
         record=record,
+        unreadable=unreadable,
     )
 
 
@@ -173,17 +175,25 @@ async def _epoch(registry: ComposedRegistry, cluster: Cluster) -> int:
     return cluster.epoch_base + max((node.version for node in nodes if node is not None), default=0)
 
 
-async def _documents(registry: ComposedRegistry, tell: Tell) -> AsyncIterator[tuple[str, bytes, bool]]:
-    """Path, data, and whether it ends with a session; level by level."""
+async def _documents(
+    registry: ComposedRegistry, tell: Tell, unreadable: dict[str, str]
+) -> AsyncIterator[tuple[str, bytes, bool]]:
+    """Path, data, and whether it ends with a session; level by level. What is closed to us goes into `unreadable`."""
+
+    async def one(path: str) -> tuple[Node | None, tuple[str, ...]]:
+        try:
+            return await registry.tree.get(path), await registry.tree.names(path)
+        except Refused as error:
+            unreadable[path] = f"{path}: {error}"
+            return None, ()
+
     level = [paths.ROOT]
     seen = 0
     while level:
         below: list[str] = []
         for start in range(0, len(level), AT_ONCE):
             part = level[start : start + AT_ONCE]
-            nodes = await asyncio.gather(*map(registry.tree.get, part))
-            folders = await asyncio.gather(*map(registry.tree.names, part))
-            for path, node, names in zip(part, nodes, folders, strict=True):
+            for path, (node, names) in zip(part, await asyncio.gather(*map(one, part)), strict=True):
                 below += [child for name in names if (child := f"{path}/{name}") not in _APART]
                 if node is not None:
                     seen += 1

@@ -81,6 +81,10 @@ class Sight:
     """Unix time of the commit that made `revision`, by the registry's clock; 0: it does not say."""
     delta: Delta | None = field(default=None, compare=False, repr=False)
     """Which folders differ from those of the sight before; None: compare them all."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Nodes and folders that are closed to us, by path, with the reason: they are in none of `folders`."""
+    why: str = ""
+    """Out of sight though the registry answers: what it lets us not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -166,7 +166,7 @@ class RelocatingStore:
         fresh = cell.value.revision >= 0
         async with aclosing(store.sights()) as sights:  # type: ignore[type-var]  # every store's is a generator
             async for sight in sights:
-                if self._tells(store) and (sight.in_sight or not fresh):
+                if (self._tells(store) or (sight.why and not sight.in_sight)) and (sight.in_sight or not fresh):
                     fresh = False
                     cell.set(sight)
 

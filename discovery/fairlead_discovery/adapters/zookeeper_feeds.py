@@ -8,13 +8,14 @@ then is read again, and with that the sight is whole.
 import asyncio
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import FairleadError, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
-from fairlead_discovery.adapters.zookeeper import Client, Watch, Znode
+from fairlead_discovery.adapters.zookeeper import Client, Closed, Watch, Znode
 from fairlead_discovery.adapters.zookeeper_folders import Documents, Members, all_of, each
 from fairlead_discovery.announcing import first
 from fairlead_discovery.decisions.delta import Delta
@@ -31,6 +32,8 @@ TRIES = 20
 AT_ONCE = 64
 """Reads under way at a time."""
 BACKOFF = Backoff(first_s=0.1, most_s=2.0)
+LOOK_AGAIN_S = 5.0
+"""A node that we may not read is asked for again so often: a change of its ACL is no event."""
 
 
 class Base(Protocol):
@@ -55,9 +58,15 @@ class Feed:
         self.wake = asyncio.Event()
         self._limit = asyncio.Semaphore(AT_ONCE)
         self._connections = 0
+        self._warned: frozenset[str] = frozenset()
+        self._barred = ""
+        """What was warned of last because all depends on it."""
+        self._later: asyncio.TimerHandle | None = None
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -68,8 +77,26 @@ class Feed:
     async def read(self) -> None:
         raise NotImplementedError
 
-    def lose(self) -> None:
-        """Out of sight."""
+    def lose(self, why: str = "") -> None:
+        """Out of sight. `why`: the connection stands, but what all depends on cannot be read."""
+
+    def mark_closed(self) -> None:
+        """What could not be read for its ACL is to be read again."""
+
+    def tell_closed(self, closed: Mapping[str, str]) -> None:
+        """Each once."""
+        for path in sorted(closed.keys() - self._warned):
+            log.warning("node not readable, it is left out", path=path, why=closed[path])
+        for path in sorted(self._warned - closed.keys()):
+            log.info("node readable again, or gone", path=path)
+        self._warned = frozenset(closed)
+        if closed and self._later is None:
+            self._later = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._later = None
+        self.mark_closed()
+        self.wake.set()
 
     async def _run(self) -> None:
         while True:
@@ -103,7 +130,7 @@ class Feed:
             start_s = loop.time()
             try:
                 await self.read()
-                attempt = 0
+                attempt, self._barred = 0, ""
             except Exception as error:  # noqa: BLE001  # a feed that ended would leave its readers standing, unnoticed
                 self._not_read(error)
                 self.wake.set()
@@ -116,8 +143,11 @@ class Feed:
         if isinstance(error, Unavailable):
             log.debug("registry not read", why=str(error))
             return
-        self.lose()  # closed to us, or a bug: what we know is no longer known to be true
-        if isinstance(error, FairleadError):
+        self.lose(str(error))  # closed to us, or a bug: what we know is no longer known to be true
+        if isinstance(error, Closed) and str(error) != self._barred:
+            self._barred = str(error)
+            log.warning("registry not readable", why=str(error))
+        elif isinstance(error, FairleadError):
             log.debug("registry not read", why=str(error))
         else:
             log.error("registry not read", why=repr(error))
@@ -126,7 +156,7 @@ class Feed:
         async with self._limit:
             return await self.base.client.get(self.base.full(path), watch)
 
-    async def many(self, paths: Sequence[str]) -> Sequence[bytes | None]:
+    async def many(self, paths: Sequence[str]) -> Sequence[bytes | Closed | None]:
         async with self._limit:
             return await self.base.client.get_many([*map(self.base.full, paths)])
 
@@ -159,6 +189,7 @@ class FolderFeed(Feed):
     async def read(self) -> None:
         if not await self._documents.read() and await self.appeared(self._folder, self.wake.set):
             self.wake.set()
+        self.tell_closed(self._documents.closed)
         nodes = self._documents.nodes
         if self.cell.value is None or nodes != self.cell.value:
             self.cell.set(nodes)
@@ -171,6 +202,8 @@ class ClockFeed(Feed):
         self.cell = Cell(Sight(in_sight=False))
         self._dirty: set[str] = set()
         self._folders: dict[str, Documents | Members] = {}
+        self._closed: dict[str, Mapping[str, str]] = {}
+        """By folder: what we may not read of it."""
         self._cluster_dirty = True
         self._ticked = False
         """The clock has ticked since we were told its time last."""
@@ -186,10 +219,13 @@ class ClockFeed(Feed):
         for documents in self._folders.values():
             documents.forget()
 
-    def lose(self) -> None:
+    def lose(self, why: str = "") -> None:
         last = self.cell.value
-        if last.in_sight:
-            self.cell.set(Sight(in_sight=False, cluster=last.cluster, revision=last.revision, folders=last.folders))
+        if last.in_sight or last.why != why:
+            self.cell.set(replace(last, in_sight=False, why=why, delta=None))
+
+    def mark_closed(self) -> None:
+        self._dirty.update(self._closed)
 
     async def read(self) -> None:
         """Names are asked for right behind the revision, before it is known: ZooKeeper answers in order, so they are
@@ -209,6 +245,8 @@ class ClockFeed(Feed):
             raise
         if self.base.connection.value.in_sight:
             folders, delta = self._seen()
+            unreadable = {path: why for closed in self._closed.values() for path, why in closed.items()}
+            self.tell_closed(unreadable)
             uuid = self.base.cluster.uuid
             self.cell.set(
                 Sight(
@@ -218,6 +256,7 @@ class ClockFeed(Feed):
                     folders=folders,
                     committed_s=self._committed_s,
                     delta=delta,
+                    unreadable=unreadable,
                 )
             )
 
@@ -225,6 +264,7 @@ class ClockFeed(Feed):
         """All folders, and which of them differ from the last sight's."""
         last = self.cell.value.folders
         read, self._read = self._read, set()
+        self._note_closed(read)
         now = {folder: self._folders[folder].data if folder in self._folders else {} for folder in read}
         changed = {folder: data for folder, data in now.items() if (data or None) is not last.get(folder)}
         if not changed:
@@ -234,6 +274,12 @@ class ClockFeed(Feed):
         for folder in gone:
             del folders[folder]
         return folders, Delta(last, frozenset(changed))
+
+    def _note_closed(self, read: Iterable[str]) -> None:
+        for folder in read:
+            self._closed.pop(folder, None)
+            if folder in self._folders and self._folders[folder].closed:
+                self._closed[folder] = self._folders[folder].closed
 
     async def _revision(self) -> int:
         """Base and version belong together: a rebase changes both, and its watch event comes first."""

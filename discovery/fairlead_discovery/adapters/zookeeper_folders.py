@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from fairlead_discovery.adapters.zookeeper import Watch, Znode
+from fairlead_discovery.adapters.zookeeper import Closed, Watch, Znode
 from fairlead_discovery.registry import Folder, Node
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ class Reads(Protocol):
 
     async def node(self, path: str, watch: Watch | None) -> Znode | None: ...
 
-    async def many(self, paths: Sequence[str]) -> Sequence[bytes | None]: ...
+    async def many(self, paths: Sequence[str]) -> Sequence[bytes | Closed | None]: ...
 
     async def children(self, folder: str, watch: Watch) -> tuple[str, ...] | None: ...
 
@@ -30,6 +30,8 @@ class Documents:
         self.nodes: dict[str, Node] = {}
         """A new mapping whenever something changed, as is `data`."""
         self.data: Folder = {}
+        self.closed: Mapping[str, str] = {}
+        """What we may not read, by path, with the reason. It is asked for again at each read, and in none of the above."""
         self._feed = feed
         self._folder = folder
         self._mark = mark
@@ -66,11 +68,18 @@ class Documents:
         wanted = [n for n in names if n not in self.nodes or n in self._stale]
         fresh: dict[str, Node] = {}
         missing: set[str] = set()
+        closed: dict[str, str] = {}
         vanished = False
 
         async def one(name: str) -> None:
             nonlocal vanished
-            node = await self._feed.node(f"{self._folder}/{name}", self._watch(name))
+            path = f"{self._folder}/{name}"
+            try:
+                node = await self._feed.node(path, self._watch(name))
+            except Closed as error:
+                closed[path] = f"{path}: {error}"
+                missing.add(name)
+                return
             vanished = vanished or node is None
             if node is None or (not node.data and node.children):
                 missing.add(name)  # gone meanwhile, or a mere folder
@@ -83,6 +92,7 @@ class Documents:
         except BaseException:
             self._stale.update(self.nodes.keys() & set(wanted))
             raise
+        self.closed = closed
         after = {name: node for name, node in self.nodes.items() if name not in gone and name not in missing} | fresh
         if after != self.nodes:
             self.nodes = after
@@ -103,16 +113,24 @@ class Members:
     def __init__(self, feed: Reads, folder: str, mark: Watch) -> None:
         """See Documents, here and below."""
         self.data: Mapping[str, bytes] = {}
+        self.closed: Mapping[str, str] = {}
+        """See Documents; the folder itself may be among them."""
         self._feed = feed
         self._folder = folder
         self._mark = mark
         self._names: frozenset[str] = frozenset()
+        self._shut: Mapping[str, str] = {}
 
     def forget(self) -> None:
         """What was read stays true; that names have been read before does not."""
 
     async def read_names(self) -> bool:
-        names = await self._feed.children(self._folder, self._mark)
+        self._shut = {}
+        try:
+            names = await self._feed.children(self._folder, self._mark)
+        except Closed as error:
+            self._shut = {self._folder: f"{self._folder}: {error}"}
+            names = ()
         self._names = frozenset(names or ())
         return names is not None
 
@@ -123,9 +141,10 @@ class Members:
         names = self._names
         known = self.data
         wanted = tuple(names - known.keys())
+        self.closed = self._shut
         if not wanted and len(names) == len(known):
             return True
-        answers: dict[str, bytes | None] = {}
+        answers: dict[str, bytes | Closed | None] = {}
 
         async def some(start: int) -> None:
             chunk = wanted[start : start + CHUNK]
@@ -133,14 +152,16 @@ class Members:
             answers.update(zip(chunk, found, strict=True))
 
         await each(some, range(0, len(wanted), CHUNK))
-        fresh = {name: data for name, data in answers.items() if data is not None}
+        fresh = {name: data for name, data in answers.items() if isinstance(data, bytes)}
+        closed = {f"{self._folder}/{name}": error for name, error in answers.items() if isinstance(error, Closed)}
+        self.closed = {**self._shut, **{path: f"{path}: {error}" for path, error in closed.items()}}
         after = dict(known)
         for name in known.keys() - names:
             del after[name]
         after.update(fresh)
         if fresh or len(after) != len(known):
             self.data = after
-        return len(fresh) == len(wanted)
+        return len(fresh) + len(closed) == len(wanted)
 
 
 async def each(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:

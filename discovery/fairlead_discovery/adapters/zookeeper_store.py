@@ -281,9 +281,9 @@ class ZooKeeperStore:
 
     # --- the connection
 
-    def hide(self) -> None:
+    def hide(self, why: str = "") -> None:
         if self._clock is not None:
-            self._clock.lose()
+            self._clock.lose(why)
 
     def forget_folders(self) -> None:
         self._folders_known.clear()

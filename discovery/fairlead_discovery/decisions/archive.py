@@ -37,6 +37,8 @@ class Image:
     passing: frozenset[str] = frozenset()
     record: bytes = b""
     """The cluster's record as it stands, for keys of it that a newer version knows. No file has it."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Nodes and folders that are closed to us, by path, with the reason. No file has them."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +178,10 @@ def plan(present: Image, wanted: Image) -> Plan:
 def _dangers(present: Image, wanted: Image) -> Iterator[str]:
     known, kept = _tasks(present), _tasks(wanted)
     lost = known - kept
+    for image, which in ((wanted, "what is to be copied"), (present, "what is there")):
+        if image.unreadable:
+            first, count = min(image.unreadable), len(image.unreadable)
+            yield f"{which} holds {count} nodes that are closed to us, {first} for one: they are left out"
     if known and not kept:
         yield f"it would empty a registry with {len(known)} endpoints"
     elif len(known) >= MASS_TASKS and 2 * len(lost) > len(known):

@@ -78,6 +78,12 @@ def _unreadable(seen: _Seen) -> Iterator[Problem]:
                 yield Problem(path=path, what=str(error).removeprefix(f"{path}: "), repair=mend)
 
 
+def _closed_to_us(seen: _Seen) -> Iterator[Problem]:
+    """Readers say the same, and leave them out. Whose they are, and who may open them, a person must know."""
+    for path, why in seen.image.unreadable.items():
+        yield Problem(path=path, what=why.removeprefix(f"{path}: "))
+
+
 def _misnamed(seen: _Seen) -> Iterator[Problem]:
     """A member's name says its content; who trusts a wrong one keeps a wrong address for good."""
     for path, member in seen.members.items():
@@ -165,6 +171,7 @@ def _no_json(seen: _Seen) -> Iterator[Problem]:
 RULES: Sequence[Callable[[_Seen], Iterator[Problem]]] = (
     _closed,
     _unreadable,
+    _closed_to_us,
     _misnamed,
     _doubled,
     _orphaned,
