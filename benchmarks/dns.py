@@ -3,7 +3,7 @@
     python benchmarks/dns.py cpu       own-zone A, 10,000 services x 3, EDNS and no EDNS: CPU µs per query of one process,
                                        its UDP loop in Python and compiled, beside Knot and NSD with the same names
     python benchmarks/dns.py srv       SRV with the addresses, 20 endpoints a service, EDNS 1232, beside Knot
-    python benchmarks/dns.py workers   queries for a second of CPU, two processes on one port beside one
+    python benchmarks/dns.py workers   queries for a second of CPU, two processes on one port beside one, 1,000 services
     python benchmarks/dns.py publish   endpoint published -> DNS answers it, 100 and 10,000 services, both registries,
                                        while 50 endpoints/s change and 20,000 queries/s come
     python benchmarks/dns.py cold      100,000 endpoints on ZooKeeper: start -> ready, resident memory
