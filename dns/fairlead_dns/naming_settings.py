@@ -7,6 +7,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
+from fairlead_dns.adapters.regular import read_regular
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.dialects import DOMAINS, domain_of
 from fairlead_dns.decisions.masterfile import BadZoneError, parse
@@ -162,7 +163,7 @@ def read_queries(settings: NamingSettings) -> tuple[tuple[Query, Dialect], ...]:
     for dialect in settings.dialects:
         for file in query_files(dialect):
             try:
-                read = read_query(file.read_bytes())
+                read = read_query(read_regular(file))
             except OSError as error:
                 raise BadSettings(f"{file}: {error.strerror}") from error
             except BadQueryError as error:

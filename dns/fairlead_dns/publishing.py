@@ -12,6 +12,7 @@ from fairlead_daemon.main import Context
 from fairlead_discovery.registry import Registry
 from fairlead_dns import transfer_settings as told
 from fairlead_dns.adapters.notifier import Notifier
+from fairlead_dns.adapters.regular import READ_S, Aside
 from fairlead_dns.adapters.settling import Settler
 from fairlead_dns.adapters.zonefiles import Unloaded, ZoneFolder
 from fairlead_dns.decisions import wire
@@ -103,15 +104,16 @@ class Publishing:
 
     async def _reload(self) -> None:
         """SIGHUP: zone files and keys are read anew. Keys that cannot be read leave the old ones."""
+        aside = Aside()
         while True:
             await self.context.reload.wait()
             self.context.reload.clear()
             if self.folder is not None:
                 self.folder.again.set()
             try:
-                peers = told.peers(self.settings)
-            except BadSettings as error:
-                log.warning("keys not read anew", why=str(error))
+                peers = await aside.run(lambda: told.peers(self.settings), READ_S)
+            except (BadSettings, TimeoutError) as error:
+                log.warning("keys not read anew", why=str(error) or "keys_file takes too long to read")
                 continue
             self.keys.keys, self.transfers.permits, self.notifier.keys = peers.keys, peers.permits, peers.keys
 

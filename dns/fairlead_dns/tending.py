@@ -10,6 +10,7 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.records import NameServer, encode
 from fairlead_discovery.registry import Announcement, Registry
+from fairlead_dns.adapters.regular import READ_S, Aside
 from fairlead_dns.names import Names
 from fairlead_dns.naming_settings import NamingSettings, query_files, read_queries
 
@@ -80,18 +81,22 @@ async def tell(names: Names) -> None:
 
 async def follow_queries(settings: NamingSettings, names: Names) -> None:
     """Reads the files again when one has changed; what cannot be served is logged, and what was served stays."""
+    aside = Aside()
     seen = _stamps(settings)
     while True:
         await asyncio.sleep(LOOK_S)
-        now = _stamps(settings)
-        if now == seen:
-            continue
-        seen = now
         try:
-            names.take_queries(read_queries(settings))
+            now = await aside.run(lambda: _stamps(settings), READ_S)
+            if now == seen:
+                continue
+            seen = now
+            names.take_queries(await aside.run(lambda: read_queries(settings), READ_S))
             log.info("prepared queries read", queries=len(names.queries.known))
         except BadSettings as error:
             log.warning("prepared queries refused, the old ones stay", why=str(error))
+        except TimeoutError:
+            seen = {}
+            log.warning("prepared queries take too long to read, the old ones stay")
 
 
 def _stamps(settings: NamingSettings) -> Mapping[Path, tuple[int, int]]:

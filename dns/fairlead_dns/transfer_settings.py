@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_dns.adapters.regular import read_text
 from fairlead_dns.decisions import tsig, wire
 from fairlead_dns.decisions.acl import Acl, parse_networks
 from fairlead_dns.decisions.forward_upstreams import Place, parse_place
@@ -70,7 +71,7 @@ def _keys(settings: TransferSettings) -> dict[bytes, tsig.Key]:
     try:
         if file.stat().st_mode & 0o077:
             raise BadSettings(f"keys_file: {file} is open to others: chmod 600 it")
-        return tsig.parse_keys(file.read_text(encoding="utf-8"))
+        return tsig.parse_keys(read_text(file))
     except (OSError, ValueError) as error:
         raise BadSettings(f"keys_file: {file}: {error}") from error
 

@@ -98,7 +98,7 @@ async def test_rates_are_those_of_the_settings(tmp_path: Path) -> None:
     assert (bytes.fromhex("ab" * 16),) == front.cookies.secrets
 
 
-def test_a_broken_file_leaves_what_was_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_broken_file_leaves_what_was_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The new text is not taken and the log says why; the next good one is."""
     file, taken = tmp_path / "numbers", []
     file.write_text("1")
@@ -106,9 +106,9 @@ def test_a_broken_file_leaves_what_was_read(tmp_path: Path, caplog: pytest.LogCa
     followed.first()
     for text in ("x", "22", ""):
         file.write_text(text)
-        followed.look()
+        await followed.look()
     file.unlink()
-    followed.look()
+    await followed.look()
 
     assert [1, 22] == taken
     assert 2 == caplog.text.count("changed files not taken")

@@ -16,6 +16,7 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery.adapters.zookeeper import Client
 from fairlead_discovery.adapters.zookeeper_place import parse_place
 from fairlead_discovery.records import MasterInfo
+from fairlead_dns.adapters.regular import read_regular
 from fairlead_dns.decisions.mesos_state import candidates, is_change, master, master_of_node
 from fairlead_dns.naming_settings import MesosSource
 
@@ -155,7 +156,7 @@ def _credentials(file: str) -> dict[str, str]:
     if not file:
         return {}
     try:
-        found = msgspec.json.decode(Path(file).read_bytes(), type=Credentials)
+        found = msgspec.json.decode(read_regular(Path(file)), type=Credentials)
     except (OSError, msgspec.DecodeError) as error:
         raise BadSettings(f"mesos.credentials_file: {file}: {error}") from error
     found = found.mesos or found
