@@ -32,11 +32,11 @@ class DiscoverySettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknow
     reads: Literal["open", "token"] = "open"
     """`token`: the watch API's answers too are for those with the token, which must then be on."""
     watchers: int = 5000
-    """Most long polls and streams at a time; more are refused with 503."""
+    """Most long polls, streams and big answers under way at a time; more are refused with 503."""
     watchers_per_client: int = 1000
     """The same of one address."""
     write_s: float = 10.0
-    """A stream whose client reads nothing for so long is closed."""
+    """A client that reads nothing of a stream or a big answer for so long is cut off."""
     longest_wait_s: float = 300.0
     """A longer `wait` is cut to this."""
 

@@ -34,11 +34,13 @@ name_servers_refused = Gauge(
 )
 foreign_skipped = Gauge("fairlead_discovery_foreign_skipped", "Foreign nodes that could not be read", ["format"])
 
-watchers = Gauge("fairlead_discovery_watchers", "Long polls and streams of the HTTP watch API at this moment")
+watchers = Gauge("fairlead_discovery_watchers", "Long polls, streams and big answers under way, of the HTTP watch API")
 watchers_refused = Counter("fairlead_discovery_watchers_refused", "Watchers refused: there were too many")
-watchers_slow = Counter("fairlead_discovery_watchers_slow", "Streams closed, because their client read nothing")
+watchers_slow = Counter("fairlead_discovery_watchers_slow", "Clients cut off, because they read nothing")
 
-announced = Gauge("fairlead_announce_instances", "Instances of this announcer: announced, or missing for now", ["state"])
+announced = Gauge(
+    "fairlead_announce_instances", "Instances of this announcer: announced, or missing for now", ["state"]
+)
 checks = Counter("fairlead_announce_checks", "Health checks done, good and bad", ["type", "result"])
 held = Gauge("fairlead_coordination_held", "1 while this process holds the lock, semaphore or election", ["name"])
 fence = Gauge("fairlead_coordination_fence", "The newest fencing token of this process", ["name"])

@@ -18,13 +18,12 @@ import msgspec
 from aiohttp import web
 
 from fairlead_daemon.errors import Refused, Unavailable
-from fairlead_daemon.logs import Log
 from fairlead_daemon.web import json_response
 from fairlead_discovery import metrics
+from fairlead_discovery.adapters.pieces import BIG_BYTES, Bodies, Cut, Pen
 from fairlead_discovery.decisions.listing import NAMES, NONE, Index, Told, differs, digest, of_etags, seconds
 from fairlead_discovery.listing import EVERYTHING, Listing, NotThere, View
 
-log = Log("listing")
 EVENTS = "text/event-stream"
 SLICE = 500
 """About so many endpoints are told in one piece: whoever else waits is answered between two of them."""
@@ -37,13 +36,13 @@ class Limits:
     """What one server bears."""
 
     watchers: int = 5000
-    """Most long polls and streams at a time; more are refused with 503."""
+    """Most long polls, streams and big answers under way at a time; more are refused with 503."""
     per_client: int = 1000
     """The same of one address."""
     longest_s: float = 300.0
     """A wait is cut to this."""
     write_s: float = 10.0
-    """A stream whose client reads nothing for so long is closed."""
+    """A client that reads nothing of a stream or a big answer for so long is cut off."""
     beat_s: float = 5.0
     """Each stream says so often that it is there, with trust and age."""
 
@@ -85,6 +84,7 @@ class _Site:
         self._listing = listing
         self._limits = limits
         self._clients: Counter[str] = Counter()
+        self._bodies = Bodies()
 
     def worded(self, handler: Handler) -> Handler:
         """404 in words; 503 while nothing is known at all, which is not the same as nothing being there."""
@@ -94,21 +94,24 @@ class _Site:
                 raise Unavailable(f"nothing is known yet: {self._listing.snapshot.why}")
             try:
                 return await handler(request)
+            except Cut as cut:
+                return cut.response
             except NotThere as error:
                 return self._nothing(Index(0, NONE, self._listing.snapshot.trust.value), error)
 
         return worded
 
     async def services(self, request: web.Request) -> web.StreamResponse:
-        if EVENTS in request.headers.get("Accept", ""):
+        if _streams(request):
             return await self._stream_all(request)
         rows, index = await self._polled(request, (EVERYTHING,), self._rows)
-        return self._answer(request, {"services": rows}, index)
+        body = self._bodies.of("services", index.digest + str(self._listing.number), lambda: {"services": rows})
+        return await self._answer(request, {}, body, index)
 
     async def service(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
         topics = self._listing.topics((name,))
-        if EVENTS in request.headers.get("Accept", ""):
+        if _streams(request):
             return await self._stream_one(request, name, topics)
 
         def look() -> tuple[View, Index]:
@@ -118,7 +121,7 @@ class _Site:
         view, index = await self._polled(request, topics, look)
         if not view.services:
             return self._nothing(index, self._listing.missing(name))
-        return self._answer(request, self._body(view), index)
+        return await self._answer(request, {"name": view.name}, self._body(view), index)
 
     # --- one answer
 
@@ -152,25 +155,31 @@ class _Site:
                 pass
             return found
 
-    def _answer(self, request: web.Request, body: Mapping[str, Any], index: Index) -> web.Response:
+    async def _answer(
+        self, request: web.Request, head: Mapping[str, Any], body: bytes, index: Index
+    ) -> web.StreamResponse:
         asked = _Asked.of(request, self._limits)
         if asked.conditional and not asked.news(index):
             return web.Response(status=304, headers=self._headers(index))
-        response = json_response({**self._trust(index), **body})
-        response.headers.update(self._headers(index))
+        start = _joined({**self._trust(index), **head})
+        kind = {"Content-Type": "application/json", **self._headers(index)}
+        if len(body) <= BIG_BYTES:
+            return web.Response(body=start + body[1:], headers=kind)
+        response = web.StreamResponse(headers=kind)
+        response.content_length = len(start) + len(body) - 1
+        with self._watcher(request), self._bodies.sending(body):
+            pen = await Pen(request, response, self._limits.write_s).open()
+            if request.method != "HEAD":
+                await pen.write(start, memoryview(body)[1:])
         return response
 
-    def _body(self, view: View) -> dict[str, Any]:
+    def _body(self, view: View) -> bytes:
+        """What is the same under all names and at all times, as JSON."""
         services = set(view.services)
         leaving = [record for record in self._listing.snapshot.leaving.values() if record.service in services]
         names = sorted({name for service in view.services for name in self._listing.dns_names(service)})
-        return {
-            "name": view.name,
-            "services": view.services,
-            "names": names,
-            "endpoints": view.endpoints,
-            "leaving": leaving,
-        }
+        body = {"services": view.services, "names": names, "endpoints": view.endpoints, "leaving": leaving}
+        return self._bodies.of(view.index.digest, body, lambda: body)
 
     def _trust(self, index: Index) -> dict[str, Any]:
         now = self._listing.snapshot
@@ -209,8 +218,10 @@ class _Site:
                 view = self._listing.view(name)
                 if not known or differs(known, view.index):
                     known = str(view.index)
-                    body = {**self._trust(view.index), **self._body(view)}
-                    await stream.event("endpoints", known, body)
+                    body = self._body(view)
+                    with self._bodies.sending(body):
+                        start = _joined({**self._trust(view.index), "name": view.name})
+                        await stream.event("endpoints", known, start, memoryview(body)[1:])
                 else:
                     await stream.beat()
         return stream.response
@@ -227,7 +238,7 @@ class _Site:
             )
             async for _ in _turns(changed, self._limits.beat_s):
                 async for told in teller.told():
-                    await stream.event("services", "" if told.more else teller.place, told)
+                    await stream.event("services", "" if told.more else teller.place, msgspec.json.encode(told))
         return stream.response
 
     @contextmanager
@@ -319,34 +330,30 @@ async def _pieces(listing: Listing, services: Sequence[str], *, whole: bool) -> 
 
 
 class _Stream:
-    """Server-sent events to one client."""
+    """Server-sent events to one client. Raises as Pen."""
 
-    def __init__(self, request: web.Request, limits: Limits, headers: Mapping[str, str]) -> None:
-        self.response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-store", **headers})
-        self._request = request
-        self._write_s = limits.write_s
+    def __init__(self, pen: Pen) -> None:
+        self.response = pen.response
+        self._pen = pen
 
     @classmethod
     async def opened(cls, request: web.Request, limits: Limits, headers: Mapping[str, str]) -> "_Stream":
-        stream = cls(request, limits, headers)
-        await stream.response.prepare(request)
-        return stream
+        response = web.StreamResponse(headers={"Content-Type": EVENTS, "Cache-Control": "no-store", **headers})
+        return cls(await Pen(request, response, limits.write_s).open())
 
-    async def event(self, kind: str, place: str, value: object) -> None:
-        """Raises ConnectionError when the client is gone, or reads nothing."""
+    async def event(self, kind: str, place: str, *data: bytes | memoryview) -> None:
         mark = f"id: {place}\n" if place else ""
-        await self._write(b"%sevent: %s\ndata: %s\n\n" % (mark.encode(), kind.encode(), msgspec.json.encode(value)))
+        await self._pen.write(b"%sevent: %s\ndata: " % (mark.encode(), kind.encode()), *data, b"\n\n")
 
     async def beat(self) -> None:
-        await self._write(b": %d\n\n" % time.time())
+        await self._pen.write(b": %d\n\n" % time.time())
 
-    async def _write(self, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._write_s):
-                await self.response.write(data)
-        except TimeoutError as error:
-            metrics.watchers_slow.inc()
-            log.warning("watcher reads nothing, closed", client=self._request.remote, seconds=self._write_s)
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ConnectionResetError("the client reads nothing") from error
+
+def _streams(request: web.Request) -> bool:
+    """HEAD gets the plain answer's headers."""
+    return request.method == "GET" and EVENTS in request.headers.get("Accept", "")
+
+
+def _joined(head: Mapping[str, Any]) -> bytes:
+    """The begin of a JSON object, to be followed by the inside of another."""
+    return msgspec.json.encode(head)[:-1] + b","

@@ -174,6 +174,7 @@ class _Rings:
             metrics.watchers_refused.inc()
             raise Unavailable(f"{WATCHERS} watchers wait for rings already")
         self._watchers += 1
+        metrics.watchers.inc()
         try:
             async with (
                 asyncio.timeout(wait_s),
@@ -190,6 +191,7 @@ class _Rings:
             pass
         finally:
             self._watchers -= 1
+            metrics.watchers.dec()
         return found
 
     # --- changing
