@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,13 +80,14 @@ class Certificates:
             try:
                 found[path.name] = _checked(path)
             except Refused as error:
-                problems[str(path)] = str(error)
                 last = self._good.get(path.name) or _copy(self.folder / path.name)
+                stays = "nothing is served from it" if last is None else "its last good content is served on"
+                problems[str(path)] = f"{error}; {stays}"
                 if last is not None:
                     found[path.name] = last
         if problems != self.problems:
             for file, why in problems.items():
-                log.warning("certificate is not taken; its last good one stays", file=file, reason=why)
+                log.warning("certificate is not taken", file=file, reason=why)
         self.problems = problems
         metrics.BAD_CERTIFICATES.set(len(problems))
         return found
@@ -145,16 +147,18 @@ def _stamps(source: Path) -> Seen:
     found = {}
     for path in files:
         try:
-            stat = path.stat()
+            told = path.stat()
         except OSError:
             continue  # it is just being replaced, or gone
-        found[path] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        found[path] = (told.st_ino, told.st_size, told.st_mtime_ns)
     return found
 
 
 def _checked(path: Path) -> Certificate:
-    """Raises Refused."""
+    """Raises Refused. A pipe would hold up the whole balancer."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Refused(f"{path.name}: not a file")
         found = decisions.parse(path.name, path.read_text(encoding="ascii"))
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password=_no_password)
     except (OSError, UnicodeDecodeError, ssl.SSLError) as error:

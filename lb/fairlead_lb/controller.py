@@ -2,14 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
 
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_discovery.records import Progress
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb import metrics
 from fairlead_lb.adapters import ports
@@ -24,14 +23,13 @@ from fairlead_lb.decisions.progress import progress
 from fairlead_lb.decisions.values import Frame, Maps, Picture, Slot, Slots, Structure, ports_of
 from fairlead_lb.memory import Memory
 from fairlead_lb.sessions import sessions
-from fairlead_lb.state import State, Times
+from fairlead_lb.state import OLD_WORKERS_S, State, Times
 from fairlead_lb.supervisor import Supervisor, free_for_hosts
 
 log = Log("lb")
 ROUNDS = 4  # apply and read back; more means HAProxy does not do as told
 SAVE_S = 1.0
 AUDIT_S = 10.0
-OLD_WORKERS_S = 1.0
 RETRY_S = 0.2
 REFUSED_RELOAD_S = 5.0
 UNKNOWN_GENERATION = 50_000  # far from that of a HAProxy whose picture was lost: their sockets must differ
@@ -46,6 +44,7 @@ class Controller:
         supervisor.died = self.wake
         self.around = around
         self.reported = asyncio.Event()
+        self.reached: Callable[[str], None] = lambda _why: None  # told "" when HAProxy is, else why not for seconds
         self._store = store
         self._derived = derived
         self._wake = asyncio.Event()
@@ -57,7 +56,6 @@ class Controller:
         self._live_seen = False
         self._fragments = picture.Fragments()
         self._unsaved = False
-        self._deaf = False
 
     def wake(self) -> None:
         self._wake.set()
@@ -133,9 +131,11 @@ class Controller:
             self._wake.clear()
             try:
                 await self._cycle()
-                self._deaf = False
+                self._times.deaf_since = 0.0
+                self.reached("")
             except (Unavailable, Refused) as error:
                 self._failed(error)
+                await self._replace_when_deaf()
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
@@ -143,9 +143,24 @@ class Controller:
         """HAProxy died, is reloading, or does not answer: read all of it again next time."""
         self.state.last_error = str(error)
         self._settled = {}
-        if not self._deaf:
+        if not self._times.deaf_since:
             log.warning("haproxy is not reached", reason=str(error))
-        self._deaf = True
+            self._times.deaf_since = time.monotonic()
+
+    async def _replace_when_deaf(self) -> None:
+        """A master that lives and does not answer would freeze us: another takes over from its worker."""
+        serving, now = self.state.serving, time.monotonic()
+        if serving is None or not self.supervisor.alive or now - self._times.deaf_since < pace.DEAF_S:
+            return
+        self.reached(self.state.last_error)
+        if not await self.supervisor.deaf(serving.structure):
+            return
+        try:
+            started = await self.supervisor.replace(picture.successor(serving), serving.structure)
+            await self._read(started.structure)
+        except (Unavailable, Refused) as error:
+            self.state.last_error = str(error)
+        self._times.deaf_since = now  # the next try comes as much later
 
     async def _cycle(self) -> None:
         if not self.supervisor.alive:
@@ -155,7 +170,7 @@ class Controller:
             await self._adopt_unknown()
         await self._look_at_old_workers()
         await self._look_at_drains()
-        if time.monotonic() - self._times.audited > AUDIT_S or self._deaf:
+        if time.monotonic() - self._times.audited > AUDIT_S or self._times.deaf_since:
             await self._audit()
         found = await self._apply()
         if isinstance(found, Reload):
@@ -388,11 +403,8 @@ class Controller:
             self._times.leftovers_since = 0.0
         elif not self._times.leftovers_since:
             self._times.leftovers_since = now
-        elif now >= self._leftovers_due():
+        elif now >= self._times.leftovers_due():
             await self._reload_when_due(Reload(reasons=left))
-
-    def _leftovers_due(self) -> float:
-        return max(self._times.leftovers_since + pace.LEFTOVER_S, self._times.reload_not_before)
 
     async def _reloaded(self, candidate: Picture, found: Reload) -> None:
         self.state.reloads += 1
@@ -460,21 +472,12 @@ class Controller:
             if self._times.arrived:
                 metrics.APPLY.observe(time.monotonic() - self._times.arrived)
                 self._times.arrived = 0.0
-        now = progress(
-            revision, self.state.snapshot.leaving, sessions(self.state, self.supervisor.old_used, self._memory)
-        )
+        open_sessions = sessions(self.state, self.supervisor.old_used, self._memory)
+        now = progress(revision, self.state.snapshot.leaving, open_sessions, uncounted=self.supervisor.orphaned)
         if now != last:
             self.state.progress = now
             self.reported.set()
-        self._measure(now)
-
-    def _measure(self, now: Progress) -> None:
-        metrics.APPLIED.set(now.applied_revision)
-        metrics.BUSY.set(len(now.busy))
-        metrics.OLD_WORKERS.set(len(self.supervisor.processes.old))
-        slots = self.state.serving.slots if self.state.serving else {}
-        metrics.BACKENDS.set(len(slots))
-        metrics.SPARES.set(len(spares.free(self.state.serving.structure)) if self.state.serving else 0)
+        metrics.measure(self.state, now, len(self.supervisor.processes.old))
 
     def _save_when_due(self) -> None:
         """So that a fresh start, also one without us, comes up with today's servers."""
@@ -485,16 +488,13 @@ class Controller:
             self._unsaved = False
 
     def _until_next(self) -> float:
-        now = time.monotonic()
-        waits = [AUDIT_S]
+        times, now = self._times, time.monotonic()
+        waits = [
+            AUDIT_S,
+            *times.waits(now, old_workers=bool(self.supervisor.processes.old), pending=self.state.pending),
+        ]
         if self._draining():
-            waits.append(self._times.drains_looked + pace.poll_s(now - self._times.drains_since) - now)
-        if self.supervisor.processes.old:
-            waits.append(OLD_WORKERS_S)
+            waits.append(times.drains_looked + pace.poll_s(now - times.drains_since) - now)
         if self._unsaved:
-            waits.append(self._times.saved + SAVE_S - now)
-        if self._times.leftovers_since:
-            waits.append(self._leftovers_due() - now)
-        if self.state.pending:
-            waits.append(self._times.reload_not_before - now)
+            waits.append(times.saved + SAVE_S - now)
         return max(0.001, min(waits))

@@ -58,6 +58,14 @@ async def run(settings: LbSettings, context: Context) -> None:
     controller = Controller(Supervisor(store, program), store, around, route_from_labels)
     stopping = asyncio.Event()
 
+    def reached(why: str) -> None:
+        if why:
+            context.health.wait("haproxy", why)
+        else:
+            context.health.ready("haproxy")
+
+    controller.reached = reached
+
     def stop_all() -> None:
         stopping.set()
         context.stop.set()

@@ -7,7 +7,10 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fairlead_discovery.records import Progress
+from fairlead_lb.decisions import spares
 from fairlead_lb.decisions.values import Admin, Slot
+from fairlead_lb.state import State
 
 APPLIED = Gauge("fairlead_lb_applied_revision", "Registry revision that HAProxy serves, read back from it")
 SNAPSHOT_AGE = Gauge("fairlead_lb_snapshot_age_seconds", "How long ago what is served was last known to be true")
@@ -41,6 +44,16 @@ def count_slots(slots: Iterable[Slot]) -> None:
     counts = Counted("empty" if slot.empty else str(slot.admin) for slot in slots)
     for state in ("empty", *Admin):
         SLOTS.labels(str(state)).set(counts[str(state)])
+
+
+def measure(state: State, progress: Progress, old_workers: int) -> None:
+    """After each turn of the loop."""
+    APPLIED.set(progress.applied_revision)
+    BUSY.set(len(progress.busy))
+    OLD_WORKERS.set(old_workers)
+    serving = state.serving
+    BACKENDS.set(len(serving.slots) if serving else 0)
+    SPARES.set(len(spares.free(serving.structure)) if serving else 0)
 
 
 def count_certificates(not_after_s: Mapping[str, float]) -> None:

@@ -1,13 +1,15 @@
 """What the controller knows at this moment; pages and the reporter read it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Progress
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import routes
+from fairlead_lb.decisions import pace, routes
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.values import Key, Shape
+
+OLD_WORKERS_S = 1.0
 
 
 @dataclass(slots=True)
@@ -22,6 +24,20 @@ class Times:
     drains_since: float = 0.0
     old_looked: float = 0.0
     leftovers_since: float = 0.0
+    deaf_since: float = 0.0
+    """0: HAProxy was reached last time."""
+
+    def leftovers_due(self) -> float:
+        return max(self.leftovers_since + pace.LEFTOVER_S, self.reload_not_before)
+
+    def waits(self, now: float, *, old_workers: bool, pending: Collection[str]) -> Iterator[float]:
+        """Seconds until each thing that is due by the clock."""
+        if old_workers:
+            yield OLD_WORKERS_S
+        if self.leftovers_since:
+            yield self.leftovers_due() - now
+        if pending:
+            yield self.reload_not_before - now
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings, Refused, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_daemon.processes import identify, send_signal
+from fairlead_daemon.processes import Identity, identify, send_signal
 from fairlead_lb import metrics
 from fairlead_lb.adapters import ports, process, socket_cli
 from fairlead_lb.adapters.store import Running, Store
@@ -42,6 +42,8 @@ class Supervisor:
         self.names_of_old: frozenset[str] = frozenset()
         self._tcp_names: set[str] = set()
         self._handed_over: set[int] = set()
+        self._orphans: list[Identity] = []
+        self._deaf_masters: list[Identity] = []
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -118,6 +120,54 @@ class Supervisor:
         said = await socket_cli.ask_old(self._store.master_socket, self.processes.worker, ["show cli sockets"])
         return self._worker_socket(picture.structure) in said
 
+    async def replace(self, picture: Picture, running: Structure) -> Picture:
+        """A new master and worker for one that does not answer any more (seen once, after a reload of 2.6): it takes
+        over the listeners of the old worker, which finishes its sessions. When that does not answer either, both are
+        ended first. Raises Refused, Unavailable.
+        """
+        begin = time.monotonic()
+        old = self.processes
+        picture = _within_limits(picture)
+        self._store.write_live(picture, render.config(picture))
+        socket = self._worker_socket(running)
+        if await _answers(socket):
+            self._orphans += [i for pid in (old.worker, *old.old) if (i := identify(pid)) is not None]
+            after = process.Predecessor(socket, (old.worker, *old.old))
+        else:
+            await self._end_all(old)
+            after = None
+        self._unwatch()
+        if (master := identify(old.master)) is not None:
+            self._deaf_masters.append(master)
+        await self._spawn(after)
+        log.warning("replaced haproxy's master, which did not answer", master=self.processes.master, was=old.master,
+                    took_ms=round((time.monotonic() - begin) * 1000))  # fmt: skip
+        return picture
+
+    async def deaf(self, structure: Structure) -> bool:
+        """Whether master or worker does not answer at all."""
+        try:
+            await process.show(self._store.master_socket)
+        except Unavailable:
+            return True
+        return not await _answers(self._worker_socket(structure))
+
+    async def _end_all(self, processes: Processes) -> None:
+        for pid in (processes.master, processes.worker, *processes.old):
+            if (identity := identify(pid)) is not None:
+                send_signal(identity, signal.SIGKILL)
+                await process.wait_gone(identity, within_s=1)
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether workers that no master tells of finish sessions: nobody can say whose. Ends masters of none."""
+        self._orphans = [i for i in self._orphans if identify(i.pid) == i]
+        if not self._orphans:
+            for master in self._deaf_masters:
+                send_signal(master, signal.SIGKILL)  # with its last worker gone nothing depends on it
+            self._deaf_masters = []
+        return bool(self._orphans)
+
     async def stop(self, *, grace_s: float = 5.0) -> None:
         """Ends HAProxy itself, for good: only at a clean end of everything."""
         self._unwatch()
@@ -131,8 +181,10 @@ class Supervisor:
         """Stops watching; HAProxy serves on."""
         self._unwatch()
 
-    async def _spawn(self) -> None:
-        self._child = process.start(self._program, self._store.config, self._store.master_socket, self._store.log)
+    async def _spawn(self, after: process.Predecessor | None = None) -> None:
+        self._child = process.start(
+            self._program, self._store.config, self._store.master_socket, self._store.log, after=after
+        )
         if (started := identify(self._child.pid)) is not None:
             self._store.write_running(Running(master=started))  # before it serves: whoever ends us now knows it
         found = await process.wait_started(self._child, self._store.master_socket, self._store.log)
@@ -264,6 +316,13 @@ class Supervisor:
 
     async def show_stat(self, structure: Structure) -> str:
         return await socket_cli.ask(self._worker_socket(structure), "show stat")
+
+
+async def _answers(socket: str) -> bool:
+    try:
+        return bool(await socket_cli.ask(socket, "show info"))
+    except Unavailable:
+        return False
 
 
 def _tcp_of(structure: Structure) -> list[str]:

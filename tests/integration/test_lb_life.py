@@ -16,6 +16,8 @@ from fairlead_discovery import paths
 from fairlead_discovery.records import Balancer as Registration
 from fairlead_discovery.records import decode
 from fairlead_discovery.registry import Delete
+from fairlead_lb.adapters import process
+from fairlead_lb.decisions import pace
 from harness.balancer import Balancer, Task, balancer, fetch, route
 from harness.clients import Clients
 from harness.waiting import eventually
@@ -282,3 +284,37 @@ async def test_labels_of_a_foreign_task_route_it(place: Balancer):
     status = await place.status()
     assert ["etl:worker"] == [s["service"] for s in status["services"]]
     assert "HAPROXY_0_BALANCE" in status["refused"]["etl:worker"]
+
+
+async def test_a_master_that_does_not_answer_is_replaced_without_losing_a_request(
+    place: Balancer, monkeypatch: pytest.MonkeyPatch
+):
+    """Stopped, as one that hangs: another takes over from its worker, which finishes what it has."""
+    monkeypatch.setattr(pace, "DEAF_S", 0.5)  # patience is tried by nobody here
+    monkeypatch.setattr(process, "RELOAD_S", 0.5)
+    one, two = await served(place, "one", "two")
+    master, worker = await pids(place)
+    three = await Task("three").start()
+    slow = asyncio.create_task(fetch(f"http://127.0.0.1:{place.settings.http_port}", "/?slow=3", host=HOST))
+    await eventually("the slow request runs", lambda: either(one, two))
+    async with Clients(place.settings.http_port, HOST) as clients:
+        os.kill(master, signal.SIGSTOP)
+        other = route("/other", vhosts=("other.example",), balance="source")  # its casing has no spare: a reload
+        revision = await place.publish(three.member(), routes=[other])
+        await place.applied(revision, within_s=60)
+        answer = await slow
+
+    assert [] == clients.failures
+    assert 200 == answer[0]
+    assert {"one", "two", "three"} == set(await place.servers())
+    assert master not in await pids(place)
+    assert worker not in await pids(place)
+    await eventually("the old one is ended", lambda: gone(master), within_s=60)
+
+
+async def either(one: Task, two: Task) -> bool:
+    return await asked(one) or await asked(two)
+
+
+async def gone(pid: int) -> bool:
+    return identify(pid) is None

@@ -274,7 +274,7 @@ async def test_two_services_that_want_one_port_or_host_are_told(place: Balancer)
     assert (200, "first") == await place.ask(HOST)
     assert (200, "first") == await place.ask("any", port=place.first_port)
     assert (200, "a-later") == await place.ask("later.example")
-    assert f"{HOST} belongs to" in (await place.status())["refused"]["marathon:/a/later"]
+    assert f"{HOST} belongs to marathon:/first" in (await place.status())["refused"]["marathon:/a/later"]
 
 
 async def test_reloads_are_rare_however_fast_services_come(place: Balancer):

@@ -56,6 +56,7 @@ async def test_a_route_is_added_waited_for_explained_and_removed(place: Balancer
     added = await fairlead("add", SERVICE, "--host", "erp.example", "--path", "/api", "--check", "/health")
     waited = await fairlead("wait", "--service", SERVICE)
     answer = await place.ask("erp.example", "/api/x")
+    again = json.loads((await fairlead("explain", "http://erp.example/api/", "--json"))[1])
     explained = json.loads((await fairlead("explain", "erp.example/api", "--json"))[1])
     listed = await fairlead("list")
     removed = await fairlead("remove", SERVICE)
@@ -65,6 +66,7 @@ async def test_a_route_is_added_waited_for_explained_and_removed(place: Balancer
     assert 0 == waited[0], waited
     assert (200, "db-1") == answer
     assert (SERVICE, ["db-1"]) == (explained["service"], [s["task"] for s in explained["servers"]])
+    assert explained["entry"] == again["entry"]
     assert "erp.example/api" in listed[1]
     assert 0 == removed[0]
     assert 404 == (await place.ask("erp.example", "/api/x"))[0]

@@ -1,5 +1,6 @@
 """Certificates: files read, commands decided, answers understood."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ def test_a_bad_file_leaves_its_last_good_one(tmp_path: Path):
     assert second.any
     assert third.any
     assert "no certificate there" in third.problems[str(source)]
+
+
+def test_a_pipe_is_no_certificate_and_holds_up_nobody(tmp_path: Path):
+    """Opening it would wait for a writer for ever."""
+    source = tmp_path / "in"
+    source.mkdir()
+    os.mkfifo(source / "a.pem")
+    found = Certificates(source, tmp_path / "certs")
+    found.load()
+
+    assert {str(source / "a.pem"): "a.pem: not a file; nothing is served from it"} == found.problems
 
 
 def test_a_key_of_another_certificate_is_refused(tmp_path: Path):

@@ -57,6 +57,7 @@ def test_a_file_is_routes():
         ("[[route]]\nservice = 'a:b'\nport = 1\ntimeout = 'soon'", "route 1 (a:b): timeout: 'soon' is no duration"),
         ("[[route]]\nservice = 'a:b'\nport = 1\ncheck = 'ping'", "route 1 (a:b): check 'ping'"),
         ("[[route]]\nservice = 'a:b'\nport = 1\n" * 2, "route 2 (a:b): index 0 is there twice"),
+        ("[[route]]\nservice = 'a:b'\nport = 1\nindex = -1", "route 1 (a:b): index -1: not between 0 and 999"),
         ("routes = 1", "r.toml: Object contains unknown field `routes`"),
     ],
 )

@@ -140,7 +140,10 @@ def explain(use: Use, where: str) -> None:
     found = use.run(_status)
     from fairlead_lb.decisions.route_files import meets  # noqa: PLC0415  # see above
 
+    where = where.partition("://")[2] or where
     host, _, path = where.partition("/")
+    if not host:
+        raise click.UsageError("WHERE is HOST[/PATH] or :PORT")
     if where.startswith(":"):
         service = next((s for s in found["services"] if f":{s['service_port']}" == where), None)
         entry = where

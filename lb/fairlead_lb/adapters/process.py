@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from fairlead_daemon.errors import BadSettings, Refused, Unavailable
@@ -48,12 +49,26 @@ async def find(master: Path) -> Processes | None:
     return processes if processes.master == pid and processes.worker else None
 
 
-def start(program: str, config: Path, master: Path, log: Path) -> "subprocess.Popen[bytes]":
-    """In a session of its own, writing to `log`, holding no pipe of ours: it outlives us."""
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """Workers whose master is of no use any more. The serving one's socket gives its listeners to the next."""
+
+    socket: str
+    workers: tuple[int, ...]
+
+
+def start(
+    program: str, config: Path, master: Path, log: Path, *, after: Predecessor | None = None
+) -> "subprocess.Popen[bytes]":
+    """In a session of its own, writing to `log`, holding no pipe of ours: it outlives us.
+
+    `after`: it takes over the listeners, and those workers finish their sessions.
+    """
     master.unlink(missing_ok=True)
+    taking_over = ["-x", after.socket, "-sf", *map(str, after.workers)] if after is not None else []
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [program, "-W", "-S", f"{master},mode,600", "-f", str(config)],
+            [program, "-W", "-S", f"{master},mode,600", "-f", str(config), *taking_over],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

@@ -74,6 +74,12 @@ def current_picture(serving: Serving) -> Picture:
     return Picture(structure=serving.structure, slots=slots, maps=serving.maps)
 
 
+def successor(serving: Serving) -> Picture:
+    """The same for another HAProxy beside this one: the worker's socket is the generation's."""
+    structure = msgspec.structs.replace(serving.structure, generation=serving.structure.generation + 1)
+    return msgspec.structs.replace(current_picture(serving), structure=structure)
+
+
 def rebound(picture: Picture, around: Surroundings) -> Picture:
     """The same picture on other binds: for a fresh start, when ports were taken meanwhile."""
     structure = msgspec.structs.replace(

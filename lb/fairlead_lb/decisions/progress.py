@@ -15,12 +15,16 @@ class Session:
     used: int
 
 
-def progress(revision: int, leaving: Mapping[str, Leaving], sessions: Iterable[Session]) -> Progress:
+def progress(
+    revision: int, leaving: Mapping[str, Leaving], sessions: Iterable[Session], *, uncounted: bool = False
+) -> Progress:
     """`sessions` were read after `revision` had been applied. An unknown task's sessions count for every leaving
-    task of its service: rather a kill too late than a request cut.
+    task of its service: rather a kill too late than a request cut. `uncounted`: there may be others, of anybody.
     """
     working = [s for s in sessions if s.used]
     tasks = {s.task for s in working}
     unknown = {s.service for s in working if not s.task}
     busy = sorted(task for task, record in leaving.items() if task in tasks or record.service in unknown)
-    return Progress(applied_revision=revision, busy=tuple(busy[:BUSY_LIMIT]), busy_more=len(busy) > BUSY_LIMIT)
+    return Progress(
+        applied_revision=revision, busy=tuple(busy[:BUSY_LIMIT]), busy_more=uncounted or len(busy) > BUSY_LIMIT
+    )

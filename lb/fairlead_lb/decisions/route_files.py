@@ -14,6 +14,7 @@ from fairlead_lb.decisions.parts import checked
 
 OPERATOR = "operator"
 """`source` of routes that are written by hand; those of apps belong to the service scheduler."""
+MOST_INDEX = 999
 _DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s|m)", re.ASCII)
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
@@ -73,6 +74,8 @@ def routes_of(entries: Collection[Entry], place: str) -> Mapping[str, Route]:
     for number, entry in enumerate(entries, 1):
         here = f"{place}: route {number} ({entry.service})"
         taken = ports.setdefault(entry.service, {})
+        if not 0 <= entry.index <= MOST_INDEX:
+            raise Refused(f"{here}: index {entry.index}: not between 0 and {MOST_INDEX}")
         if entry.index in taken:
             raise Refused(f"{here}: index {entry.index} is there twice")
         taken[entry.index] = _port(entry, here)

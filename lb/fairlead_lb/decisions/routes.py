@@ -213,11 +213,12 @@ def _claimed(
     claims: list[tuple[str, str, Part]], last: Mapping[str, str], refused: dict[str, str]
 ) -> Mapping[str, str]:
     """Who has it keeps it; else the first in order of keys. The others are told."""
+    owners = {name: part.key.service for _, name, part in claims}
     held = {claim: name for claim, name, _ in claims if last.get(claim) == name}
     for claim, name, part in claims:
         holder = held.setdefault(claim, name)
         if holder != name:
-            _note(refused, part.key.service, f"{claim.rstrip('/')} belongs to {holder}")
+            _note(refused, part.key.service, f"{claim.rstrip('/')} belongs to {owners[holder]}")
     return held
 
 
