@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from kazoo.exceptions import NotEmptyError
+from kazoo.exceptions import NotEmptyError, SystemZookeeperError
 
 import fairlead_discovery
-from fairlead_daemon.errors import BadSettings, Conflict
+from fairlead_daemon.errors import BadSettings, Conflict, Unavailable
 from fairlead_discovery import paths
 from fairlead_discovery.adapters import zookeeper, zookeeper_bulk, zookeeper_store
 from fairlead_discovery.adapters.zookeeper_place import parse_place
@@ -214,6 +214,19 @@ async def test_a_client_that_breaks_down_is_replaced(backend: OnZooKeeper, monke
         await sights.until(lambda s: s.in_sight and len(s.folders[paths.endpoint_folder("s:a")]) == 2, within_s=30)
 
     assert failed.is_set()
+
+
+async def test_an_error_of_a_server_in_trouble_is_no_answer(backend: OnZooKeeper):
+    """Whoever asks is used to that: announcements and candidacies go on."""
+    client = bare_store(await backend.open()).client
+
+    def troubled() -> object:
+        result = client._handler.async_result()
+        result.set_exception(SystemZookeeperError())
+        return result
+
+    with pytest.raises(Unavailable, match="SystemZookeeperError"):
+        await client._call(troubled)
 
 
 async def test_an_answer_counts_though_we_were_busy_when_it_came(monkeypatch: pytest.MonkeyPatch):

@@ -45,6 +45,8 @@ _UNKNOWN = (
     kz.OperationTimeoutError,
     kz.SessionMovedError,
 )
+_ANSWERS = (kz.NoNodeError, kz.NodeExistsError, kz.NotEmptyError, kz.BadVersionError, kz.UnimplementedError)
+"""Told by the server, and understood by who asked."""
 _COLLATERAL = (kz.RolledBackError, kz.RuntimeInconsistency)
 """What the other operations of a refused transaction report."""
 _OVER = {KeeperState.AUTH_FAILED: Event.REFUSED, KeeperState.CLOSED: Event.ENDED}
@@ -279,6 +281,10 @@ class Client:
             raise _closed(name) from error
         except (kz.AuthFailedError, kz.InvalidACLError, kz.NoChildrenForEphemeralsError) as error:
             raise Refused(f"zookeeper {name}: {type(error).__name__}{_HINT}") from error
+        except _ANSWERS:
+            raise
+        except kz.KazooException as error:  # of a server in trouble: who asked tries again, and must not end by it
+            raise Unavailable(f"zookeeper {name}: {type(error).__name__}") from error
 
     # --- from kazoo's threads
 
