@@ -24,6 +24,15 @@ def test_a_good_zone_is_summed_up(tmp_path, capsys):
     assert 6 == json.loads(capsys.readouterr().out)["records"]
 
 
+def test_aliases_in_a_circle_are_doubtful(tmp_path, capsys):
+    """Whoever asks for one gets no address."""
+    file = tmp_path / "file.test.zone"
+    file.write_text(HEAD + "a CNAME b\nb CNAME a\n")
+
+    assert 0 == run_verb(["check-zone", str(file)])
+    assert "doubtful: file.test.zone:5: a.file.test has no end: its aliases lead back" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "code", "reason"),
     [

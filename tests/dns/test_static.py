@@ -6,7 +6,7 @@ import dns.rcode
 import dns.rdatatype
 
 from fairlead_dns.decisions import asked, wire
-from fairlead_dns.decisions.static import StaticAnswers
+from fairlead_dns.decisions.static import StaticAnswers, lookup
 from harness.masters import ask, zone
 
 TEXT = """
@@ -98,6 +98,21 @@ def test_aliases_are_followed_within_the_zone():
     assert ("NXDOMAIN", ["example.org. 60 SOA"]) == (rcode("lost.example.org"), authority("lost.example.org"))
     assert ["loop.example.org. pool.example.org.", "pool.example.org. loop.example.org."] == answer("loop.example.org")
     assert ["alias.example.org. web.example.org."] == answer("alias.example.org", "CNAME")
+
+
+def test_aliases_in_a_circle_are_said_once_each_and_doubted():
+    """No record comes twice; aliases alone, through a DNAME and to themselves; what leads nowhere is told at loading."""
+    made = zone(
+        "a CNAME b\nb CNAME c\nc CNAME a\nself CNAME self\ngrow DNAME x.grow\nin CNAME y.grow\nfine CNAME ns1\n"
+    )
+    found = {
+        label: lookup(made, bytes((len(label),)) + label.encode() + made.apex, wire.A) for label in ("a", "self", "in")
+    }
+    owners = {label: [wire.text(rrset.owner).split(".")[0] for rrset in f.answer] for label, f in found.items()}
+
+    assert {"a": ["a", "b", "c"], "self": ["self"]} == {label: owners[label] for label in ("a", "self")}
+    assert 1 == owners["in"].count("grow")
+    assert ["a", "b", "c", "self", "in"] == [w.split()[1].split(".")[0] for w in made.warnings if "has no end" in w]
 
 
 def test_wildcards_answer_for_what_is_not_there():

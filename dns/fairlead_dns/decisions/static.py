@@ -81,6 +81,8 @@ class Outcome:
     authority: list[RRset] = field(default_factory=list)
     additional: list[RRset] = field(default_factory=list)
     glue: frozenset[bytes] = frozenset()
+    endless: bool = False
+    """The aliases lead back to where they were, or are more than CHAIN."""
 
 
 def compile_zone(apex: bytes, entries: Iterable[Entry]) -> StaticZone:
@@ -117,15 +119,18 @@ def compile_zone(apex: bytes, entries: Iterable[Entry]) -> StaticZone:
 def lookup(zone: StaticZone, name: bytes, kind: int) -> Outcome:
     """The answer to a question at or below the zone's apex; `name` folded."""
     outcome = Outcome()
-    seen: set[bytes] = set()
+    seen = {name}
     for _ in range(CHAIN):
         following = _step(zone, name, kind, outcome)
-        if following is None:
+        if following is None or not _at_or_below(following, zone.apex):
             break
-        if following in seen or not _at_or_below(following, zone.apex):
+        if following in seen:
+            outcome.endless = True
             break
         seen.add(following)
         name = following
+    else:
+        outcome.endless = True
     _add_addresses(zone, outcome)
     return outcome
 
@@ -178,7 +183,8 @@ def _refer(zone: StaticZone, cut: bytes, outcome: Outcome) -> None:
 
 def _redirect(dname: RRset, name: bytes, outcome: Outcome) -> bytes | None:
     """A CNAME made of the DNAME; YXDOMAIN when the new name is too long."""
-    outcome.answer.append(dname)
+    if dname not in outcome.answer:  # an alias may lead through it again
+        outcome.answer.append(dname)
     target = name[: len(name) - len(dname.owner)] + dname.data[0]
     if len(target) > wire.NAME_LIMIT:
         outcome.rcode = YXDOMAIN
@@ -254,6 +260,11 @@ def _doubts(zone: StaticZone, places: Mapping[tuple[bytes, int], str]) -> Iterat
                 doubt = _doubt(zone, data[at:].lower())
                 if doubt:
                     yield f"{places[owner, kind]}: {wire.text(data[at:])} {doubt}"
+        if CNAME in sets and lookup(zone, owner, wire.A).endless:
+            yield (
+                f"{places[owner, CNAME]}: {wire.text(owner)} has no end: its aliases lead back to where they were,"
+                f" or are more than {CHAIN}"
+            )
 
 
 def _doubt(zone: StaticZone, target: bytes) -> str:
