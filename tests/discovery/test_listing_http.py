@@ -278,6 +278,26 @@ async def test_a_quiet_stream_says_that_it_is_there(site: Site):
     assert ({}, [], "live") == (beat["services"], beat["gone"], beat["trust"])
 
 
+LONG = "1" * 5000
+
+
+async def test_numbers_of_any_length_are_no_fault_of_ours(site: Site):
+    """An index is refused in words; what headers say is left out when it is nothing of ours."""
+    await site.commit(publish(1))
+    long, body, _ = await site.get(f"/v2/services/{DNS}?index={LONG}")
+    digests, _, _ = await site.get(f"/v2/services/{DNS}?index={LONG}-0a1b2c3d-live")
+    tagged, _, _ = await site.get(f"/v2/services/{DNS}", **{"If-None-Match": f'W/"{LONG}"'})
+    events = []
+    for path, last in ((f"/v2/services/{DNS}", LONG), ("/v2/services", f"{site.listing.instance}-{LONG}")):
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": last}
+        async with asyncio.timeout(30), site.session.get(f"{site.url}{path}", headers=headers) as response:
+            events.append(b"data: " in await response.content.readuntil(b"\n\n"))
+
+    assert (400, 400, 200) == (long, digests, tagged)
+    assert "index" in body["message"]
+    assert [True, True] == events
+
+
 # --- limits
 
 

@@ -113,6 +113,15 @@ async def test_the_next_version_can_be_waited_for(orders: Site):
     assert before["version"] + 1 == after["version"]
 
 
+@pytest.mark.parametrize("path", ["", "/orders", "/orders/balance", "/orders/owners?key=x"])
+async def test_head_is_answered_where_get_is(orders: Site, path: str):
+    """Without a body."""
+    async with orders.session.head(f"{orders.url}/v2/rings{path}") as response:
+        status, body = response.status, await response.read()
+
+    assert (200, b"") == (status, body)
+
+
 async def test_a_service_without_a_ring_is_one_of_its_endpoints(site: Site):
     """As Resolver.pick by key sees it; slashes are encoded."""
     await site.registry.commit([publish(1), publish(2)])
@@ -173,6 +182,7 @@ async def test_a_ring_that_is_not_there_is_said(site: Site):
         ("GET", "/orders/diff?weigh=a", {}, 400, "is no weight"),
         ("GET", "/orders/diff?join=z=nan", {}, 422, "weight is nan"),
         ("GET", "/orders?index=x&wait=1s", {}, 400, "index"),
+        ("GET", f"/orders?index={'1' * 5000}&wait=1s", {}, 400, "index"),
     ],
 )
 async def test_what_cannot_be_is_said(  # a table's columns

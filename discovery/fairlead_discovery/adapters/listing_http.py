@@ -21,7 +21,18 @@ from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.web import json_response
 from fairlead_discovery import metrics
 from fairlead_discovery.adapters.pieces import BIG_BYTES, Bodies, Cut, Pen
-from fairlead_discovery.decisions.listing import NAMES, NONE, Index, Told, differs, digest, of_etags, seconds
+from fairlead_discovery.decisions.listing import (
+    NAMES,
+    NONE,
+    Index,
+    Told,
+    differs,
+    digest,
+    of_etags,
+    parsed,
+    resumed,
+    seconds,
+)
 from fairlead_discovery.listing import EVERYTHING, Listing, NotThere, View
 
 EVENTS = "text/event-stream"
@@ -68,6 +79,8 @@ class _Asked:
     @classmethod
     def of(cls, request: web.Request, limits: Limits) -> "_Asked":
         index = request.query.get("index", "") or of_etags(request.headers.get("If-None-Match", ""))
+        if index:
+            parsed(index)
         wait = request.query.get("wait", "")
         return cls(
             index=index,
@@ -211,7 +224,7 @@ class _Site:
 
     async def _stream_one(self, request: web.Request, name: str, topics: frozenset[str]) -> web.StreamResponse:
         """Events `endpoints`, each the whole answer; a comment as a sign of life."""
-        known = request.headers.get("Last-Event-ID", "")
+        known = of_etags(request.headers.get("Last-Event-ID", ""))
         with self._watcher(request), self._listing.watching(topics) as changed:
             stream = await _Stream.opened(request, self._limits, self._trust_headers())
             async for _ in _turns(changed, self._limits.beat_s):
@@ -280,9 +293,9 @@ class _All:
 
     def __init__(self, listing: Listing, last: str) -> None:
         self._listing = listing
-        instance, _, number = last.partition("-")
-        known = instance == listing.instance and number.isdecimal() and listing.forgotten <= int(number)
-        self._number = int(number) if known and int(number) <= listing.number else -1
+        instance, number = resumed(last)
+        known = instance == listing.instance and listing.forgotten <= number <= listing.number
+        self._number = number if known else -1
 
     @property
     def place(self) -> str:

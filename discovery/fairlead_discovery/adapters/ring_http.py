@@ -20,7 +20,7 @@ from fairlead_daemon.web import error_response, json_response
 from fairlead_discovery import metrics, paths
 from fairlead_discovery.decisions import membership as m
 from fairlead_discovery.decisions import ring_answers as answers
-from fairlead_discovery.decisions.listing import seconds
+from fairlead_discovery.decisions.listing import seconds, version
 from fairlead_discovery.decisions.membership import Membership, RingMember
 from fairlead_discovery.decisions.nearest import nearest
 from fairlead_discovery.records import decode
@@ -87,6 +87,8 @@ def add_ring_routes(app: web.Application, registry: Registry) -> None:
         ("POST", f"{member}/cancel", site.cancel),
     ):
         app.router.add_route(method, path, site.worded(handler))
+        if method == "GET":
+            app.router.add_route("HEAD", path, site.worded(handler))
 
 
 class _Rings:
@@ -130,12 +132,11 @@ class _Rings:
 
     async def one(self, request: web.Request) -> web.Response:
         index, wait = request.query.get("index", ""), request.query.get("wait", "")
-        if wait and not index.isdecimal():
-            raise BadSettings(f"index: {index!r} is no version of a ring")
+        known = version(index) if index or wait else -1
         service = request.match_info["service"]
         found = await self._read(service) if index else await self._either(request)
-        if wait and found.version == int(index):
-            found = await self._after(found, int(index), min(LONGEST_S, seconds(wait)))
+        if wait and found.version == known:
+            found = await self._after(found, known, min(LONGEST_S, seconds(wait)))
         return json_response(answers.told_members(found))
 
     async def owners(self, request: web.Request) -> web.Response:

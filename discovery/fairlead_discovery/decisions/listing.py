@@ -129,19 +129,42 @@ class Index:
         return f'W/"{self.digest}-{self.trust}"'
 
 
-_INDEX = re.compile(r"(?:(?P<revision>-?\d+)|(?:-?\d+-)?(?P<digest>[0-9a-f]{8}|none)-(?P<trust>[a-z]+))\Z")
+_NUMBER = r"-?[0-9]{1,19}"
+"""Of 64 bits, as far as that goes: Python refuses to read thousands of digits."""
+_INDEX = re.compile(
+    rf"(?:(?P<revision>{_NUMBER})|(?:{_NUMBER}-)?(?P<digest>[0-9a-f]{{8}}|none)-(?P<trust>[a-z]{{1,20}}))\Z"
+)
 
 
-def differs(asked: str, now: Index) -> bool:
-    """Whether there is news for who knows `asked`: an index, an ETag's inside, or a revision alone, which counts for one
-    server. Raises BadSettings for what is none of them.
-    """
+def parsed(asked: str) -> re.Match[str]:
+    """An index, an ETag's inside, or a revision alone. Raises BadSettings for what is none of them."""
     found = _INDEX.match(asked)
     if found is None:
         raise BadSettings(f"index: {asked[:60]!r} is no index, as an answer gives it")
+    return found
+
+
+def differs(asked: str, now: Index) -> bool:
+    """Whether there is news for who knows `asked`; a revision alone counts for one server. Raises as `parsed`."""
+    found = parsed(asked)
     if found["revision"] is not None:
         return now.revision > int(found["revision"])
     return (found["digest"], found["trust"]) != (now.digest, now.trust)
+
+
+def version(text: str) -> int:
+    """A revision or version alone. Raises BadSettings."""
+    found = _INDEX.match(text)
+    if found is None or found["revision"] is None:
+        raise BadSettings(f"index: {text[:60]!r} is no version, a number of at most 19 digits")
+    return int(found["revision"])
+
+
+def resumed(last: str) -> tuple[str, int]:
+    """`<instance>-<number>`, as a stream's ids are; ("", -1) for what is none."""
+    instance, _, number = last.rpartition("-")
+    found = re.fullmatch(_NUMBER, number)
+    return (instance, int(number)) if found else ("", -1)
 
 
 def of_etags(header: str) -> str:
