@@ -65,13 +65,14 @@ async def image_of(registry: ComposedRegistry, tell: Tell) -> Image:
 async def restore(registry: ComposedRegistry, wanted: Image, *, force: bool, tell: Tell, finish: bool = True) -> Plan:
     """Makes the registry like `wanted`; without `finish` it stays closed, to be gone on with.
 
-    Raises Unsafe (nothing was done) when it would empty a living registry, unless `force`.
+    Raises Refused for a node that it would not take, Unsafe (nothing was done, in both cases) when it would empty a living registry, unless `force`.
     """
     registry.store.admin = True
     present = await image_of(registry, tell)
     todo = plan(present, wanted)
     if todo.dangers and not force and not present.cluster.importing:
         raise Unsafe(f"{'; '.join(todo.dangers)} ({todo.summary()}); --force does it")
+    todo.check()
     note = f"of cluster {wanted.cluster.uuid} at revision {wanted.revision}; run it again to finish it"
     version = await _set_cluster(registry, importing=note)
     done, whole = 0, len(todo.created) + len(todo.changed) + len(todo.removed)

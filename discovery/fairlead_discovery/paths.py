@@ -49,6 +49,8 @@ NESTED = (ENDPOINTS, PORTLESS)
 CONFIRMED = f"{ROOT}/confirmed"
 """A person's word that a held reading is to be believed."""
 NODE_LIMIT_BYTES = 512 * 1024
+SEGMENT_LIMIT_BYTES = 1024
+"""Of a new node's path, as it stands in the tree: names of many nodes are told, and nodes are asked for, at once."""
 
 _SAFE = ":@!$&'()*+,;=~"  # legal in znode names and in file systems; `/` and `%` are not in it
 

@@ -1,15 +1,18 @@
 """Folders on ZooKeeper as far as they are known: of documents, which change, and of members, which never do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from fairlead_daemon.errors import Unavailable
 from fairlead_discovery.adapters.zookeeper import Closed, Watch, Znode
 from fairlead_discovery.registry import Folder, Node
 
 T = TypeVar("T")
 CHUNK = 128
 """Members read in one request: their data, at most 512 KiB each, stands in memory at once."""
+CHUNK_BYTES = 256 * 1024
+"""Of paths in one request: ZooKeeper drops the connection over one of 1 MiB."""
 
 
 class Reads(Protocol):
@@ -120,6 +123,8 @@ class Members:
         self._mark = mark
         self._names: frozenset[str] = frozenset()
         self._shut: Mapping[str, str] = {}
+        self._most = CHUNK
+        """Fewer in a request after one without an answer: it may have been too much."""
 
     def forget(self) -> None:
         """What was read stays true; that names have been read before does not."""
@@ -146,12 +151,16 @@ class Members:
             return True
         answers: dict[str, bytes | Closed | None] = {}
 
-        async def some(start: int) -> None:
-            chunk = wanted[start : start + CHUNK]
+        async def some(chunk: Sequence[str]) -> None:
             found = await self._feed.many([f"{self._folder}/{name}" for name in chunk])
             answers.update(zip(chunk, found, strict=True))
 
-        await each(some, range(0, len(wanted), CHUNK))
+        try:
+            await each(some, chunks(wanted, most=self._most, around_bytes=len(self._folder.encode()) + 64))
+        except Unavailable:
+            self._most = max(1, self._most // 2)
+            raise
+        self._most = min(CHUNK, 2 * self._most)
         fresh = {name: data for name, data in answers.items() if isinstance(data, bytes)}
         closed = {f"{self._folder}/{name}": error for name, error in answers.items() if isinstance(error, Closed)}
         self.closed = {**self._shut, **{path: f"{path}: {error}" for path, error in closed.items()}}
@@ -162,6 +171,19 @@ class Members:
         if fresh or len(after) != len(known):
             self.data = after
         return len(fresh) + len(closed) == len(wanted)
+
+
+def chunks(names: Sequence[str], *, most: int, around_bytes: int) -> Iterator[Sequence[str]]:
+    """Up to `most` names, and CHUNK_BYTES of them and what is `around` each, or one that is longer by itself."""
+    start = size = 0
+    for index, name in enumerate(names):
+        bytes_ = len(name.encode()) + around_bytes
+        if index > start and (index - start == most or size + bytes_ > CHUNK_BYTES):
+            yield names[start:index]
+            start, size = index, 0
+        size += bytes_
+    if start < len(names):
+        yield names[start:]
 
 
 async def each(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
-from fairlead_discovery.decisions.ops import AnyOp, Drop, Set, check_path
+from fairlead_discovery.decisions.ops import AnyOp, Drop, Set, check_new_path, check_sizes
 from fairlead_discovery.decisions.trust import MASS_TASKS
 from fairlead_discovery.records import Cluster
 from fairlead_discovery.registry import NEW
@@ -85,7 +85,7 @@ def from_lines(lines: Iterable[bytes]) -> Image:
                 header = _header(line)
             elif line.strip():
                 entry = msgspec.json.decode(line, type=Line)
-                check_path(entry.path)
+                check_new_path(entry.path)
                 nodes[entry.path] = base64.b64decode(entry.base64, validate=True) or entry.text.encode()
         except (ValueError, Refused) as error:  # msgspec's and base64's errors are ValueErrors
             raise Refused(f"line {number}: {error}") from error
@@ -138,6 +138,11 @@ class Plan:
             removed=(*self.removed, *later.removed),
             dangers=self.dangers,
         )
+
+    def check(self) -> None:
+        """Raises Refused naming a node that no registry takes."""
+        for op in self._ops():
+            check_sizes((op,))
 
     def chunks(self) -> Iterator[tuple[AnyOp, ...]]:
         """Transactions, in order: what comes, comes before what goes."""

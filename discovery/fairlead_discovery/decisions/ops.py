@@ -63,13 +63,26 @@ def check_sizes(ops: Sequence[AnyOp]) -> None:
     """Raises Refused naming the node that is over NODE_LIMIT_BYTES, a path that is none, or the transaction's size."""
     whole = 0
     for op in ops:
-        check_path(op.path)
+        if isinstance(op, Make | Set):
+            check_new_path(op.path)
+        else:
+            check_path(op.path)
         size = len(op.data) if isinstance(op, Make | Set) else 0
         if size > paths.NODE_LIMIT_BYTES:
             raise Refused(f"{op.path}: {size} bytes, a node takes at most {paths.NODE_LIMIT_BYTES}")
         whole += size + len(op.path.encode()) + 64
     if whole > MULTI_LIMIT_BYTES:
         raise Refused(f"transaction of {len(ops)} operations: {whole} bytes, one takes at most {MULTI_LIMIT_BYTES}")
+
+
+def check_new_path(path: str) -> None:
+    """What others made may have longer names: it can be read, and deleted."""
+    check_path(path)
+    longest = max(len(segment.encode()) for segment in path.split("/"))
+    if longest > paths.SEGMENT_LIMIT_BYTES:
+        raise Refused(
+            f"{path[:80]}…: a name of {longest} bytes in the path, at most {paths.SEGMENT_LIMIT_BYTES} are allowed"
+        )
 
 
 def check_path(path: str) -> None:

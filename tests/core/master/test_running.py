@@ -2,6 +2,7 @@
 
 import msgspec
 
+from fairlead_core.master.decisions import tasks
 from fairlead_discovery import paths
 from harness.sim_agent import SimAgent
 from harness.sim_framework import SimFramework, command_task, until
@@ -74,3 +75,29 @@ async def test_killed_tasks_leave_before_they_die(master, session, tree):
     assert not killed_at_once
     assert both == []
     assert record["reason"] == "scale"
+
+
+async def test_a_name_that_no_registry_takes_is_refused_in_words(master, session, tree):
+    """At its launch; another task of the same framework is published."""
+    async with SimAgent(session, master.url), SimFramework(session, master.url, name="etl") as framework:
+        offer = await framework.an_offer()
+        await framework.accept(offer, command_task("t1", offer, ports=1, name="x" * 1100), refuse_s=0)
+        await framework.reaches("t1", "TASK_ERROR")
+        offer = await framework.an_offer()
+        await framework.accept(offer, command_task("t2", offer, ports=1, name="worker"))
+        await until(lambda: tree.folder(paths.endpoint_folder("etl:worker")))
+
+
+async def test_what_no_registry_takes_holds_up_nobody_else(master, session, tree, monkeypatch, caplog):
+    """One that runs already, from before there was such a rule: it is left out, and named once."""
+    monkeypatch.setattr(tasks, "RULES", tuple(rule for rule in tasks.RULES if rule.__name__ != "_size_rule"))
+    async with SimAgent(session, master.url), SimFramework(session, master.url, name="etl") as framework:
+        offer = await framework.an_offer()
+        await framework.accept(offer, command_task("t1", offer, ports=1, name="x" * 1100), refuse_s=0)
+        await framework.reaches("t1", "TASK_RUNNING")
+        for task in ("t2", "t3"):
+            offer = await framework.an_offer()
+            await framework.accept(offer, command_task(task, offer, ports=1, name="worker"), refuse_s=0)
+        await until(lambda: len(tree.folder(paths.endpoint_folder("etl:worker"))) == 2)
+
+    assert 1 == caplog.text.count("not published, the registry would not take it")

@@ -93,6 +93,8 @@ class Publisher:
         self._settle = settle
         self._sight = Sight(in_sight=False)
         self._seen = asyncio.Event()
+        self._refused: frozenset[str] = frozenset()
+        """Named in the log."""
         self._backoff = Backoff(first_s=0.1, most_s=2.0)
 
     async def watch(self) -> None:
@@ -118,9 +120,16 @@ class Publisher:
             await asyncio.sleep(COALESCE_S)
             self.wake.clear()
             batch = plan.make(self._cluster, now=self._clock())
+            self._name_refused(batch.refused)
             if batch.changes:
                 await self._commit(batch)
             self._settle()
+
+    def _name_refused(self, refused: Mapping[str, str]) -> None:
+        """Each once."""
+        for path in refused.keys() - self._refused:
+            log.error("not published, the registry would not take it", why=refused[path])
+        self._refused |= refused.keys()
 
     async def _commit(self, batch: plan.Batch) -> None:
         plan.issued(self._cluster, batch)

@@ -12,7 +12,9 @@ from fairlead_core.master.decisions.publishing import (
     plan_service,
     publication,
 )
+from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
+from fairlead_discovery.decisions.ops import check_sizes, of_change
 from fairlead_discovery.records import Leaving, Reason, encode
 from fairlead_discovery.registry import Change, Create, Delete, Put
 
@@ -33,6 +35,8 @@ class Batch:
     leaving: list[str] = field(default_factory=list)
     dead: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    """What the registry would not take, by path, with the reason: it is left out, so that the rest is published."""
     weight_bytes: int = 0
 
     @property
@@ -72,7 +76,10 @@ def _add_service(cluster: Cluster, batch: Batch, service: str, now: Moment) -> N
         if batch.full:
             cluster.touched.add(service)
             return
-        batch.changes.append(Create(new.path, new.data))
+        create = Create(new.path, new.data)
+        if not _takes(batch, create):
+            continue
+        batch.changes.append(create)
         batch.created.append(_as_stored(cluster, new))
         batch.weight_bytes += len(new.data)
     for old in plan.delete:
@@ -83,8 +90,18 @@ def _add_service(cluster: Cluster, batch: Batch, service: str, now: Moment) -> N
         batch.deleted.append(old)
         record = _record_for(cluster, batch, old, now)
         if record is not None:
-            batch.changes.append(Put(paths.leaving(old.task_id), encode(record)))
+            put = Put(paths.leaving(old.task_id), encode(record))
+            batch.changes += [put] if _takes(batch, put) else []
     _kill_unpublished(cluster, service)
+
+
+def _takes(batch: Batch, change: Change) -> bool:
+    try:
+        check_sizes((of_change(change),))
+    except Refused as error:
+        batch.refused[change.path] = str(error)
+        return False
+    return True
 
 
 def _record_for(cluster: Cluster, batch: Batch, old: Stored, now: Moment) -> Leaving | None:

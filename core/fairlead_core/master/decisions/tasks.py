@@ -9,9 +9,11 @@ import msgspec
 from fairlead_core import shapes
 from fairlead_core.master.decisions.calls import id_problem
 from fairlead_core.master.decisions.model import Agent, Framework
+from fairlead_core.master.decisions.publishing import service_of
 from fairlead_core.master.decisions.statuses import Json, labels_of, text_of
 from fairlead_core.resources import Resources, from_mesos
 from fairlead_daemon.errors import Refused
+from fairlead_discovery import paths
 
 DRAIN_LABEL = "FAIRLEAD_DRAIN_SECONDS"
 DEFAULT_DRAIN_S = 30.0
@@ -176,10 +178,15 @@ def _resource_rule(info: Json, _ground: Ground) -> str:
     return ""
 
 
-def _size_rule(info: Json, _ground: Ground) -> str:
+def _size_rule(info: Json, ground: Ground) -> str:
     for key in ("discovery", "labels"):
         if key in info and len(msgspec.json.encode(info[key])) > PUBLISHED_LIMIT_BYTES:
             return f"Task's '{key}' is over {PUBLISHED_LIMIT_BYTES // 1024} KiB: it would not fit into the registry"
+    service = service_of(ground.framework.name, info)
+    longest = len(paths.escape(service))
+    if longest > paths.SEGMENT_LIMIT_BYTES:
+        limit = paths.SEGMENT_LIMIT_BYTES
+        return f"Task's service name {service[:40]}… takes {longest} bytes in the registry, at most {limit} are allowed"
     return ""
 
 
