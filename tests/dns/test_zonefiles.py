@@ -117,6 +117,23 @@ async def test_line_ends_may_be_those_of_windows(tmp_path):
     assert ["file.test - 1"] == heard.told
 
 
+async def test_of_two_files_for_one_zone_the_second_is_refused(tmp_path, caplog):
+    """By name and once; the one that is served stays, whatever the other is called, until it goes."""
+    write(tmp_path, "", serial=1)
+    heard = Heard(tmp_path)
+    await heard.folder.look()
+    write(tmp_path, "", serial=2, name="FILE.test.zone")
+    for _ in range(3):
+        await heard.folder.look()
+    refused = [r.__dict__["fields"] for r in caplog.records if "another file gives the same zone" in r.getMessage()]
+    assert [{"file": "FILE.test.zone", "served": "file.test.zone"}] == refused
+    assert (1, ["file.test - 1"]) == (heard.folder.broken, heard.told)
+    (tmp_path / "file.test.zone").unlink()
+    await heard.folder.look()
+
+    assert (0, 2) == (heard.folder.broken, heard.folder.loaded[b"\4file\4test\0"].zone.serial)
+
+
 async def test_a_fifo_is_refused_and_stops_nobody(tmp_path, caplog):
     """As zone file and as included file; nobody writes to it, nobody waits."""
     os.mkfifo(tmp_path / "pipe")

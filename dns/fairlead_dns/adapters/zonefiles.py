@@ -3,7 +3,7 @@
 import asyncio
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,12 +52,14 @@ class ZoneFolder:
     _broken: dict[bytes, Mapping[str, Mark | None]] = field(default_factory=dict)
     again: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: look at once, and read everything anew."""
+    _second: dict[str, str] = field(default_factory=dict)
+    """Files not read, for another one gives their zone -> that one."""
     _aside: Aside = field(default_factory=Aside)
 
     @property
     def broken(self) -> int:
         """How many files are wrong as they stand."""
-        return len(self._broken)
+        return len(self._broken) + len(self._second)
 
     async def run(self) -> None:
         while True:
@@ -75,12 +77,14 @@ class ZoneFolder:
         """Takes what has changed since the last look. Never raises for what stands in the folder."""
         try:
             there = await self._aside.run(lambda: _zones(self.folder), READING_S)
+            there = {apex: self._ordered(apex, files) for apex, files in there.items()}
         except OSError as failed:
             log.warning("zones_dir cannot be read", folder=self.folder, why=str(failed) or "takes too long")
             return
         for apex in {*self.loaded, *self._broken} - there.keys():
             self._drop(apex)
-        for apex, file in there.items():
+        self._judge_seconds(there)
+        for apex, (file, *_) in there.items():
             read = Reading(self.folder)
             try:
                 if everything or await self._aside.run(partial(self._differs, apex), READING_S):
@@ -92,6 +96,20 @@ class ZoneFolder:
                 self._refuse(apex, read, str(wrong))
             except Exception as wrong:  # noqa: BLE001  # one file must not end what serves all the others
                 self._refuse(apex, read, f"{file}: {type(wrong).__name__}: {wrong}")
+
+    def _ordered(self, apex: bytes, files: list[str]) -> list[str]:
+        """The file that gives the zone so far stays the one that does."""
+        known = self.loaded.get(apex)
+        serving = next(iter(known.marks), "") if known else ""
+        return sorted(files, key=lambda file: (file != serving, file))
+
+    def _judge_seconds(self, there: Mapping[bytes, list[str]]) -> None:
+        """Two spellings of one name: which of them counts must not depend on the order of a folder."""
+        second = {file: files[0] for files in there.values() for file in files[1:]}
+        for file, first in second.items():
+            if self._second.get(file) != first:
+                log.warning("zone file refused: another file gives the same zone", file=file, served=first)
+        self._second = second
 
     def _differs(self, apex: bytes) -> bool:
         known = self.loaded.get(apex)
@@ -179,16 +197,15 @@ class Reading:
             raise BadZoneError(f"{file}: not UTF-8 at byte {failed.start}") from failed
 
 
-def _zones(folder: Path) -> dict[bytes, str]:
-    return dict(_named(folder))
-
-
-def _named(folder: Path) -> Iterator[tuple[bytes, str]]:
+def _zones(folder: Path) -> dict[bytes, list[str]]:
+    """Files by the zone that their names say; a name may be spelled in several ways."""
+    found: dict[bytes, list[str]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix == SUFFIX and _is_meant(path):
             apex = wire.parse_text(path.name.removesuffix(SUFFIX))
             if apex is not None and apex != b"\0":
-                yield apex, path.name
+                found.setdefault(apex, []).append(path.name)
+    return found
 
 
 def _is_meant(path: Path) -> bool:
