@@ -20,6 +20,7 @@ from typing import Self
 from fairlead_daemon.errors import Conflict, FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
+from fairlead_discovery.decisions.given_names import checked
 from fairlead_discovery.guardian import boottime_s
 from fairlead_discovery.records import Record, decode, encode
 from fairlead_discovery.registry import SESSION_S, Announcement, Guard, Registry, Standing
@@ -83,8 +84,8 @@ async def lock(registry: Registry, name: str, *, wait_s: float | None = None) ->
 async def semaphore(
     registry: Registry, name: str, limit: int, *, kind: str = "lock", wait_s: float | None = None
 ) -> AsyncIterator[Held]:
-    """One of `limit` slots; everybody must say the same limit. `lock` is a semaphore of one."""
-    seats = [Seat(registry, f"{kind}:{name}", slot) for slot in range(limit)]
+    """One of `limit` slots; everybody must say the same limit. `lock` is a semaphore of one. Refused for an empty name."""
+    seats = [Seat(registry, f"{kind}:{checked(kind, name)}", slot) for slot in range(limit)]
     async with AsyncExitStack() as stack:
         for seat in seats:
             await stack.enter_async_context(seat)
@@ -270,9 +271,10 @@ async def barrier(registry: Registry, name: str, parties: int, *, identity: str 
 
     `identity` tells the parties apart; the same one counts once.
     """
-    folder = paths.below(paths.BARRIERS, name)
+    folder = paths.below(paths.BARRIERS, checked("barrier", name))
     opened = f"{folder}/opened"
-    mine = await registry.announce(f"{folder}/party_{paths.escape(identity or _unique())}", b"")
+    party = paths.escape(checked(f"barrier {name}: party", identity or _unique()))
+    mine = await registry.announce(f"{folder}/party_{party}", b"")
     try:
         async with aclosing(registry.follow(folder)) as looks:  # type: ignore[type-var]  # a generator on every backend
             async for nodes in looks:
@@ -302,10 +304,13 @@ def _unique() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Who is there: members live as long as their sessions."""
+    """Who is there: members live as long as their sessions. Raises Refused for an empty name."""
 
     registry: Registry
     name: str
+
+    def __post_init__(self) -> None:
+        checked("group", self.name)
 
     @property
     def _folder(self) -> str:
@@ -313,7 +318,8 @@ class Group:
 
     async def join(self, identity: str, data: bytes = b"") -> Announcement:
         """Until `end()` of what is returned, or the session's end."""
-        return await self.registry.announce(f"{self._folder}/{paths.escape(identity)}", data)
+        member = paths.escape(checked(f"group {self.name}: member", identity))
+        return await self.registry.announce(f"{self._folder}/{member}", data)
 
     async def members(self) -> AsyncIterator[Mapping[str, bytes]]:
         """By identity: at once, then at every change."""

@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from fairlead_daemon.errors import Conflict, Refused
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
-from fairlead_discovery.decisions.membership import Membership, RingMember, Rings, rings
+from fairlead_discovery.decisions.membership import Membership, RingMember, Rings, check_new, rings
 from fairlead_discovery.decisions.picking import Endpoint, endpoint_ring
-from fairlead_discovery.decisions.ring import check
 from fairlead_discovery.records import decode, encode, rewritten
 from fairlead_discovery.registry import NEW, Node, Registry
 from fairlead_discovery.resolver import Resolver
@@ -59,8 +58,8 @@ async def _read(registry: Registry, service: str) -> tuple[Membership, Node]:
 
 
 async def create_ring(registry: Registry, membership: Membership) -> None:
-    """Raises Conflict when there is one of the service's name already, Refused for an impossible shape."""
-    check(membership.shape, [member.place() for member in membership.members])
+    """Raises Conflict when there is one of the service's name already, Refused for an impossible name or shape."""
+    check_new(membership)
     try:
         await registry.write(paths.below(paths.RINGS, membership.service), encode(membership), expect=NEW)
     except Conflict as error:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from fairlead_daemon.errors import Conflict
+from fairlead_daemon.errors import Conflict, Refused
 from fairlead_discovery import coordination
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.backends import open_registry
@@ -214,3 +214,20 @@ async def test_a_group_knows_who_is_there(opens: Opens):
         await two.close()
 
         assert {} == await anext(m async for m in looks if not m)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\udc80"])
+async def test_what_has_no_name_is_refused(opens: Opens, name: str):
+    """A script's empty variable would be a lock that all scripts with that fault share."""
+    registry = await opens()
+    for wrong in (
+        lock(registry, name).__aenter__(),
+        anext(elected(registry, name)),
+        barrier(registry, name, 1),
+        barrier(registry, "x", 1, identity=name or " "),
+        Group(registry, "x").join(name),
+    ):
+        with pytest.raises(Refused, match="name"):
+            await wrong
+    with pytest.raises(Refused, match="name"):
+        Group(registry, name)

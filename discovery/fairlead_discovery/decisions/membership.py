@@ -14,7 +14,8 @@ from functools import lru_cache
 from msgspec.structs import replace
 
 from fairlead_daemon.errors import Conflict, Refused
-from fairlead_discovery.decisions.ring import Place, Ring, Shape, check, copies
+from fairlead_discovery.decisions.given_names import MEMBER_BYTES, checked
+from fairlead_discovery.decisions.ring import WEIGHT, Place, Ring, Shape, check, copies
 from fairlead_discovery.records import Record
 
 DEFAULT = Shape()
@@ -49,13 +50,14 @@ class RingMember(Record, frozen=True, kw_only=True):
         return self.weight if self.next_weight is None else self.next_weight
 
     def place(self, weight: float | None = None) -> Place:
-        """By `weight`, or its own. Raises Refused when that is no number."""
+        """By `weight`, or its own. Raises Refused naming what was given when it is out of bounds."""
         weighs = self.weight if weight is None else weight
-        if not math.isfinite(weighs):
-            raise Refused(f"ring: {self.name}: weight is {weighs}, expected 0.001 to 1000")
+        milli = int(weighs * 1000 + 0.5) if math.isfinite(weighs) else 0
+        if not WEIGHT[0] <= milli <= WEIGHT[1]:
+            raise Refused(f"ring: {self.name}: weight is {weighs:g}, expected 0.001 to 1000")
         return Place(
             name=self.name,
-            weight_milli=int(weighs * 1000 + 0.5),
+            weight_milli=milli,
             machine=self.machine,
             rack=self.rack,
             zone=self.zone,
@@ -139,6 +141,14 @@ def receivers(both: Rings) -> frozenset[str]:
     return frozenset(move.receiver for move in moves(both))
 
 
+def check_new(membership: Membership) -> None:
+    """Raises Refused for an impossible name, shape or member of a ring that is to be made."""
+    checked("ring", membership.service)
+    for member in membership.members:
+        checked(f"ring {membership.service}: member", member.name, most_bytes=MEMBER_BYTES)
+    check(membership.shape, [member.place() for member in membership.members])
+
+
 # --- changes: each gives the new document, or raises Conflict (look again) or Refused (impossible)
 
 
@@ -146,8 +156,7 @@ def join(membership: Membership, member: RingMember) -> Membership:
     """The very first members own at once: there is nobody to hand over."""
     if any(known.name == member.name for known in membership.members):
         raise Conflict(f"ring {membership.service}: {member.name} is a member already")
-    if not member.name:
-        raise Refused(f"ring {membership.service}: a member needs a name")
+    checked(f"ring {membership.service}: member", member.name, most_bytes=MEMBER_BYTES)
     owned = any(known.state in IN_USE for known in membership.members)
     state = State.JOINING if owned else State.ACTIVE
     return _begun(_changed(membership, (*membership.members, replace(member, state=state))))
