@@ -9,9 +9,10 @@ from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from fairlead_discovery import moving, paths
 from fairlead_discovery.adapters import zookeeper_feeds
+from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.checking import problems
 from fairlead_discovery.reading import snapshots
-from fairlead_discovery.registry import Create, Put
+from fairlead_discovery.registry import Create, Delete, Put
 from fairlead_discovery.snapshots import Snapshot, Trust
 from harness.zookeeper import ZooKeeper
 
@@ -126,3 +127,15 @@ async def test_a_followed_folder_leaves_out_what_is_closed(backend: OnZooKeeper)
 
     async with collecting(reader.follow(paths.APPS)) as seen:
         await seen.until(lambda nodes: {"b"} == nodes.keys())
+
+
+async def test_who_withdraws_a_services_last_member_and_leaves_takes_the_folder_away(backend: OnZooKeeper):
+    """Nobody else may be there to do it; one who knew the folder makes it again."""
+    leaving, other = await open_registry(backend.url), backend.opened[0]
+    await leaving.commit([Delete(OTHERS)])
+    await leaving.close()
+
+    assert (paths.escape("s:a"),) == await other.tree.names(paths.ENDPOINTS)
+
+    await other.commit([Create(OTHERS, b"{}")])
+    assert await other.read(OTHERS)

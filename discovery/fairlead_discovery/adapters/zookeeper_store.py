@@ -167,6 +167,9 @@ class ZooKeeperStore:
     async def _tidy(self) -> None:
         """Removes service folders without members; a race with a new member is lost by us, or noticed by its writer."""
         await asyncio.sleep(TIDY_S)
+        await self._remove_emptied()
+
+    async def _remove_emptied(self) -> None:
         folders, self._emptied = self._emptied, set()
         for folder in folders:
             path = self.full(folder)
@@ -240,6 +243,10 @@ class ZooKeeperStore:
     async def close(self) -> None:
         feeds = [*self._folders.values(), *([self._clock] if self._clock is not None else [])]
         await asyncio.gather(*(feed.close() for feed in feeds))
+        if self._emptied and self.connection.value.in_sight:  # an announcer's last act may be to withdraw
+            with suppress(FairleadError, TimeoutError):
+                async with asyncio.timeout(TIDY_S):
+                    await self._remove_emptied()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
