@@ -22,6 +22,7 @@ from fairlead_dns.decisions.ledger import LedgerSource
 from fairlead_dns.decisions.static import StaticAnswers, StaticSource, StaticZone
 from fairlead_dns.decisions.transfer import Transfers
 from fairlead_dns.decisions.tsig import KeyRing
+from fairlead_dns.hiding import Hiding
 from fairlead_dns.names import Names
 from fairlead_dns.transfer_metrics import TransferCollector, TransferState
 from fairlead_dns.transfer_settings import MEGABYTE, TransferSettings
@@ -50,6 +51,7 @@ class Publishing:
     folder: ZoneFolder | None = None
     zones: dict[bytes, Static] = field(default_factory=dict)
     broken: set[bytes] = field(default_factory=set)
+    hiding: Hiding = field(init=False)
 
     def __post_init__(self) -> None:
         peers = told.peers(self.settings)
@@ -59,6 +61,7 @@ class Publishing:
         for apex, journal in self.names.ledger.journals.items():
             journal.most_changes, journal.most_bytes = self._bounds()
             self.transfers.sources[apex] = LedgerSource(self.names.ledger, apex)
+        self.hiding = Hiding(self.names, lambda: (*self.zones, *self.broken))
         if self.settings.zones_dir:
             folder = Path(self.settings.zones_dir)
             if not folder.is_dir():
@@ -90,6 +93,7 @@ class Publishing:
             group.create_task(self._reload())
             if self.folder is not None:
                 group.create_task(self.folder.run())
+                group.create_task(self.hiding.run())
 
     def _state(self) -> TransferState:
         soas = {wire.text(apex): source.soa() for apex, source in self.transfers.sources.items()}
@@ -100,6 +104,7 @@ class Publishing:
             journals={wire.text(apex): source.journal for apex, source in self.transfers.sources.items()},
             zones=len(self.zones),
             broken=0 if self.folder is None else self.folder.broken,
+            hidden={wire.text(apex): count for apex, count in self.hiding.counts.items()},
         )
 
     async def _reload(self) -> None:

@@ -13,7 +13,9 @@ from fairlead_dns.decisions.transfer import Counts
 
 @dataclass(frozen=True, slots=True)
 class TransferState:
-    """At this moment. `serials` and `journals` by zone as text; `broken` counts zone files that were refused."""
+    """At this moment. `serials`, `journals` and `hidden` by zone as text; `broken` counts zone files that were refused,
+    `hidden` the names of endpoints that a zone file hides.
+    """
 
     transfers: Counts
     notifies: NotifyCounts
@@ -21,6 +23,7 @@ class TransferState:
     journals: Mapping[str, Journal]
     zones: int
     broken: int
+    hidden: Mapping[str, int]
 
 
 class TransferCollector(Collector):
@@ -57,6 +60,12 @@ class TransferCollector(Collector):
         yield GaugeMetricFamily("fairlead_dns_zone_files", "Zones served from files", value=state.zones)
         text = "Zone files that are wrong: their zones are served as they were before, or not at all"
         yield GaugeMetricFamily("fairlead_dns_zone_files_refused", text, value=state.broken)
+        hidden = GaugeMetricFamily(
+            "fairlead_dns_hidden_names", "Names of endpoints that a zone file of a longer name hides", labels=["zone"]
+        )
+        for zone, count in state.hidden.items():
+            hidden.add_metric([zone], count)
+        yield hidden
 
 
 def _counters(name: str, text: str, values: Mapping[str, int]) -> Metric:

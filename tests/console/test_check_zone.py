@@ -34,6 +34,26 @@ def test_aliases_in_a_circle_are_doubtful(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("domains", "doubt"),
+    [
+        (
+            ["mesos", "test"],
+            "doubtful: file.test lies within test, served from endpoints: their names there are hidden\n",
+        ),
+        (["File.test."], "doubtful: file.test is served from endpoints: the file is not served\n"),
+        (["mesos", "x.file.test", "e.test"], ""),
+    ],
+)
+def test_a_zone_that_would_hide_names_of_endpoints_is_doubtful(tmp_path, capsys, domains, doubt):
+    """When the domains of the name server are told."""
+    file = tmp_path / "file.test.zone"
+    file.write_text(HEAD)
+
+    assert 0 == run_verb(["check-zone", str(file), *(f"--domain={domain}" for domain in domains)])
+    assert doubt == capsys.readouterr().out.partition("\n")[2]
+
+
+@pytest.mark.parametrize(
     ("text", "arguments", "code", "reason"),
     [
         ("a A 10.0.0", [], 1, "fairlead: file.test.zone:5: "),

@@ -86,6 +86,15 @@ async def test_names_that_another_part_answers_say_which(two: Served) -> None:
     assert ("elsewhere", True) == (found["verdict"], "a zone file that cannot be read" in found["says"][0])
 
 
+async def test_a_name_that_a_zone_file_hides_says_so(two: Served) -> None:
+    """Endpoints give it, the file is asked: whoever looks for the task must read why."""
+    two.names.front.serve(b"\x08marathon\5mesos\0", Unloaded())
+
+    found = await two.page("explain", name=WEB)
+    assert "elsewhere" == found["verdict"]
+    assert "(marathon.mesos.zone), which hides what endpoints give" in found["says"][0]
+
+
 async def test_a_leaving_task_is_named(two: Served) -> None:
     """Also when it was the last one of its service, so that the name is gone."""
     leaving = {

@@ -10,8 +10,9 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_dns.adapters import zonefiles
 from fairlead_dns.adapters.zonefiles import ZoneFolder
 from fairlead_dns.decisions import tsig, wire
+from fairlead_dns.hiding import Hiding
 from fairlead_dns.transfer_settings import TransferSettings, peers
-from harness.names import rcode
+from harness.names import member, names, rcode, snapshot
 from harness.naming import Running, running
 from harness.waiting import eventually
 
@@ -209,6 +210,7 @@ async def test_the_daemon_serves_what_stands_in_the_folder(tmp_path):
     write(zones, "a A 10.0.0.2")
     write(zones, "broken", name="broken.test.zone")
     write(zones, "", name="mesos.zone")
+    write(zones, "", name="file.mesos.zone")
     async with running(tmp_path, zones_dir=str(zones)) as dns:
         await has(dns, "a.file.test", ("NOERROR", ["10.0.0.2"]))
         await has(dns, "a.broken.test", ("SERVFAIL", []))
@@ -223,8 +225,30 @@ async def test_the_daemon_serves_what_stands_in_the_folder(tmp_path):
         await has(dns, "b.file.test", ("REFUSED", []))
         page = (await dns.text("/metrics"))[1]
 
-    assert "fairlead_dns_zone_files 1.0" in page
+    assert "fairlead_dns_zone_files 2.0" in page
+    assert 'fairlead_dns_hidden_names{zone="file.mesos"} ' in page
     assert 'fairlead_dns_serial{zone="broken.test"} 1.0' in page
+
+
+async def test_a_zone_file_that_hides_names_of_endpoints_is_told(caplog):
+    """When it comes and when it begins to hide something; not at each change; no more when it is gone."""
+    made, apexes = names(), [b"\x08marathon\5mesos\0", b"\4file\4test\0"]
+    hiding = Hiding(made, lambda: apexes)
+    await hiding.look()
+    made.take_snapshot(snapshot(member(0), revision=7))
+    await hiding.look()
+    made.take_snapshot(snapshot(member(0), member(1), revision=8))
+    await hiding.look()
+    counted = dict(hiding.counts)
+    told = [r.__dict__["fields"] for r in caplog.records if "hides their names" in r.getMessage()]
+    apexes.clear()
+    await hiding.look()
+
+    assert ["marathon.mesos", "marathon.mesos"] == [fields["zone"] for fields in told]
+    assert [0, True] == [told[0]["hidden"], "web.marathon.mesos" in told[1]["such_as"]]
+    assert [b"\x08marathon\5mesos\0"] == list(counted)
+    assert counted[b"\x08marathon\5mesos\0"] > told[1]["hidden"] > 0
+    assert {} == hiding.counts
 
 
 def settings(folder: Path, keys: str = KEY, *, mode: int = 0o600, **values) -> TransferSettings:

@@ -1,5 +1,6 @@
 """`fairlead check-zone`: what `fairlead dns` would say of a zone file, before it reads it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,8 +14,15 @@ from fairlead_daemon.errors import BadSettings, Refused
 @click.option(
     "--zone", default="", metavar="NAME", help="the zone's name; otherwise the file's name says it (NAME.zone)"
 )
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    metavar="NAME",
+    help="a domain that `fairlead dns` serves from endpoints, as mesos: tells when the zone would hide names of it",
+)
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
-def check_zone(file: Path, zone: str, as_json: bool) -> None:
+def check_zone(file: Path, zone: str, domains: tuple[str, ...], as_json: bool) -> None:
     """Read a zone file as `fairlead dns` does: what it holds, what is doubtful; or file, line and reason why not.
 
     What it includes must lie in its folder or below.
@@ -32,6 +40,7 @@ def check_zone(file: Path, zone: str, as_json: bool) -> None:
         found = Reading(file.parent).zone(file.name, apex)
     except BadZoneError as error:
         raise Refused(str(error)) from error
+    warnings = [*_hides(apex, domains), *found.warnings]
     records = sum(len(rrset.data) for rrset in found.sets())
     if as_json:
         show_json(
@@ -40,10 +49,26 @@ def check_zone(file: Path, zone: str, as_json: bool) -> None:
                 "serial": found.serial,
                 "names": len(found.names),
                 "records": records,
-                "warnings": list(found.warnings),
+                "warnings": warnings,
             }
         )
         return
     say(f"{wire.text(apex)}: serial {found.serial}, {len(found.names)} names, {records} records")
-    for warning in found.warnings:
+    for warning in warnings:
         say(f"doubtful: {warning}")
+
+
+def _hides(apex: bytes, domains: tuple[str, ...]) -> Iterator[str]:
+    from fairlead_dns.decisions import wire  # noqa: PLC0415  # only this verb needs it
+    from fairlead_dns.decisions.static import hidden_from  # noqa: PLC0415  # as above
+
+    known = [(text, wire.parse_text(text)) for text in domains]
+    for text, domain in known:
+        if domain is None:
+            raise BadSettings(f"--domain: {text!r} is no domain name")
+    wired = [domain for _, domain in known if domain is not None]
+    above = hidden_from(apex, wired)
+    if apex in wired:
+        yield f"{wire.text(apex)} is served from endpoints: the file is not served"
+    elif above is not None:
+        yield f"{wire.text(apex)} lies within {wire.text(above)}, served from endpoints: their names there are hidden"

@@ -110,6 +110,8 @@ class _Pages:
         view = self._names.front.views.of(client)
         handler = self._handler(name)
         elsewhere = "" if handler is None or handler is self._names.answers else spoken(handler)
+        if elsewhere and self._names.zone.sets(name) and not isinstance(handler, Forwarder):
+            elsewhere += f" ({wire.text(self._apex(name))}.zone), which hides what endpoints give"
         question = Question(name=name, kind=kind, client=client, admitted=view.query, elsewhere=elsewhere)
         found = explain(question, self._names.sources, self._names.answers, self._names.snapshot)
         if isinstance(handler, Forwarder) and view.query:
@@ -187,12 +189,14 @@ class _Pages:
 
     def _handler(self, name: bytes) -> Handler | None:
         """Which part answers for the name."""
-        routes = self._names.front.routes
-        apex = name
-        while apex not in routes and apex != b"\0":
-            apex = wire.parent(apex)
-        route = routes.get(apex)
+        route = self._names.front.routes.get(self._apex(name))
         return None if route is None else route.handler
+
+    def _apex(self, name: bytes) -> bytes:
+        """Of the longest route that has the name, or the root."""
+        while name not in self._names.front.routes and name != b"\0":
+            name = wire.parent(name)
+        return name
 
     def _forwarding(self) -> dict[str, Any] | None:
         """None: nothing is forwarded."""

@@ -377,6 +377,17 @@ class StaticSource:
         self.zone = zone
 
 
+def hidden_from(apex: bytes, domains: Iterable[bytes]) -> bytes | None:
+    """The domain, served from endpoints, whose names below `apex` a zone of that name hides."""
+    above = [domain for domain in domains if domain != apex and _at_or_below(apex, domain)]
+    return max(above, key=len, default=None)
+
+
+def hidden_names(apex: bytes, names: Iterable[bytes]) -> Iterator[bytes]:
+    """Those of `names` at or below `apex`."""
+    return (name for name in names if name.endswith(apex) and _at_or_below(name, apex))
+
+
 def difference(old: StaticZone, new: StaticZone, *, at_s: float) -> Change:
     names = (name for name in (*old.names, *(n for n in new.names if n not in old.names)))
     changes = (NameChange(name, _held(old, name), _held(new, name)) for name in names)
