@@ -69,9 +69,14 @@ class Publishing:
             self.folder = ZoneFolder(folder, self._take, self._refuse)
 
     async def start(self) -> None:
-        """Reads the zone files: from here on they can be answered."""
-        if self.folder is not None:
-            await self.folder.look()
+        """Reads the zone files: from here on they can be answered. Ends at the stop signal too, should a file hang."""
+        if self.folder is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            looking, stopped = group.create_task(self.folder.look()), group.create_task(self.context.stop.wait())
+            await asyncio.wait({looking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            looking.cancel()
+            stopped.cancel()
 
     async def run(self, registry: Registry, said: Path, source_ip: str) -> None:
         """`said`: see Settler. `source_ip`: where secondaries expect NOTIFY from."""

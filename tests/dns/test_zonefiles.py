@@ -2,15 +2,19 @@
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.logs import Log
+from fairlead_daemon.main import Context
 from fairlead_dns.adapters import zonefiles
 from fairlead_dns.adapters.zonefiles import ZoneFolder
 from fairlead_dns.decisions import tsig, wire
 from fairlead_dns.hiding import Hiding
+from fairlead_dns.publishing import Publishing
 from fairlead_dns.transfer_settings import TransferSettings, peers
 from harness.names import member, names, rcode, snapshot
 from harness.naming import Running, running
@@ -228,6 +232,25 @@ async def test_the_daemon_serves_what_stands_in_the_folder(tmp_path):
     assert "fairlead_dns_zone_files 2.0" in page
     assert 'fairlead_dns_hidden_names{zone="file.mesos"} ' in page
     assert 'fairlead_dns_serial{zone="broken.test"} 1.0' in page
+
+
+async def test_a_folder_that_hangs_keeps_nobody_from_ending(tmp_path, monkeypatch):
+    """As on a share that is gone, while the zones are read for the first time."""
+    begun, back = threading.Event(), threading.Event()
+
+    def hangs(_folder):
+        begun.set()
+        back.wait(60)
+        return {}
+
+    monkeypatch.setattr(zonefiles, "_zones", hangs)
+    context = Context(name="dns", log=Log("dns"))
+    starting = asyncio.create_task(Publishing(TransferSettings(zones_dir=str(tmp_path)), names(), context).start())
+    await asyncio.to_thread(begun.wait, 20)
+    context.stop.set()
+    async with asyncio.timeout(20):
+        await starting
+    back.set()
 
 
 async def test_a_zone_file_that_hides_names_of_endpoints_is_told(caplog):
