@@ -3,12 +3,14 @@
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from fairlead_console.addresses import Addresses, find
+from fairlead_daemon.errors import BadSettings
 
 T = TypeVar("T")
 
@@ -19,6 +21,17 @@ class Use:
 
     addresses: Addresses
     as_json: bool
+
+    @property
+    def registry(self) -> str:
+        """Its URL. Raises BadSettings when none is known."""
+        if not self.addresses.registry:
+            raise BadSettings("no registry known; give --registry, set FAIRLEAD_REGISTRY, or name --data-dir")
+        return self.addresses.registry
+
+    def at(self, registry: str) -> "Use":
+        """With another registry; "" is the same."""
+        return replace(self, addresses=msgspec.structs.replace(self.addresses, registry=registry)) if registry else self
 
     def run(self, body: "Callable[[Calls], Coroutine[Any, Any, T]]") -> T:
         """Runs an async body with HTTP calls at hand."""
@@ -66,3 +79,28 @@ def verb(function: Callable[..., int | None]) -> Callable[..., int | None]:
         return function(Use(find(data_dir), as_json), **arguments)
 
     return wrapped
+
+
+def registry_verb(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """As `verb`, for what asks the registry itself: adds `--registry`, which `use.registry` goes by."""
+    return _at("zk://… or local:…", function)
+
+
+def resolver_verb(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """As `registry_verb`, for what may ask the HTTP watch API instead."""
+    return _at("zk://…, local:… or http://h1:8400,h2:8400", function)
+
+
+def _at(urls: str, function: Callable[..., int | None]) -> Callable[..., int | None]:
+    @click.option(
+        "--registry",
+        "url",
+        default="",
+        metavar="URL",
+        help=f"{urls}; default: FAIRLEAD_REGISTRY, else that of --data-dir.",
+    )
+    @functools.wraps(function)
+    def wrapped(use: Use, *, url: str, **arguments: Any) -> int | None:
+        return function(use.at(url), **arguments)
+
+    return verb(wrapped)

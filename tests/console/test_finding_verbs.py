@@ -85,6 +85,31 @@ def test_one_is_picked_by_key(fairlead: Fairlead):
     assert f"{plain['host']}:{plain['port']}" in PLACES
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("registry", "get", "/fairlead/cluster"),
+        ("registry", "export"),
+        ("route", "list"),
+        ("lb", "list"),
+        ("ring", "owners", WEB, "key"),
+        ("barrier", "alone", "--parties", "1"),
+        ("group", "nobody"),
+        ("resolve", WEB),
+    ],
+)
+def test_the_registry_is_named_by_an_option(
+    fairlead: Fairlead, places: dict[str, str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+):
+    """Of every verb that asks it; without one the words name all three ways."""
+    monkeypatch.setenv("FAIRLEAD_REGISTRY", "")
+    named = fairlead(*words, "--registry", places["registry"])
+    unnamed = fairlead(*words)
+
+    assert (0, 2) == (named[0], unnamed[0])
+    assert all(way in unnamed[2] for way in ("--registry", "FAIRLEAD_REGISTRY", "--data-dir"))
+
+
 def test_no_endpoint_is_an_exit_code(fairlead: Fairlead):
     """3: it may come."""
     code, _, err = fairlead("resolve", "/shop/nothing")

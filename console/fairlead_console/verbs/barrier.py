@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from fairlead_console.output import say, show_json
-from fairlead_console.use import Use, verb
-from fairlead_daemon.errors import BadSettings, Unavailable
+from fairlead_console.use import Use, registry_verb
+from fairlead_daemon.errors import Unavailable
 
 
 @click.command(epilog="Example: fairlead barrier import-2026-11-20 --parties 3 --wait 600 && ./begin.sh")
@@ -15,16 +15,13 @@ from fairlead_daemon.errors import BadSettings, Unavailable
 @click.option("--parties", type=click.IntRange(min=1), required=True, metavar="N", help="So many must have come.")
 @click.option("--wait", "wait_s", type=float, default=None, metavar="SECONDS", help="Give up after so long, exit 3.")
 @click.option("--as", "identity", default="", metavar="ME", help="Tells the parties apart: one of a name counts once.")
-@click.option("--registry", "url", default="", metavar="URL", help="zk://… or local:…")
-@verb
-def barrier(use: Use, name: str, parties: int, wait_s: float | None, identity: str, url: str) -> None:
+@registry_verb
+def barrier(use: Use, name: str, parties: int, wait_s: float | None, identity: str) -> None:
     """Wait until N have come to the barrier NAME, all of them at the same time; then it is open for good.
 
     Who is ended while waiting counts no more. A name serves once.
     """
-    where = url or use.addresses.registry
-    if not where:
-        raise BadSettings("no registry known; give --registry, set FAIRLEAD_REGISTRY, or name --data-dir")
+    where = use.registry
 
     async def run() -> None:
         from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # `--help` is fast without it

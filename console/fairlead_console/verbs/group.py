@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from fairlead_console.output import show_json, show_table
-from fairlead_console.use import Use, verb
+from fairlead_console.use import Use, registry_verb
 from fairlead_daemon.errors import BadSettings
 
 
@@ -25,16 +25,13 @@ from fairlead_daemon.errors import BadSettings
 @click.option("--as", "identity", default="", metavar="ME", help="Whom to join as.  [default: <host>-<pid>]")
 @click.option("--data", default="", help="A word that the others see.")
 @click.option("--watch", is_flag=True, help="Without a command: the members again at every change.")
-@click.option("--registry", "url", default="", metavar="URL", help="zk://… or local:…")
-@verb
-def group(use: Use, name: str, command: Sequence[str], url: str, **more: Any) -> int:
+@registry_verb
+def group(use: Use, name: str, command: Sequence[str], **more: Any) -> int:
     """Show the members of the group NAME; or, with a command, be one of them while it runs.
 
     A member whose process dies is gone when its session ends. The command's exit code is ours; signals are passed on.
     """
-    where = url or use.addresses.registry
-    if not where:
-        raise BadSettings("no registry known; give --registry, set FAIRLEAD_REGISTRY, or name --data-dir")
+    where = use.registry
 
     async def run() -> int:
         from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # `--help` is fast without it

@@ -33,7 +33,7 @@ def held_options(function: Callable[..., int]) -> Callable[..., int]:
     @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
     @click.option("--grace", "grace_s", default=3.0, metavar="SECONDS", help="From SIGTERM to SIGKILL.  [default: 3]")
     @click.option("--listen", default="", metavar="HOST:PORT", help="Serve /health, /ready and /metrics there.")
-    @click.option("--registry", "url", default="", metavar="URL", help="zk://… or local:…")
+    @click.option("--registry", "url", default="", metavar="URL", help="zk://… or local:…; default: FAIRLEAD_REGISTRY.")
     @click.option("--data-dir", default="", metavar="DIR", help="Data directory of the `fairlead up` to use.")
     @functools.wraps(function)
     def wrapped(*, grace_s: float, url: str, data_dir: str, **arguments: Any) -> int:

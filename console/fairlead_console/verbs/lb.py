@@ -7,7 +7,7 @@ import click
 from fairlead_console.balancer import registrations
 from fairlead_console.decisions.balancers import Registration
 from fairlead_console.output import say, show_json, show_table
-from fairlead_console.use import Use, verb
+from fairlead_console.use import Use, registry_verb
 from fairlead_console.verbs.registry import in_registry
 from fairlead_daemon.errors import Refused
 
@@ -21,7 +21,7 @@ def lb() -> None:
 
 
 @lb.command(name="list", epilog="Example: fairlead lb list")
-@verb
+@registry_verb
 def list_(use: Use) -> None:
     """All registrations, with the revision each has applied and how long ago it said so."""
     found: Sequence[Registration] = in_registry(use, registrations)
@@ -38,7 +38,7 @@ def list_(use: Use) -> None:
 @lb.command(epilog="Example: fairlead lb forget web-1-9090")
 @click.argument("balancer")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@verb
+@registry_verb
 def forget(use: Use, balancer: str, *, yes: bool) -> None:
     """Remove the registration of BALANCER: kills wait for it no more. One that still runs registers again."""
     found: Sequence[Registration] = in_registry(use, registrations)

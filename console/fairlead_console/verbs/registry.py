@@ -9,9 +9,9 @@ import click
 import msgspec
 
 from fairlead_console.output import say, show_json
-from fairlead_console.use import Use, verb
+from fairlead_console.use import Use, registry_verb
 from fairlead_console.verbs import registry_moves
-from fairlead_daemon.errors import BadSettings, Refused, Unavailable
+from fairlead_daemon.errors import Refused, Unavailable
 
 WAIT_S = 10.0
 
@@ -26,9 +26,7 @@ def registry() -> None:
 
 def in_registry(use: Use, body: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
     """Raises Unavailable when it is out of sight."""
-    if not use.addresses.registry:
-        raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
-    return asyncio.run(with_registry(use.addresses.registry, body))
+    return asyncio.run(with_registry(use.registry, body))
 
 
 async def with_registry(url: str, body: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
@@ -48,7 +46,7 @@ async def with_registry(url: str, body: Callable[[Any], Coroutine[Any, Any, Any]
 
 @registry.command(epilog="Example: fairlead registry tree /fairlead/endpoints")
 @click.argument("path", default="/fairlead")
-@verb
+@registry_verb
 def tree(use: Use, path: str) -> None:
     """Every path below PATH (as /fairlead or /mesos) with the size of its data."""
 
@@ -76,7 +74,7 @@ def tree(use: Use, path: str) -> None:
 
 @registry.command(epilog="Example: fairlead registry get /fairlead/cluster")
 @click.argument("path")
-@verb
+@registry_verb
 def get(use: Use, path: str) -> None:
     """The data of one PATH as it is stored."""
 
@@ -96,7 +94,7 @@ def get(use: Use, path: str) -> None:
 @registry.command(epilog="Example: fairlead registry watch /fairlead/agents")
 @click.argument("path", default="/fairlead")
 @click.option("--changes", type=click.IntRange(1), help="End after so many lines.")
-@verb
+@registry_verb
 def watch(use: Use, path: str, changes: int | None) -> None:
     """Every change below PATH as it happens, until Ctrl-C: + made, ~ changed, - gone.
 
@@ -105,12 +103,11 @@ def watch(use: Use, path: str, changes: int | None) -> None:
     """
     from fairlead_console.watching_registry import lines  # noqa: PLC0415  # `--help` is fast without it
 
-    if not use.addresses.registry:
-        raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
+    url = use.registry
 
     async def show() -> None:
         left = changes
-        async with aclosing(lines(use.addresses.registry, path.rstrip("/") or "/")) as found:  # type: ignore[type-var]  # a generator
+        async with aclosing(lines(url, path.rstrip("/") or "/")) as found:  # type: ignore[type-var]  # a generator
             async for line in found:
                 if use.as_json:
                     say(msgspec.json.encode(line).decode())
@@ -125,7 +122,7 @@ def watch(use: Use, path: str, changes: int | None) -> None:
 
 
 @registry.command(epilog="Example: fairlead registry confirm")
-@verb
+@registry_verb
 def confirm(use: Use) -> None:
     """Tell every reader that what the registry holds now is right, after it was held back as unbelievable."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from fairlead_console.output import say, show_json, show_table
-from fairlead_console.use import Use, verb
+from fairlead_console.use import Use, registry_verb
 from fairlead_daemon.errors import BadSettings, FairleadError, Refused
 
 PAUSE_S = 0.1
@@ -56,12 +56,6 @@ def _run(urls: Iterable[str], body: Callable[..., Coroutine[Any, Any, Any]]) -> 
     return asyncio.run(opened())
 
 
-def _url(use: Use) -> str:
-    if not use.addresses.registry:
-        raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
-    return use.addresses.registry
-
-
 async def _image(tell: Any, registry: Any) -> Any:
     from fairlead_discovery import moving  # noqa: PLC0415  # see above
 
@@ -71,13 +65,13 @@ async def _image(tell: Any, registry: Any) -> Any:
 
 @click.command(name="export", epilog="Example: fairlead registry export registry.jsonl.gz")
 @click.argument("file", default="-")
-@verb
+@registry_verb
 def export_(use: Use, file: str) -> None:
     """Everything but what ends with a session, as JSON lines to FILE (`-` is stdout; `.gz` is packed)."""
     from fairlead_daemon.files import replace_file  # noqa: PLC0415  # see above
     from fairlead_discovery.decisions.archive import to_lines  # noqa: PLC0415  # see above
 
-    image = _run([_url(use)], _image)
+    image = _run([use.registry], _image)
     data = b"".join(to_lines(image, taken_s=time.time()))
     if file == "-":
         sys.stdout.buffer.write(data)
@@ -96,7 +90,7 @@ def export_(use: Use, file: str) -> None:
 @click.argument("file")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--force", is_flag=True, help="Also when it removes most endpoints, or makes another cluster of it.")
-@verb
+@registry_verb
 def import_(use: Use, file: str, *, dry_run: bool, force: bool) -> None:
     """Make the registry what FILE (from `export`) says: cluster, revision, every node; what is not in it goes.
 
@@ -118,14 +112,14 @@ def import_(use: Use, file: str, *, dry_run: bool, force: bool) -> None:
             return plan(await _image(tell, registry), wanted)
         return await moving.restore(registry, wanted, force=force, tell=tell)
 
-    _show_plan(use, _run([_url(use)], work), done=not dry_run)
+    _show_plan(use, _run([use.registry], work), done=not dry_run)
 
 
 @click.command(epilog="Example: fairlead registry copy zk://10.0.0.1:2181,10.0.0.2:2181,10.0.0.3:2181/prod")
 @click.argument("to")
 @click.option("--from", "source", default="", help="Registry to copy; the running one when not given.")
 @click.option("--force", is_flag=True, help="Also over another cluster, or when most endpoints there would go.")
-@verb
+@registry_verb
 def copy(use: Use, to: str, source: str, *, force: bool) -> None:
     """Move a running set-up to the registry TO, revision and leaderships included.
 
@@ -135,7 +129,7 @@ def copy(use: Use, to: str, source: str, *, force: bool) -> None:
     """
     from fairlead_discovery import moving  # noqa: PLC0415  # see above
 
-    origin = source or _url(use)
+    origin = source or use.registry
     if origin == to:
         raise BadSettings(f"{to} is the registry to copy from")
 
@@ -165,7 +159,7 @@ def _show_plan(use: Use, todo: Any, *, done: bool) -> None:
 
 @click.command(epilog="Example: fairlead registry check --repair")
 @click.option("--repair", is_flag=True, help="Mend what can be mended without a person's knowledge.")
-@verb
+@registry_verb
 def check(use: Use, *, repair: bool) -> int:
     """Name what is inconsistent: orphans, wrong names, unreadable data, forgotten records. Exit code 1 if anything is."""
     from fairlead_discovery.decisions.checking import problems  # noqa: PLC0415  # see above
@@ -174,7 +168,7 @@ def check(use: Use, *, repair: bool) -> int:
         found = problems(await _image(tell, registry), now_s=time.time())
         return [(p, await _mend(registry, p) if repair else _remedy(p)) for p in found]
 
-    found = _run([_url(use)], work)
+    found = _run([use.registry], work)
     if use.as_json:
         show_json([{"path": p.path, "problem": p.what, "state": state} for p, state in found])
     else:

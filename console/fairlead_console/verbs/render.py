@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from fairlead_console.output import say, show_json
-from fairlead_console.use import Use, verb
-from fairlead_daemon.errors import BadSettings
+from fairlead_console.use import Use, resolver_verb
 
 
 @click.command(
@@ -21,14 +20,13 @@ from fairlead_daemon.errors import BadSettings
 @click.option("--quiet", "quiet_s", default=0.2, show_default=True, metavar="SECONDS", help="Waits for a calm so long.")
 @click.option("--allow-empty", is_flag=True, help="Write FILE though a service has no endpoint left.")
 @click.option("--once", is_flag=True, help="Write it once and end.")
-@verb
+@resolver_verb
 def render(use: Use, template: Path, target: Path, check: str, reload_: str, **more: Any) -> None:
     """Keep FILE what TEMPLATE (Jinja) makes of endpoints("NAME"): each has host, port, weight, zone, task, name."""
     from fairlead_daemon import logs  # noqa: PLC0415  # `--help` is fast without it
     from fairlead_discovery.rendering import Job, words  # noqa: PLC0415  # see above
 
-    if not use.addresses.registry:
-        raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
+    url = use.registry
     once = bool(more.pop("once"))
     job = Job(
         template=template,
@@ -38,18 +36,18 @@ def render(use: Use, template: Path, target: Path, check: str, reload_: str, **m
         **more,
     )
     logs.set_up("warning" if once else "info")
-    written = asyncio.run(_render(use, job, once=once))
+    written = asyncio.run(_render(url, use.addresses.token_path, job, once=once))
     if use.as_json:
         show_json({"file": str(target), "written": written})
     else:
         say(f"{target}: {'written' if written else 'unchanged'}")
 
 
-async def _render(use: Use, job: Any, *, once: bool) -> bool:
+async def _render(url: str, token_file: Path | None, job: Any, *, once: bool) -> bool:
     from fairlead_discovery.rendering import Renderer  # noqa: PLC0415  # see above
     from fairlead_discovery.resolver import Resolver  # noqa: PLC0415  # see above
 
-    async with Resolver(use.addresses.registry, token_file=use.addresses.token_path) as resolver:
+    async with Resolver(url, token_file=token_file) as resolver:
         renderer = Renderer(job, resolver)
         if once:
             return await renderer.once()

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from fairlead_console.output import say, show_json
-from fairlead_console.use import Use, verb
-from fairlead_daemon.errors import BadSettings, Unavailable
+from fairlead_console.use import Use, resolver_verb
+from fairlead_daemon.errors import Unavailable
 
 
 @click.command(
@@ -21,18 +21,14 @@ from fairlead_daemon.errors import BadSettings, Unavailable
 @click.option("--key", default="", help="With --pick: the one that this key belongs to.")
 @click.option("--zone", default="", help="With --pick: of this zone, as far as it goes round.")
 @click.option("--watch", is_flag=True, help="All of them again at every change.")
-@click.option(
-    "--registry", "url", default="", metavar="URL", help="zk://…, local:… or http://h1:8400,h2:8400; default: as every verb."
-)  # fmt: skip
-@verb
-def resolve(use: Use, name: str, url: str, *, watch: bool, **choice: Any) -> None:
+@resolver_verb
+def resolve(use: Use, name: str, *, watch: bool, **choice: Any) -> None:
     """Print the endpoints of NAME, `host:port` each: a service key, an app id, or a DNS name.
 
-    Exit 3 when there is none. With --json each is an object with weight and zone.
+    Exit 3 when there is none. Servers of the HTTP watch API may want a token: FAIRLEAD_TOKEN_FILE names its file.
+    With --json each is an object with weight and zone.
     """
-    where = url or use.addresses.registry
-    if not where:
-        raise BadSettings("no registry known; give --registry, set FAIRLEAD_REGISTRY, or name --data-dir")
+    where = use.registry
     if watch and choice["pick"]:
         raise click.UsageError("--pick is one answer, --watch are many")
     asyncio.run(_resolve(where, use.addresses.token_path, name, _Show(as_json=use.as_json, watch=watch, **choice)))

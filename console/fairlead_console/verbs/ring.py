@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from fairlead_console.output import say, show_json, show_table
-from fairlead_console.use import Use, verb
+from fairlead_console.use import Use, registry_verb
 from fairlead_console.verbs.registry import with_registry
-from fairlead_daemon.errors import BadSettings, Refused
+from fairlead_daemon.errors import Refused
 
 
 @click.group(epilog="Example: fairlead ring owners orders user:42")
@@ -21,9 +21,7 @@ def ring() -> None:
 
 
 def _on_registry(use: Use, body: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
-    if not use.addresses.registry:
-        raise BadSettings("no registry known; set FAIRLEAD_REGISTRY or name the data directory by --data-dir")
-    return asyncio.run(with_registry(use.addresses.registry, body))
+    return asyncio.run(with_registry(use.registry, body))
 
 
 def _change(use: Use, service: str, change: Callable[[Any], Any], told: Callable[[Any], str]) -> None:
@@ -62,7 +60,7 @@ def _pending(membership: Any) -> str:
     show_default=True,
     help="Most a member owns, in percent of its fair share. More moves fewer slots, and shares differ more.",
 )
-@verb
+@registry_verb
 def create(use: Use, service: str, **shape: int) -> None:
     """Make a ring for SERVICE, without members yet."""
     from fairlead_discovery.decisions.membership import Membership  # noqa: PLC0415  # see above
@@ -80,7 +78,7 @@ def create(use: Use, service: str, **shape: int) -> None:
 
 @ring.command(epilog="Example: fairlead ring destroy orders")
 @click.argument("service")
-@verb
+@registry_verb
 def destroy(use: Use, service: str) -> None:
     """Forget the ring of SERVICE and its members. No data is touched."""
 
@@ -103,7 +101,7 @@ def destroy(use: Use, service: str) -> None:
 @click.option("--machine", default="", help="Copies never share one. Default: a machine of its own.")
 @click.option("--rack", default="", help="At most two of three copies stand in one.")
 @click.option("--zone", default="", help="Copies are spread evenly over zones.")
-@verb
+@registry_verb
 def join(use: Use, service: str, member: str, **given: Any) -> None:
     """Add MEMBER; it owns its slots when every gaining member is ready."""
     from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
@@ -117,7 +115,7 @@ def _on_member(name: str, change: str, summary: str) -> None:
     @ring.command(name=name, help=summary, epilog=f"Example: fairlead ring {name} orders node-2")
     @click.argument("service")
     @click.argument("member")
-    @verb
+    @registry_verb
     def command(use: Use, service: str, member: str) -> None:
         from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
 
@@ -135,7 +133,7 @@ _on_member("cancel", "cancel", "Take back the pending join, leave or weight of M
 @click.argument("service")
 @click.argument("member")
 @click.argument("weight", type=float)
-@verb
+@registry_verb
 def weigh(use: Use, service: str, member: str, weight: float) -> None:
     """Give MEMBER another WEIGHT: it owns by the old one until every gaining member is ready."""
     from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
@@ -147,7 +145,7 @@ def weigh(use: Use, service: str, member: str, weight: float) -> None:
 @click.argument("service")
 @click.argument("member")
 @click.option("--version", type=int, required=True, help="The ring's version whose data it has; another is refused.")
-@verb
+@registry_verb
 def ready(use: Use, service: str, member: str, version: int) -> None:
     """Say that MEMBER has all the data it gains. When all have, ownership moves."""
     from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
@@ -157,7 +155,7 @@ def ready(use: Use, service: str, member: str, version: int) -> None:
 
 @ring.command(epilog="Example: fairlead ring settle orders")
 @click.argument("service")
-@verb
+@registry_verb
 def settle(use: Use, service: str) -> None:
     """Move ownership now, though not everybody is ready."""
     from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
@@ -168,7 +166,7 @@ def settle(use: Use, service: str) -> None:
 @ring.command(epilog="Example: fairlead ring owners orders user:42 user:43")
 @click.argument("service")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@verb
+@registry_verb
 def owners(use: Use, service: str, keys: Sequence[str]) -> None:
     """Who holds each KEY, the first owner first; and who will, while a hand-over goes on."""
     from fairlead_discovery.decisions.ring_answers import told_owners  # noqa: PLC0415  # see above
@@ -194,7 +192,7 @@ def owners(use: Use, service: str, keys: Sequence[str]) -> None:
 @click.option("--leave", "leaves", multiple=True, metavar="MEMBER", help="As if it left.")
 @click.option("--weigh", "weighs", multiple=True, metavar="MEMBER=WEIGHT", help="As if it weighed so.")
 @click.option("--slots", "each", is_flag=True, help="Every slot, not only how many.")
-@verb
+@registry_verb
 def diff(use: Use, service: str, *, each: bool, **changes: Sequence[str]) -> None:
     """What pending joins, leaves and weights move, or what further ones would. Nothing is changed."""
     from fairlead_discovery.decisions import membership as m  # noqa: PLC0415  # see above
@@ -225,7 +223,7 @@ def diff(use: Use, service: str, *, each: bool, **changes: Sequence[str]) -> Non
 
 @ring.command(epilog="Example: fairlead ring balance orders")
 @click.argument("service")
-@verb
+@registry_verb
 def balance(use: Use, service: str) -> None:
     """What each member holds beside its fair share, and slots with too few copies."""
     from fairlead_discovery.decisions.ring_answers import told_balance  # noqa: PLC0415  # see above

@@ -11,7 +11,7 @@ import msgspec
 
 from fairlead_console import balancer
 from fairlead_console.output import say, show_json, show_table
-from fairlead_console.use import Calls, Use, verb
+from fairlead_console.use import Calls, Use, registry_verb, verb
 from fairlead_console.verbs.registry import in_registry
 from fairlead_daemon.errors import Refused, Unavailable
 
@@ -28,7 +28,7 @@ def route() -> None:
 
 
 @route.command(name="list", epilog="Example: fairlead route list")
-@verb
+@registry_verb
 def list_(use: Use) -> None:
     """Every service's route, and where it comes from."""
     found: Mapping[str, Any] = in_registry(use, _routes)
@@ -45,7 +45,7 @@ def list_(use: Use) -> None:
 
 @route.command(epilog="Example: fairlead route show marathon:/shop/web > routes.toml")
 @click.argument("service")
-@verb
+@registry_verb
 def show(use: Use, service: str) -> None:
     """The route of SERVICE as [[route]] entries, which `route apply` takes."""
     found = in_registry(use, _routes)
@@ -71,7 +71,7 @@ def show(use: Use, service: str) -> None:
 @click.option("--check", default="", help="A path HAProxy asks for, or tcp.")
 @click.option("--check-every", default="2s", show_default=True)
 @click.option("--timeout", default="1m", show_default=True, help="How long a server may take.")
-@verb
+@registry_verb
 def add(use: Use, service: str, **fields: Any) -> None:
     """Write or replace one route of SERVICE (framework:name, as in `route list`)."""
     from fairlead_lb.decisions.route_files import Entry, entries_of, routes_of, writable  # noqa: PLC0415  # `--help` is fast
@@ -88,7 +88,7 @@ def add(use: Use, service: str, **fields: Any) -> None:
 
 @route.command(epilog="Example: fairlead route remove erp:db")
 @click.argument("service")
-@verb
+@registry_verb
 def remove(use: Use, service: str) -> None:
     """Remove the route of SERVICE that an operator wrote."""
     from fairlead_lb.decisions.route_files import writable  # noqa: PLC0415  # see above
@@ -106,7 +106,7 @@ def remove(use: Use, service: str) -> None:
 @route.command(epilog="Example: fairlead route plan routes.toml --prune")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--prune", is_flag=True, help="Also remove operators' routes that FILE does not have.")
-@verb
+@registry_verb
 def plan(use: Use, file: Path, *, prune: bool) -> int:
     """Show what applying FILE would change. Exit 0 when nothing, 1 when something would."""
     text = _text_of(file)
@@ -118,7 +118,7 @@ def plan(use: Use, file: Path, *, prune: bool) -> int:
 @route.command(epilog="Example: fairlead route apply routes.toml --prune")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--prune", is_flag=True, help="Also remove operators' routes that FILE does not have.")
-@verb
+@registry_verb
 def apply(use: Use, file: Path, *, prune: bool) -> None:
     """Make the routes those of FILE, in one commit."""
     text = _text_of(file)
@@ -169,7 +169,7 @@ def explain(use: Use, where: str) -> None:
 @click.option("--service", default="", help="Also wait until this service has a ready server everywhere.")
 @click.option("--revision", default=-1, help="Registry revision to wait for. Default: the newest now.")
 @click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds.")
-@verb
+@registry_verb
 def wait(use: Use, service: str, revision: int, timeout_s: float) -> None:
     """Wait until every registered balancer has applied a revision, as read back from HAProxy. Exit 3 when one has not."""
     wanted = revision if revision >= 0 else in_registry(use, _revision)
