@@ -58,13 +58,17 @@ class Outcome:
     results: tuple[Result, ...]
 
 
+class Importing(Refused):
+    """An import or a copy into it is under way, or was killed."""
+
+
 def check_usable(cluster: Cluster, *, place: str, admin: bool) -> None:
     """Raises Refused when this program must not work with that registry at all."""
     if abs(cluster.schema - SCHEMA) > 1:
         known = f"{max(1, SCHEMA - 1)} to {SCHEMA + 1}"
         raise Refused(f"{place} has schema {cluster.schema}, this program works with {known}: upgrade one at a time")
     if cluster.importing and not admin:
-        raise Refused(f"{place}: an import into it is not finished ({cluster.importing})")
+        raise Importing(f"{place}: an import into it is not finished ({cluster.importing})")
 
 
 def check_writable(cluster: Cluster, *, place: str, admin: bool) -> None:

@@ -3,17 +3,20 @@
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from kazoo.client import KazooClient
 from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from fairlead_discovery import moving, paths
-from fairlead_discovery.adapters import zookeeper_feeds
+from fairlead_discovery.adapters import zookeeper_feeds, zookeeper_session
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions.checking import problems
 from fairlead_discovery.reading import snapshots
+from fairlead_discovery.records import Cluster, decode, encode
 from fairlead_discovery.registry import Create, Delete, Put
 from fairlead_discovery.snapshots import Snapshot, Trust
+from harness.waiting import eventually
 from harness.zookeeper import ZooKeeper
 
 from .conftest import OnZooKeeper, bare_store
@@ -139,3 +142,25 @@ async def test_who_withdraws_a_services_last_member_and_leaves_takes_the_folder_
 
     await other.commit([Create(OTHERS, b"{}")])
     assert await other.read(OTHERS)
+
+
+async def test_an_import_under_way_is_no_alarm_until_it_takes_too_long(
+    backend: OnZooKeeper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Whoever goes along with a copy comes before its end; one that was killed is to be run again."""
+    caplog.set_level("INFO")
+    node = await backend.opened[0].read(paths.CLUSTER)
+    assert node
+    record = decode(Cluster, node.data, place=paths.CLUSTER)
+    await backend.opened[0].write(paths.CLUSTER, encode(msgspec.structs.replace(record, importing="a file")))
+    caplog.clear()
+    await backend.open()
+    await eventually("it is told", lambda: told(caplog, "under way"))
+    assert "not usable" not in caplog.text
+
+    monkeypatch.setattr(zookeeper_session, "UNDER_WAY_S", 0.0)
+    await eventually("the alarm", lambda: told(caplog, "not usable"))
+
+
+async def told(caplog: pytest.LogCaptureFixture, words: str) -> bool:
+    return words in caplog.text

@@ -20,7 +20,7 @@ from fairlead_discovery.decisions.delta import Delta
 from fairlead_discovery.decisions.ops import AnyOp
 from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import SESSION_S, Folder, Node, Sight
-from fairlead_discovery.store import Cell, Connection, Outcome, check_usable, check_writable
+from fairlead_discovery.store import Cell, Connection, Importing, Outcome, check_usable, check_writable
 
 log = Log("discovery")
 T = TypeVar("T")
@@ -31,6 +31,8 @@ SILENCE_S = SESSION_S / 2
 """A link that has been silent for so long is dropped: there is time left to resume the session on another."""
 WARN_ATTEMPT = 3
 """Of a row of failed tries, this one is logged."""
+UNDER_WAY_ATTEMPT = 36
+"""So many while an import or a copy into it is under way; after about half a minute it may have been killed."""
 BLINK_S = 1.0
 """How long a request waits for the link to come back before it is refused: a registry's restart takes less."""
 BACKOFF = Backoff(first_s=0.02, factor=1.6, most_s=1.0)
@@ -281,7 +283,7 @@ class LinkedStore:
             try:
                 await self._open()
             except (OSError, TimeoutError, FairleadError) as error:
-                if attempt == WARN_ATTEMPT:
+                if attempt == (UNDER_WAY_ATTEMPT if isinstance(error, Importing) else WARN_ATTEMPT):
                     log.warning("registry out of sight", place=self.place, why=str(error))
                 self._drop_link()
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter

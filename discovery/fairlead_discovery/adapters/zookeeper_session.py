@@ -11,12 +11,14 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery import metrics
 from fairlead_discovery.adapters.zookeeper import Client, Link, Watch
 from fairlead_discovery.decisions.sessions import Action, Event, State, arrival, turn
-from fairlead_discovery.store import Cell, Connection
+from fairlead_discovery.store import Cell, Connection, Importing
 
 log = Log("discovery")
 BACKOFF = Backoff(first_s=0.1, most_s=2.0)
 AGAIN_S = 2.0
 """Credentials that are refused are tried again so often: somebody may mend them."""
+UNDER_WAY_S = 30.0
+"""An import that takes longer is called unfinished: it may have been killed, and is then to be run again."""
 _GIVEN_UP = {Event.REFUSED: "credentials refused", Event.ENDED: "client broke down, another takes its place"}
 
 
@@ -113,10 +115,14 @@ class Session:
     async def _check(self) -> None:
         """Several may wait here at once after an election: they come back one by one."""
         attempt = 0
+        start_s = asyncio.get_running_loop().time()
         while True:
             try:
                 await self._base.refresh_cluster(self._record_changed)
                 break
+            except Importing as error:
+                waited_s = asyncio.get_running_loop().time() - start_s
+                self._tell_importing(error, attempt=attempt, overdue=waited_s > UNDER_WAY_S)
             except Exception as error:  # noqa: BLE001  # else we would wait for ever, unnoticed
                 why = str(error) if isinstance(error, FairleadError) else repr(error)
                 log.warning("registry not usable", place=self._place, why=why)
@@ -124,6 +130,14 @@ class Session:
             await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
             attempt += 1
         self.take(Event.CHECKED)
+
+    def _tell_importing(self, error: Importing, *, attempt: int, overdue: bool) -> None:
+        """Who goes along with a copy often comes before its end."""
+        self._base.hide(str(error))
+        if overdue:
+            log.warning("registry not usable", place=self._place, why=str(error))
+        elif not attempt:
+            log.info("a copy or an import into the registry is under way, its end is waited for", place=self._place)
 
     def _record_changed(self) -> None:
         """A watch of the cluster's record: moved, closed for an import, another schema, or only rebased."""
@@ -133,6 +147,8 @@ class Session:
     async def _look_again(self) -> None:
         try:
             await self._base.look_again(self._record_changed)
+        except Importing:  # told where its end is waited for
+            self.take(Event.BARRED)
         except Refused as error:
             log.warning("registry not usable any more", place=self._place, why=str(error))
             self.take(Event.BARRED)
