@@ -34,7 +34,7 @@ name_servers_refused = Gauge(
 )
 foreign_skipped = Gauge("fairlead_discovery_foreign_skipped", "Foreign nodes that could not be read", ["format"])
 
-watchers = Gauge("fairlead_discovery_watchers", "Long polls, streams and big answers under way, of the HTTP watch API")
+watchers = Gauge("fairlead_discovery_watchers", "Long polls, rings' too, streams and big answers under way")
 watchers_refused = Counter("fairlead_discovery_watchers_refused", "Watchers refused: there were too many")
 watchers_slow = Counter("fairlead_discovery_watchers_slow", "Clients cut off, because they read nothing")
 

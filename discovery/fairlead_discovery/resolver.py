@@ -35,7 +35,8 @@ class Resolver:
 
     `source` is a Registry, its URL, or `http://h1:8400,h2:8400`: servers of the HTTP watch API, one of which is asked
     (with the token in `token_file`, if any) for all services, or for `names` alone: then others are Refused.
-    Out of sight the last good state is used; with `keep`, a file, also after a restart.
+    Out of sight the last good state is used; with `keep`, a file, also after a restart. Servers that deny us while
+    nothing is known are Refused, by entering or by the next question.
     """
 
     def __init__(

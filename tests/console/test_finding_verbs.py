@@ -117,6 +117,30 @@ def test_no_endpoint_is_an_exit_code(fairlead: Fairlead):
     assert (3, True) == (code, "no endpoint" in err)
 
 
+def test_a_missing_token_is_said_at_once(fairlead: Fairlead, tmp_path: Path):
+    """It is not for want of endpoints: there is nothing to wait for."""
+    port, token = free_port(), tmp_path / "token"
+    token.write_text("x" * 32)
+    token.chmod(0o600)
+    words = ["--set", f"registry=local:{tmp_path}/none.sock", "--set", "reads=token", "--set", f"token_file={token}"]
+    server = Server(
+        [*FAIRLEAD, "discovery", *words, "--set", f"data_dir={tmp_path}", "--set", f"port={port}", "--set", "token=on"],
+        log=tmp_path / "discovery.log",
+    ).start()
+    try:
+        server.wait_ready("it serves", lambda: serves(f"http://127.0.0.1:{port}/health"), within_s=60)
+        code, _, err = fairlead("resolve", WEB, "--registry", f"http://127.0.0.1:{port}")
+    finally:
+        server.stop()
+
+    assert (1, True, False) == (code, "401" in err and "FAIRLEAD_TOKEN_FILE" in err, "no endpoint" in err)
+
+
+def serves(url: str) -> bool:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return bool(answer.status == 200)
+
+
 def test_render_works_over_http(
     fairlead: Fairlead, places: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

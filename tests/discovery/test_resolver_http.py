@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from discovery.records_of import WEB, leave, member, publish, withdraw
-from fairlead_daemon.errors import BadSettings, Refused, Unavailable
+from fairlead_daemon.errors import BadSettings, Refused
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.blocking import BlockingResolver
 from fairlead_discovery.backends import open_registry
@@ -186,19 +186,12 @@ async def test_a_server_that_knows_nothing_yet_takes_nothing_away(house: House, 
     assert ["t1"] == tasks
 
 
-async def test_without_the_token_nothing_is_told(house: House, registry: Registry, monkeypatch: pytest.MonkeyPatch):
-    """The registry is closed, and so is this; who asks is told why."""
-    monkeypatch.setattr("fairlead_discovery.resolver.FIRST_S", 2.0)
+async def test_without_the_token_nothing_is_told(house: House, registry: Registry):
+    """The registry is closed, and so is this; who asks is told why, and where the token is named."""
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{house.ports[0]}/v2/services") as a:
         status = a.status
-    async with Resolver(f"http://127.0.0.1:{house.ports[0]}") as resolver:
-
-        async def refused() -> bool:
-            return "401" in resolver.snapshot.why
-
-        await eventually("it is told why", refused, within_s=30)
-        with pytest.raises(Unavailable, match="401"):
-            resolver.pick(WEB)
+    with pytest.raises(Refused, match=r"401 .*FAIRLEAD_TOKEN_FILE"):
+        await Resolver(house.http).__aenter__()
 
     assert 401 == status
 

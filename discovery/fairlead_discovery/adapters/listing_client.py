@@ -7,7 +7,7 @@ stands, `stale`; with `keep`, a file, also after a restart.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.client import headers, worded
-from fairlead_daemon.errors import BadSettings, Unavailable
+from fairlead_daemon.errors import BadSettings, Refused, Unavailable
 from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
 from fairlead_discovery.decisions.listing import NAMES, Told
@@ -37,6 +37,11 @@ QUERY_BYTES = 6000
 """Servers take lines of 8 KiB."""
 EVENT_LIMIT_BYTES = 64 * 1024 * 1024
 BACKOFF = Backoff(first_s=0.2, most_s=3.0)
+DENIED: Mapping[int, str] = {
+    401: "; the token is missing or wrong: FAIRLEAD_TOKEN_FILE, or `token_file` of a Resolver, names its file",
+    403: "; it may be for those with the token alone: FAIRLEAD_TOKEN_FILE names its file",
+}
+"""What else to say."""
 log = Log("resolver")
 
 
@@ -57,6 +62,10 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     told: Told
 
 
+class Denied(Unavailable):
+    """The server knows us not, or not from here."""
+
+
 def is_http(url: str) -> bool:
     return urlsplit(url).scheme in SCHEMES
 
@@ -74,7 +83,10 @@ def parse_urls(url: str) -> tuple[str, ...]:
 
 
 async def http_snapshots(servers: Servers) -> AsyncIterator[Snapshot]:
-    """For ever, as reading.snapshots. Cancel or aclose to stop."""
+    """For ever, as reading.snapshots. Cancel or aclose to stop.
+
+    Raises Refused when all servers deny us while nothing is known: waiting helps nobody without a token.
+    """
     mirror = Mirror()
     if servers.keep is not None:
         await asyncio.to_thread(_load, servers.keep, mirror)
@@ -85,7 +97,7 @@ async def http_snapshots(servers: Servers) -> AsyncIterator[Snapshot]:
         async with aiohttp.ClientSession(headers=headers(servers.token_file), timeout=timeout) as session:
             attempt = 0
             while True:
-                why = ""
+                why, denied = "", True
                 for url, choosy in _round(urls):
                     listener = _Listener(session, url, mirror, servers.names)
                     try:
@@ -95,7 +107,10 @@ async def http_snapshots(servers: Servers) -> AsyncIterator[Snapshot]:
                                 yield snapshot
                     except Unavailable as error:
                         why = str(error)
+                        denied = denied and isinstance(error, Denied)
                         log.info("server left", url=url, why=why)
+                if denied and mirror.snapshot.revision < 0:
+                    raise Refused(why)
                 yield mirror.lost(why, now_s=time.time())
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
                 attempt += 1
@@ -148,6 +163,8 @@ class _Listener:
         async with asyncio.timeout(SILENCE_S):
             response = await self._session.get(f"{self._url}/v2/services", params=self._query, headers=asked)
         async with response:
+            if response.status in DENIED:
+                raise Denied(f"{self._url}: {response.status} {await _message(response)}{DENIED[response.status]}")
             if response.status != 200:
                 raise Unavailable(f"{self._url}: {response.status} {(await response.text())[:200]}")
             place, data = "", b""
@@ -160,6 +177,15 @@ class _Listener:
                 elif not key and data:
                     yield place, data
                     place, data = "", b""
+
+
+async def _message(response: aiohttp.ClientResponse) -> str:
+    """The server's words."""
+    text = (await response.text(errors="replace"))[:500]
+    try:
+        return str(msgspec.json.decode(text, type=dict[str, object]).get("message", text))
+    except msgspec.DecodeError:
+        return text
 
 
 def _query(names: Sequence[str]) -> list[tuple[str, str]]:
