@@ -24,6 +24,8 @@ LAST_S = 60.0
 """Never to zero at once: when all that stands of a service has lost its lease, it stays so long; it may be a cut."""
 FIRST_LOOK_S = 3.0
 """After taking over: announcers whose registry was away need as long to announce again."""
+REFUSED_S = 30.0
+"""A service whose members are not ours to take away is tried again so often."""
 TICK_S = 0.1
 ANSWER_S = 15.0
 BACKOFF = Backoff(first_s=0.2, most_s=2.0)
@@ -82,7 +84,12 @@ class Janitor:
 
     async def _sweep(self, now_s: float) -> None:
         for service in {service for when_s, service in self._due.values() if when_s <= now_s}:
-            await self._sweep_service(service, now_s)
+            try:
+                await self._sweep_service(service, now_s)
+            except Refused as error:  # closed to us, say: that is no reason to leave the others
+                for task in [task for task, due in self._due.items() if due[1] == service and due[0] <= now_s]:
+                    self._due[task] = (now_s + REFUSED_S, service)
+                log.warning("dead announcers not withdrawn", service=service, why=str(error))
         for task, when_s in list(self._records.items()):
             if when_s <= now_s:
                 if not await self._leased(task):

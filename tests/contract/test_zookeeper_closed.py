@@ -1,7 +1,9 @@
 """Nodes on ZooKeeper whose ACL does not let us read them: left out and named, and all the rest is read."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import msgspec
 import pytest
@@ -11,9 +13,11 @@ from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 from fairlead_discovery import moving, paths
 from fairlead_discovery.adapters import zookeeper_feeds, zookeeper_session
 from fairlead_discovery.backends import open_registry
+from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.decisions.checking import problems
+from fairlead_discovery.janitor import Janitor
 from fairlead_discovery.reading import snapshots
-from fairlead_discovery.records import Cluster, decode, encode
+from fairlead_discovery.records import Cluster, Lease, decode, encode
 from fairlead_discovery.registry import Create, Delete, Put
 from fairlead_discovery.snapshots import Snapshot, Trust
 from harness.waiting import eventually
@@ -164,3 +168,30 @@ async def test_an_import_under_way_is_no_alarm_until_it_takes_too_long(
 
 async def told(caplog: pytest.LogCaptureFixture, words: str) -> bool:
     return words in caplog.text
+
+
+async def test_a_closed_service_keeps_the_janitor_from_no_other(backend: OnZooKeeper):
+    """Announcers of four services die at once; one of the services is not ours to change."""
+    writer, dying = backend.opened[0], await open_registry(backend.url)
+    services = [f"static:{name}" for name in "abcd"]
+    for service in services:
+        tasks = [paths.announced_task(service, number) for number in "12"]  # the second's lease stays
+        await writer.commit([Create(paths.member(service, paths.member_name(task, b"{}")), b"{}") for task in tasks])
+        lease = Lease(task=tasks[0], service=service)
+        await dying.announce(paths.below(paths.ANNOUNCED, tasks[0]), encode(lease))
+        await writer.write(paths.below(paths.ANNOUNCED, tasks[1]), encode(Lease(task=tasks[1], service=service)))
+    set_acl(backend, THEIRS, paths.endpoint_folder(services[-1]))
+    task = asyncio.create_task(Janitor(writer).run())
+
+    async with collecting(writer.follow(paths.ANNOUNCED)) as leases:
+        await leases.until(lambda nodes: len(nodes) == 8)
+        await asyncio.sleep(0.5)  # the janitor, on the same session, has them too
+        await dying.close()
+        for service in services[:-1]:
+            left = partial(one_is_left, writer, paths.endpoint_folder(service))
+            await eventually(service, left, within_s=30)
+    task.cancel()
+
+
+async def one_is_left(registry: ComposedRegistry, folder: str) -> bool:
+    return len(await registry.tree.names(folder)) == 1
