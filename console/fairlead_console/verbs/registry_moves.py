@@ -72,6 +72,8 @@ def export_(use: Use, file: str) -> None:
     from fairlead_discovery.decisions.archive import to_lines  # noqa: PLC0415  # see above
 
     image = _run([use.registry], _image)
+    for path in sorted(image.unreadable):
+        click.echo(f"left out: {image.unreadable[path]}", err=True)
     data = b"".join(to_lines(image, taken_s=time.time()))
     if file == "-":
         sys.stdout.buffer.write(data)
