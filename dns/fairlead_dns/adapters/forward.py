@@ -190,7 +190,7 @@ class Forwarder:
 
     async def _ask(self, upstream: Upstream, flight: Flight) -> Reply:
         packet, question = await self._exchange(upstream, flight.question, do=flight.key.do, cd=flight.key.cd)
-        return read_reply(packet, question)
+        return read_reply(packet, question, self.forwarding.terms(flight.key))
 
     # --- one question to one upstream ---------------------------------------------------------------------------------
 

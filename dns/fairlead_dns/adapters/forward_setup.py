@@ -17,6 +17,7 @@ from fairlead_dns.adapters.forward_sockets import tls_context
 from fairlead_dns.adapters.sockets import parse_place
 from fairlead_dns.decisions.forward import Forwarding
 from fairlead_dns.decisions.forward_cache import Cache
+from fairlead_dns.decisions.forward_own import OurNames
 from fairlead_dns.decisions.forward_upstreams import Place, Zones, resolv_conf, without_ourselves
 from fairlead_dns.decisions.front import Front
 from fairlead_dns.decisions.wire import text as name_text
@@ -40,7 +41,7 @@ def install(front: Front, settings: DnsSettings, own: Own) -> Forwarder | None:
     if settings.resolvers == () and (places := _places(settings, own)):
         groups[ROOT] = told.group(settings, ROOT, places)
     forwarder = Forwarder(
-        Forwarding(Zones(groups), Cache(policy), limits, local_zones=settings.local_zones),
+        Forwarding(Zones(groups), Cache(policy), limits, local_zones=settings.local_zones, own=OurNames(front)),
         Timing(whole_s=settings.patience_s * SHARE_OF_PATIENCE),
         mixed=settings.forward_case,
         tls=_tls(settings) if any(u.place.transport == "tls" for u in Zones(groups).upstreams()) else None,

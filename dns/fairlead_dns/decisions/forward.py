@@ -24,7 +24,9 @@ from fairlead_dns.decisions.asked import (
     error,
 )
 from fairlead_dns.decisions.forward_cache import STALE_TTL_S, Cache, Entry, Failure, Key
+from fairlead_dns.decisions.forward_chain import Terms
 from fairlead_dns.decisions.forward_local import OWNER, Local
+from fairlead_dns.decisions.forward_own import OurNames
 from fairlead_dns.decisions.forward_upstreams import Group, Upstream, Zones
 from fairlead_dns.decisions.forward_wire import CD, Reply, ede_option, has_flag, opt
 
@@ -104,6 +106,8 @@ class Forwarding:
     cache: Cache
     limits: Limits = field(default_factory=Limits)
     local_zones: bool = True
+    own: OurNames | None = None
+    """Our own names: nothing that an upstream says of them is passed on."""
     tally: Tally = field(default_factory=Tally)
     flights: dict[Key, Flight] = field(default_factory=dict)
     queue: deque[Flight] = field(default_factory=deque)
@@ -164,8 +168,8 @@ class Forwarding:
             return self.stale(asked, entry)
         if self.cache.wants_prefetch(entry, now_s):
             self._prefetch(asked, entry.key)
-        reply = assembled(asked, entry.reply, entry.records(now_s))
-        if asked.repeats:
+        reply = self._given(asked, entry.reply, entry.records(now_s))
+        if asked.repeats and not entry.reply.onward:
             self._prepare(asked, entry, reply, now_s)
         return reply
 
@@ -204,7 +208,20 @@ class Forwarding:
         """The last good answer, with a TTL of 30 s and the extended error that says so."""
         self.tally.stale += 1
         code = EDE_STALE_NXDOMAIN if entry.reply.rcode == wire.NXDOMAIN else EDE_STALE
-        return assembled(asked, entry.reply, entry.reply.stale(STALE_TTL_S), ede=Failure(code, ""))
+        return self._given(asked, entry.reply, entry.reply.stale(STALE_TTL_S), ede=Failure(code, ""))
+
+    def terms(self, key: Key) -> Terms:
+        """On which the reply to a question sent on is taken."""
+        return Terms(key.do, self.own, self.cache.policy.longest_s)
+
+    def _given(self, asked: Asked, reply: Reply, records: bytes, *, ede: Failure | None = None) -> bytes:
+        """With what we say ourselves, now and to this client, where the answer leads to a name of ours."""
+        if reply.onward and self.own is not None:
+            ours = self.own.reply(asked, reply.onward)
+            records += ours.records
+            counts = (reply.counts[0] + ours.counts[0], ours.counts[1], 0)
+            reply = Reply(ours.rcode, counts, records, len(records))
+        return assembled(asked, reply, records, ede=ede)
 
     # --- flights ------------------------------------------------------------------------------------------------------
 
@@ -247,7 +264,7 @@ class Forwarding:
         else:
             self.cache.keep(flight.key, outcome, now_s)
             for waiter in flight.waiters:
-                self.leave(waiter, assembled(waiter.asked, outcome, outcome.records))
+                self.leave(waiter, self._given(waiter.asked, outcome, outcome.records))
         return self._next()
 
     def give_up(self, flight: Flight, now_s: float) -> None:

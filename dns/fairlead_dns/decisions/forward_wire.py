@@ -1,27 +1,22 @@
 """The forwarder's side of the wire: the query sent on, the reply taken apart, what of it may be kept and passed on.
 
-A reply's records are kept as they came: pointers into them hold as long as header and question keep their length, and
-the question does (only its case changes). OPT and TSIG concern one hop and are never kept.
+Of a reply's records those are kept that belong to the question (forward_chain.py). Pointers hold as long as header and
+question keep their length, and the question does (only its case changes).
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.forward_chain import Terms, authority, chain
+from fairlead_dns.decisions.forward_records import CNAME, DNAME, RRSIG, TSIG, TTL_LIMIT, Record, copied, records
 from fairlead_dns.decisions.wire import MalformedError
 
 RA, CD, AD = 0x0080, 0x0010, 0x0020
-CNAME, DNAME, MX, RRSIG, NSEC, TSIG, NSEC3 = 5, 39, 15, 46, 47, 250, 50
 UPSTREAM_BYTES = 1232
 PAD_TO_BYTES = 128
 PADDING = 12
 EDE = 15
-TTL_LIMIT = 2**31
-"""A TTL at or past it counts as 0 (RFC 2181, 8)."""
-JUMPS = 64
-NAME_AT = {wire.NS: 0, CNAME: 0, wire.PTR: 0, DNAME: 0, MX: 2, wire.SRV: 6, wire.SOA: 0}
-"""Types whose data holds a name, and where: a broken one must not reach a client."""
 NO_ANSWER = frozenset({CNAME, DNAME, RRSIG})
 """Types in ANSWER that lead to an answer without being one."""
 
@@ -93,7 +88,7 @@ def _padding(size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply without header, question, OPT and TSIG."""
+    """What of a reply belongs to its question, less header and question."""
 
     rcode: int
     counts: tuple[int, int, int] = (0, 0, 0)
@@ -110,9 +105,14 @@ class Reply:
     referral: bool = False
     """The upstream names other servers and gives no answer: it does not resolve for us."""
 
+    foreign: bool = False
+    """ANSWER holds only what was not asked for."""
+    onward: bytes = b""
+    """The name of our own that the answer leads to, of which nothing is here."""
+
     @property
     def useful(self) -> bool:
-        return self.rcode in (wire.NOERROR, wire.NXDOMAIN) and not self.referral
+        return self.rcode in (wire.NOERROR, wire.NXDOMAIN) and not self.referral and not self.foreign
 
     def aged(self, age_s: int) -> bytes:
         """`records` with every TTL `age_s` less, none below zero."""
@@ -131,117 +131,45 @@ class Reply:
         return bytes(made)
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    section: int
-    start: int
-    kind: int
-    ttl_s: int
-    ttl_at: int
-    data_at: int
-    end: int
-
-
-def read_reply(packet: bytes, question: bytes) -> Reply:
-    """A reply that is known to be to `question`. Raises MalformedError; bounded by the packet's length."""
-    start = wire.HEADER_BYTES + len(question)
-    found = tuple(_records(packet, start))
-    options = [r for r in found if r.section == 2 and r.kind in (wire.OPT, TSIG)]
+def read_reply(packet: bytes, question: bytes, terms: Terms = Terms()) -> Reply:  # noqa: B008  # frozen
+    """What of a reply that is known to be to `question` belongs to it. Raises MalformedError; bounded by its length."""
+    found = tuple(records(packet, wire.HEADER_BYTES + len(question)))
     if any(r.kind in (wire.OPT, TSIG) and r.section != 2 for r in found):
         raise MalformedError("OPT or TSIG outside ADDITIONAL")
-    end = min((r.start for r in options), default=len(packet))  # what follows an OPT is left out: pointers stay true
-    kept = tuple(r for r in found if r.start < end)
-    counts = [sum(r.section == section for r in kept) for section in range(3)]
-    extended = sum(r.ttl_s >> 24 for r in options if r.kind == wire.OPT)
-    rcode = extended << 4 | packet[3] & 15
+    answers = [r for r in found if r.section == 0]
+    made = chain(packet, answers, question, terms)
+    starts = made.kept | authority(packet, found, made, terms)
+    kept = tuple(r for r in found if r.start in starts)
+    rcode = sum(r.ttl_s >> 24 for r in found if r.kind == wire.OPT) << 4 | packet[3] & 15
+    rcode = wire.NOERROR if made.ours and rcode == wire.NXDOMAIN else rcode
+    made_records, ttls = copied(packet, question, kept, terms.longest_s)
     return Reply(
         rcode=rcode,
-        counts=(counts[0], counts[1], counts[2]),
-        records=packet[start:end],
-        additional_at=min((r.start for r in kept if r.section == 2), default=end) - start,
-        ttls=tuple((r.ttl_at - start, _ttl_s(r)) for r in kept),
+        counts=(len(made.kept), len(kept) - len(made.kept), 0),
+        records=made_records,
+        additional_at=len(made_records),
+        ttls=ttls,
         keep_s=_keep_s(packet, kept, rcode),
         cut=has_flag(packet, wire.TC),
-        referral=_is_referral(packet, kept, rcode),
+        referral=_is_referral(packet, found, rcode),
+        foreign=bool(answers) and not made.kept,
+        onward=made.name if made.ours else b"",
     )
 
 
-def _records(packet: bytes, at: int) -> Iterator[_Record]:
-    counts = struct.unpack_from("!HHH", packet, 6)
-    for section, count in enumerate(counts):
-        for _ in range(count):
-            if at >= len(packet) and has_flag(packet, wire.TC):
-                return  # some cut in the middle and leave the counts
-            record = _record(packet, at, section)
-            yield record
-            at = record.end
-    if at != len(packet):
-        raise MalformedError("bytes after the end")
-
-
-def _record(packet: bytes, start: int, section: int) -> _Record:
-    at = _name_end(packet, start)
-    if at + 10 > len(packet):
-        raise MalformedError("record cut")
-    kind, _, ttl, length = _rr.unpack_from(packet, at)
-    data, end = at + 10, at + 10 + length
-    if end > len(packet):
-        raise MalformedError("record data cut")
-    if (offset := NAME_AT.get(kind)) is not None and length:
-        _check_data(packet, kind, data + offset, end)
-    return _Record(section, start, kind, ttl, at + 4, data, end)
-
-
-def _check_data(packet: bytes, kind: int, at: int, end: int) -> None:
-    after = _name_end(packet, at)
-    if kind == wire.SOA:
-        after = _name_end(packet, after) + 20
-    if after != end:
-        raise MalformedError("a name in a record's data is broken")
-
-
-def _name_end(packet: bytes, start: int) -> int:
-    """Past a name. Raises MalformedError unless it ends, pointers go backwards only, and it is at most 255 bytes."""
-    at, end, size, limit = start, 0, 0, start
-    for _ in range(JUMPS + wire.NAME_LIMIT):
-        if at >= len(packet):
-            break
-        length = packet[at]
-        if length >= 0xC0:
-            if at + 2 > len(packet):
-                break
-            end = end or at + 2
-            at = (length & 0x3F) << 8 | packet[at + 1]
-            if not wire.HEADER_BYTES <= at < limit:
-                break
-            limit = at
-            continue
-        size += 1 + length
-        if length > wire.LABEL_LIMIT or size > wire.NAME_LIMIT:
-            break
-        at += 1 + length
-        if not length:
-            return end or at
-    raise MalformedError("a record's name is broken")
-
-
-def _ttl_s(record: _Record) -> int:
-    return record.ttl_s if record.ttl_s < TTL_LIMIT else 0
-
-
-def _keep_s(packet: bytes, records: tuple[_Record, ...], rcode: int) -> int | None:
-    answers = [r for r in records if r.section == 0]
-    ttls = [_ttl_s(r) for r in answers]
+def _keep_s(packet: bytes, kept: tuple[Record, ...], rcode: int) -> int | None:
+    answers = [r for r in kept if r.section == 0]
+    ttls = [r.lasts_s(TTL_LIMIT) for r in answers]
     if rcode == wire.NXDOMAIN or all(r.kind in NO_ANSWER for r in answers):
-        soas = [r for r in records if r.section == 1 and r.kind == wire.SOA]
+        soas = [r for r in kept if r.section == 1 and r.kind == wire.SOA]
         if not soas and not answers:
             return None
-        ttls += [min(_ttl_s(r), _four.unpack_from(packet, r.end - 4)[0]) for r in soas]
+        ttls += [min(r.lasts_s(TTL_LIMIT), _four.unpack_from(packet, r.end - 4)[0]) for r in soas]
     return min(ttls)
 
 
-def _is_referral(packet: bytes, records: tuple[_Record, ...], rcode: int) -> bool:
-    if rcode != wire.NOERROR or has_flag(packet, wire.AA | wire.TC) or any(r.section == 0 for r in records):
+def _is_referral(packet: bytes, found: tuple[Record, ...], rcode: int) -> bool:
+    if rcode != wire.NOERROR or has_flag(packet, wire.AA | wire.TC) or any(r.section == 0 for r in found):
         return False
-    kinds = {r.kind for r in records if r.section == 1}
+    kinds = {r.kind for r in found if r.section == 1}
     return wire.NS in kinds and wire.SOA not in kinds
