@@ -1,6 +1,7 @@
 """What can be told about forwarding, and what the daemon makes of it."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,12 @@ async def test_upstreams_come_from_resolv_conf_and_follow_it(tmp_path: Path, mon
         following.cancel()
 
 
-async def test_without_a_readable_resolv_conf_other_names_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["none", "pipe"])
+async def test_without_a_readable_resolv_conf_other_names_are_refused(tmp_path: Path, file: str) -> None:
     """The daemon serves its own names all the same."""
+    os.mkfifo(tmp_path / "pipe")
     at = front()
-    async with forwarding(at, told(resolvers=[], resolv_conf=str(tmp_path / "none")), HERE):
+    async with forwarding(at, told(resolvers=[], resolv_conf=str(tmp_path / file)), HERE):
         replies = [await ask(at, name) for name in ("www.example", "ns1.mesos", "localhost")]
 
         assert ["REFUSED", "NOERROR", "NOERROR"] == [rcode(r) for r in replies]

@@ -14,6 +14,7 @@ from fairlead_daemon.logs import Log
 from fairlead_dns import forward_settings as told
 from fairlead_dns.adapters.forward import Forwarder, Timing
 from fairlead_dns.adapters.forward_sockets import tls_context
+from fairlead_dns.adapters.regular import READ_S, Aside, read_regular
 from fairlead_dns.adapters.sockets import parse_place
 from fairlead_dns.decisions.forward import Forwarding
 from fairlead_dns.decisions.forward_cache import Cache
@@ -114,9 +115,14 @@ def state(forwarder: Forwarder) -> ForwardState:
 
 async def _follow(forwarder: Forwarder, settings: DnsSettings, own: Own) -> None:
     """An empty or unreadable file changes nothing: it is being written."""
+    aside = Aside()
     while True:
         await asyncio.sleep(LOOK_S)
-        places = await asyncio.to_thread(_places, settings, own)
+        try:
+            places = await aside.run(lambda: _places(settings, own), READ_S)
+        except TimeoutError:
+            log.warning("cannot read the nameservers", file=settings.resolv_conf, why="it takes too long")
+            continue
         before = forwarder.forwarding.zones.groups.get(ROOT)
         upstreams = before.upstreams if before else ()
         if places and places[: told.MOST_UPSTREAMS] != [upstream.place for upstream in upstreams]:
@@ -127,7 +133,7 @@ async def _follow(forwarder: Forwarder, settings: DnsSettings, own: Own) -> None
 def _places(settings: DnsSettings, own: Own) -> list[Place]:
     """Nameservers of the file but ourselves."""
     try:
-        text = Path(settings.resolv_conf).read_text(encoding="utf-8", errors="replace")
+        text = read_regular(Path(settings.resolv_conf)).decode("utf-8", "replace")
     except OSError as error:
         log.warning("cannot read the nameservers", file=settings.resolv_conf, why=error.strerror or "")
         return []
