@@ -64,6 +64,7 @@ class Client:
         self.statuses: dict[int, str] = {}
         self.ended: set[int] = set()
         self.received: dict[int, int] = {}
+        self.reset: set[int] = set()
         self.closed = False
 
     def flush(self) -> None:
@@ -78,6 +79,13 @@ class Client:
     def post(self, packet: bytes, media: str = doh.MEDIA) -> int:
         number = self.h2.get_next_available_stream_id()
         self._send(number, [(":method", "POST"), (":path", "/dns-query"), ("content-type", media)], packet)
+        return number
+
+    def begin_post(self) -> int:
+        number = self.h2.get_next_available_stream_id()
+        headers = [(":method", "POST"), (":path", "/dns-query"), (":scheme", "https"), (":authority", "dns.test")]
+        self.h2.send_headers(number, [*headers, ("content-type", doh.MEDIA)])
+        self.flush()
         return number
 
     def _send(self, number: int, headers: list[tuple[str, str]], body: bytes) -> None:
@@ -104,6 +112,8 @@ class Client:
                     self.received[number] = self.received.get(number, 0) + event.flow_controlled_length
                 case h2.events.StreamEnded():
                     self.ended.add(event.stream_id)
+                case h2.events.StreamReset():
+                    self.reset.add(event.stream_id)
                 case h2.events.ConnectionTerminated():
                     self.closed = True
                 case _:
@@ -240,6 +250,25 @@ async def test_a_body_of_another_kind_is_told(certificate: tuple[Path, Path]) ->
         await asking.until_ended(*numbers)
 
         assert ["415", "400", "413"] == [asking.statuses[number] for number in numbers]
+
+
+async def test_a_body_that_is_far_too_long_ends_its_own_stream_only(certificate: tuple[Path, Path]) -> None:
+    """413 before it has all come, and the next question is answered."""
+    async with serving(certificate) as (port, _, _), client(port) as asking:
+        number = asking.begin_post()
+        sent = 0
+        while number not in asking.statuses and sent < 70_000:
+            while size := min(asking.h2.local_flow_control_window(number), 8_192):
+                asking.h2.send_data(number, bytes(size))
+                sent += size
+            asking.flush()
+            await asking.some()
+        while number not in asking.reset:
+            await asking.some()
+        following = asking.get(query(WEB))
+        await asking.until_ended(following)
+
+        assert ["413", "200"] == [asking.statuses[number], asking.statuses[following]]
 
 
 def cases() -> Iterator[tuple[bytes, int]]:

@@ -25,7 +25,7 @@ STREAMS = 64
 RESETS = 1000  # a client that takes back so many of its questions is closed (the rapid reset attack)
 SETTINGS: dict[h2.settings.SettingCodes, int] = {
     h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
-    h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 16384,
+    h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 65535,  # what clients count on before they have read this
     h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 16384,
     h2.settings.SettingCodes.ENABLE_PUSH: 0,
     h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 0,
@@ -245,6 +245,16 @@ class Http2(asyncio.Protocol):
         request = self._requests.get(number)
         if request is not None:
             request.body = (request.body + data)[: doh.QUERY_BYTES + 1]
+            if len(request.body) > doh.QUERY_BYTES:
+                self._cut_short(number)
+
+    def _cut_short(self, number: int) -> None:
+        """Answered before it has all come; the rest of it is not wanted (RFC 9113, 8.1), other streams go on."""
+        del self._requests[number]
+        self._respond(number, doh.TOO_LONG.status, "text/plain", doh.TOO_LONG.text.encode(), "no-store")
+        self._unsent.pop(number, None)
+        with suppress(h2.exceptions.ProtocolError):
+            self._h2.reset_stream(number, h2.errors.ErrorCodes.NO_ERROR)
 
     def _taken_back(self, number: int) -> None:
         self._requests.pop(number, None)
