@@ -69,6 +69,8 @@ def groups(settings: ForwardSettings, own: Own, own_zones: Collection[bytes] = (
         zone = wire.parse_text(text)
         if zone is None or zone == ROOT or len(zone) > LONGEST_ZONE:
             raise BadSettings(f"{key}: no zone's name")
+        if zone in found:
+            raise BadSettings(f"{key}: that zone is there twice")
         if zone in own_zones:
             raise BadSettings(f"{key}: this server answers that zone itself")
         if not places:

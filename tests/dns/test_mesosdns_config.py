@@ -189,6 +189,20 @@ def test_a_master_is_the_source_unless_a_registry_is(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"port": 53, "PORT": 54}', "PORT: there as port too"),
+        ('{"zoneResolvers": {"a": ["10.0.0.1"], "A.": ["10.0.0.2"]}}', "zoneResolvers.A.: there as a too"),
+        ('{"listener": "x"}', "listener: 'x' is no address"),
+    ],
+)
+def test_what_can_be_meant_in_two_ways_or_in_none_is_refused(text: str, said: str) -> None:
+    """By file and key."""
+    with pytest.raises(BadSettings, match=said):
+        read(text.encode(), place="config.json")
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """And one that is no JSON."""
     broken = tmp_path / "broken.json"

@@ -121,6 +121,7 @@ def test_only_passing_leaves_out_who_warns() -> None:
         ('{"Name": "a", "Service": {"Service": "w", "Connect": true}}', "Connect"),
         ('{"Name": "a", "Service": {"Service": "w", "Failover": {"Targets": [{"PeerName": "x"}]}}}', "peers"),
         ('{"Name": "a", "Service": {"Service": "w"}, "DNS": {"TTL": "soon"}}', "DNS.TTL"),
+        ('{"Name": "a", "Service": {"Service": "w"}, "DNS": {"TTL": "99999999999999h"}}', "longer than 7 days"),
     ],
 )
 def test_what_cannot_be_served_is_refused(tmp_path: Path, text: str, reason: str) -> None:

@@ -4,8 +4,9 @@ What a key has no meaning for here is said in words; a value of a wrong type is 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -75,6 +76,7 @@ def read(data: bytes, *, place: str) -> Mapped:
         raw = msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise BadSettings(f"{place}: {error}") from error
+    _refuse_twice(place, raw)
     reading = _Reading(place, {key.lower(): value for key, value in raw.items()})
     for step in (_zone, _listeners, _forwarding, _naming, _source, _without_meaning):
         step(reading)
@@ -82,6 +84,15 @@ def read(data: bytes, *, place: str) -> Mapped:
         if key.lower() not in KNOWN:
             reading.note(f"{key}: no key of Mesos-DNS, not used")
     return Mapped(values=reading.values, mesos=reading.mesos, notes=tuple(reading.notes))
+
+
+def _refuse_twice(place: str, keys: Iterable[str], above: str = "") -> None:
+    """Raises BadSettings when a key is there in two spellings. An equal one twice counts once, as everywhere in JSON."""
+    before: dict[str, str] = {}
+    for key in keys:
+        other = before.setdefault(key.lower().strip("."), key)
+        if other != key:
+            raise BadSettings(f"{place}: {above}{key}: there as {other} too")
 
 
 def _zone(reading: _Reading) -> None:
@@ -109,17 +120,26 @@ def _zone(reading: _Reading) -> None:
 def _listeners(reading: _Reading) -> None:
     values = reading.values
     port = reading.number("port", 53, PORTS[-1])
-    ip = reading.take("listener", str, "0.0.0.0")  # Mesos-DNS' default
     if reading.take("dnson", bool, True):
+        ip = _address(reading)
         values["listen"] = (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}",)
     else:
         reading.note(
             "dnson: a name server always serves DNS; it listens where `listen` says, 127.0.0.1:8053 if not set"
         )
     values["port"] = reading.number("httpport", 8123, PORTS[-1])
-    values["host"] = reading.take("HTTPListener", str, "0.0.0.0")  # see above
+    values["host"] = reading.take("HTTPListener", str, "0.0.0.0")  # see _address
     values["mesos_dns_api"] = reading.take("httpon", bool, True)
     values["enumeration"] = reading.take("EnumerationOn", bool, True)
+
+
+def _address(reading: _Reading) -> str:
+    """0.0.0.0 is Mesos-DNS' default."""
+    text: str = reading.take("listener", str, "0.0.0.0")
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise reading.wrong("listener", f"{text!r} is no address") from None
 
 
 def _forwarding(reading: _Reading) -> None:
@@ -128,6 +148,7 @@ def _forwarding(reading: _Reading) -> None:
     zones = reading.take("zoneResolvers", dict[str, tuple[str, ...]], {})
     if reading.take("externalon", bool, True):
         values["resolvers"] = resolvers
+        _refuse_twice(reading.place, zones, "zoneResolvers.")
         values["zone_resolvers"] = {zone.strip("."): places for zone, places in zones.items()}
         if not reading.has("resolvers"):
             reading.note("resolvers: not given, so other names are asked of 8.8.8.8, as Mesos-DNS did")

@@ -91,6 +91,10 @@ class Query(
         return int(float(found[1]) * UNITS_S[found[2]]) if found else ZONE_TTL
 
 
+LONGEST_TTL_S = 7 * 86_400
+"""Longer is a typing error."""
+
+
 class BadQueryError(ValueError):
     """A prepared query that cannot be served, with the reason."""
 
@@ -121,6 +125,8 @@ def _check(query: Query) -> None:
         raise BadQueryError(f"{where}: Connect and NodeMeta are not served")
     if any(target.peer for target in query.service.failover.targets):
         raise BadQueryError(f"{where}: Failover.Targets: peers are not served")
+    if query.ttl_s > LONGEST_TTL_S:
+        raise BadQueryError(f"{where}: DNS.TTL: {query.dns.ttl} is longer than {LONGEST_TTL_S // 86_400} days")
     if query.dns.ttl and not DURATION.fullmatch(query.dns.ttl):
         raise BadQueryError(f"{where}: DNS.TTL: {query.dns.ttl!r} is no duration such as 10s")
 
