@@ -59,6 +59,9 @@ async def test_who_may_not_read_the_api_may_still_ask_for_names(tmp_path: Path) 
         ('zone_resolvers={mesos=["10.0.0.1"]}', "zone_resolvers.mesos: this server answers that zone itself"),
         ("rate_slip=99", "rate_slip: 99"),
         ('api_networks=["x"]', "api_networks: 'x' is no network"),
+        ('listen=["x:53"]', "listen: 'x:53' is no address"),
+        ('mesos={masters=["m:5050"], https=true, ca_file="/nope"}', "mesos: ca_file /nope: "),
+        ('zone_resolvers={a=["10.0.0.1"], "a."=["10.0.0.1"]}', "zone_resolvers.a.: that zone is there twice"),
     ],
 )
 def test_check_finds_what_the_start_would_refuse(

@@ -37,6 +37,9 @@ class Credentials(msgspec.Struct, frozen=True, rename={"mesos": "mesosCredential
     mesos: "Credentials | None" = None
 
 
+TLS_FILES = ("ca_file", "cert_file", "key_file")
+
+
 class MesosMaster:
     """Owned by one task. Raises BadSettings naming the key when it is made."""
 
@@ -44,6 +47,7 @@ class MesosMaster:
         self.masters: tuple[MasterInfo, ...] = tuple(filter(None, map(_listed, source.masters)))
         """Those that are known: of the list, or as ZooKeeper shows them, the leader first."""
         self._source = source
+        self._blind = False
         tls, headers = _tls(source) if source.https else True, _credentials(source.credentials_file)
         self._path, self._zookeeper = _zookeeper(source.zk)
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls), headers=headers)
@@ -89,8 +93,13 @@ class MesosMaster:
                 names = candidates(await self._zookeeper.children(self._path) or ())
                 nodes = [(name, await self._zookeeper.get(f"{self._path}/{name}")) for name in names]
         except (FairleadError, TimeoutError) as error:
-            log.warning("masters not found by ZooKeeper", zk=self._source.zk, why=str(error) or "no answer")
+            if not self._blind:
+                log.warning("masters not found by ZooKeeper", zk=self._source.zk, why=str(error) or "no answer")
+            self._blind = True
             return
+        if self._blind:
+            log.info("masters found by ZooKeeper again", zk=self._source.zk)
+        self._blind = False
         found = [master_of_node(name, node.data) for name, node in nodes if node is not None]
         self.masters = tuple(each for each in found if each is not None) or self.masters
 
@@ -147,8 +156,16 @@ def _tls(source: MesosSource) -> ssl.SSLContext:
         if source.cert_file:
             context.load_cert_chain(source.cert_file, source.key_file or None)
     except OSError as error:  # ssl's own errors are of it
-        raise BadSettings(f"mesos: ca_file, cert_file, key_file: {error}") from error
+        files = [f"{key} {getattr(source, key)}" for key in TLS_FILES if getattr(source, key)]
+        raise BadSettings(f"mesos: {', '.join(files)}: {error}") from error
     return context
+
+
+def check(source: MesosSource) -> None:
+    """What making a MesosMaster finds, without opening anything. Raises BadSettings naming key and file."""
+    if source.https:
+        _tls(source)
+    _credentials(source.credentials_file)
 
 
 def _credentials(file: str) -> dict[str, str]:
