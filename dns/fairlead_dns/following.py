@@ -49,7 +49,8 @@ class Following:
         self._measure(snapshot, took_s)
         if self.names.answers.trust is None:
             return
-        self._tell(snapshot, before, {"revision": snapshot.revision, "names": touched, "took_ms": took_s * 1000})
+        told = {"changed": touched, "names": len(self.names.zone.names), "took_ms": took_s * 1000}
+        self._tell(snapshot, before, {"revision": snapshot.revision, **told})
         if not self.loaded.is_set():
             self.context.health.ready("zone")
             gc.freeze()  # the zone lives for good: no later collection walks it, and none delays a change

@@ -50,6 +50,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return counts
 
 
+async def test_the_log_tells_how_many_names_there_are(caplog: pytest.LogCaptureFixture) -> None:
+    """Beside how many have changed, which may be none."""
+    made = following(names())
+    with caplog.at_level(logging.DEBUG):
+        await made.take(snapshot(member(), revision=9))
+    fields = caplog.records[-1].fields  # type: ignore[attr-defined]  # Log's
+
+    assert len(made.names.zone.names) == fields["names"] > 0
+
+
 class Untouched(dict[str, Any]):
     """A mapping that nobody may look through, only into."""
 
