@@ -76,6 +76,29 @@ class Narrow:
         return [b"{}"] * len(asked)
 
 
+class Heavy(Narrow):
+    """Members of 400 KB each; `most` is what was in one answer."""
+
+    names = tuple(f"member_{index}_00000000" for index in range(400))
+    data = bytes(400_000)
+    most = 0
+
+    async def many(self, asked: Sequence[str]) -> Sequence[bytes]:
+        self.most = max(self.most, len(self.data) * len(asked))
+        return [self.data] * len(asked)
+
+
+async def test_big_members_are_asked_for_few_at_a_time():
+    """128 of 500 KB in one answer, and a ZooKeeper with a small heap dies of it."""
+    feed = Heavy()
+    members = Members(feed, FOLDER, lambda: None)  # type: ignore[arg-type]  # documents are not read here
+    await members.read_names()
+
+    assert await members.read_nodes()
+    assert set(Heavy.names) == members.data.keys()
+    assert feed.most < 8_000_000
+
+
 async def test_after_no_answer_fewer_are_asked_for():
     """Half as many each time, until the answer is not too much."""
     members = Members(Narrow(), FOLDER, lambda: None)  # type: ignore[arg-type]  # documents are not read here

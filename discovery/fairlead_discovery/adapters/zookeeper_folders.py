@@ -10,7 +10,11 @@ from fairlead_discovery.registry import Folder, Node
 
 T = TypeVar("T")
 CHUNK = 128
-"""Members read in one request: their data, at most 512 KiB each, stands in memory at once."""
+"""Members read in one request, at most."""
+PROBE = 16
+"""So many are read first: their sizes say how many more go into one answer."""
+ANSWER_BYTES = 1024 * 1024
+"""Of members in one answer, about: ZooKeeper's server has all of it in memory, for each reader, and may die of it."""
 CHUNK_BYTES = 256 * 1024
 """Of paths in one request: ZooKeeper drops the connection over one of 1 MiB."""
 
@@ -155,8 +159,12 @@ class Members:
             found = await self._feed.many([f"{self._folder}/{name}" for name in chunk])
             answers.update(zip(chunk, found, strict=True))
 
+        probe = min(PROBE, self._most)
+        around_bytes = len(self._folder.encode()) + 64
         try:
-            await each(some, chunks(wanted, most=self._most, around_bytes=len(self._folder.encode()) + 64))
+            await each(some, chunks(wanted[:probe], most=probe, around_bytes=around_bytes))
+            most = min(self._most, _fitting(answers.values()))
+            await each(some, chunks(wanted[probe:], most=most, around_bytes=around_bytes))
         except Unavailable:
             self._most = max(1, self._most // 2)
             raise
@@ -171,6 +179,12 @@ class Members:
         if fresh or len(after) != len(known):
             self.data = after
         return len(fresh) + len(closed) == len(wanted)
+
+
+def _fitting(answers: Iterable[bytes | Closed | None]) -> int:
+    """How many more like the largest of them go into one answer."""
+    largest = max((len(data) for data in answers if isinstance(data, bytes)), default=0)
+    return max(1, min(CHUNK, ANSWER_BYTES // max(1, largest)))
 
 
 def chunks(names: Sequence[str], *, most: int, around_bytes: int) -> Iterator[Sequence[str]]:
