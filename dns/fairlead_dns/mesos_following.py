@@ -42,6 +42,8 @@ class MesosFollowing:
     _doubted_s: float | None = None
     """Since when what we read is not believed."""
     _masters: tuple[MasterInfo, ...] = field(default=())
+    _missed: bool = False
+    """It has been told that there is no state yet."""
     _place: str = ""
     """Which master answered last."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -123,7 +125,9 @@ class MesosFollowing:
 
     async def _doubt(self, trust: Trust, why: str) -> None:
         if self.snapshot.revision < 0:
-            log.warning("no state of a master yet", why=why)
+            if not self._missed:
+                log.warning("no state of a master yet", why=why)
+            self._missed = True
         elif self.snapshot.trust is not trust:
             self.snapshot = replace(self.snapshot, trust=trust, why=why)
             await self.following.take(self.snapshot)

@@ -16,6 +16,7 @@ from fairlead_dns.naming_settings import MesosSource
 from harness.mesos_pages import MesosPages
 from harness.names import ede, rcode
 from harness.naming import Running, running
+from harness.ports import free_port
 from harness.waiting import eventually
 from harness.zookeeper import ZooKeeper
 
@@ -209,6 +210,22 @@ async def test_the_leader_is_found_by_zookeeper(zookeeper: ZooKeeper) -> None:
     await client.close()
 
     assert (first.place, second.place, [second.place]) == (before, after, numbered)
+
+
+async def test_a_zookeeper_that_refuses_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In our words, without kazoo's own for every try; meanwhile /v1/config shows the masters that are written down."""
+    mesos = MesosSource(zk=f"zk://127.0.0.1:{free_port()}/mesos", masters=("127.0.0.1:1",), refresh_s=0.05)
+
+    async def told() -> bool:
+        return "no state of a master yet" in caplog.text
+
+    async with running(tmp_path, until="SERVFAIL", mesos=mesos) as dns:
+        page = await dns.get("/v1/config")
+        await eventually("there is no master", told, within_s=30)
+
+    assert ["127.0.0.1:1"] == page["Masters"]
+    assert [] == [r.getMessage() for r in caplog.records if r.name.startswith("kazoo")]
+    assert 1 == sum("masters not found" in r.getMessage() for r in caplog.records)
 
 
 @pytest.mark.parametrize(

@@ -342,9 +342,12 @@ def _check_tls(place: Place) -> None:
 
 
 def _quiet_log() -> logging.Logger:
-    """At DEBUG kazoo writes down every request, the password among them."""
+    """Only what ends it: kazoo writes a line for every try, and at DEBUG every request with its password.
+
+    What has become of a connection is told by those who use it, once a change.
+    """
     log = logging.getLogger("kazoo.client")
-    log.setLevel(max(log.level, logging.INFO))
+    log.setLevel(logging.CRITICAL)
     return log
 
 

@@ -30,7 +30,9 @@ def add_routes(app: web.Application, settings: DnsSettings, names: Names) -> Non
 
     async def show_config(_request: web.Request) -> web.Response:
         return json_response(
-            mesosdns.config({**_config(settings), "SOASerial": names.answers.serial}, names.master_places())
+            mesosdns.config(
+                {**_config(settings), "SOASerial": names.answers.serial}, names.master_places() or _masters(settings)
+            )
         )
 
     async def hosts(request: web.Request) -> web.Response:
@@ -137,6 +139,11 @@ def _config(settings: DnsSettings) -> dict[str, object]:
         "SRVRecordDefaultWeight": settings.srv_weight,
         "EnumerationOn": settings.enumeration,
     }
+
+
+def _masters(settings: DnsSettings) -> list[str]:
+    """Those that the settings name, until one has been heard."""
+    return list(settings.mesos.masters) if settings.mesos is not None else []
 
 
 def _without_credentials(url: str) -> str:
