@@ -69,14 +69,20 @@ def _conf_dir(values: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def own_address(registry_url: str) -> str:
     """The address by which this machine reaches the registry: the loopback for a local one."""
-    scheme, _, place = registry_url.partition("://")
-    if scheme != "zk":
-        return "127.0.0.1"
-    host, _, port = place.partition("/")[0].split(",")[0].rpartition("@")[2].rpartition(":")
     with suppress(OSError, ValueError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host or "127.0.0.1", int(port)))  # sends nothing: the kernel only chooses a source
+        probe.connect(first_server(registry_url))  # sends nothing: the kernel only chooses a source
         return str(probe.getsockname()[0])
     return "127.0.0.1"
+
+
+def first_server(registry_url: str) -> tuple[str, int]:
+    """`zk://h1:2181,h2:2181/prod?auth=…` -> h1, 2181. Raises ValueError for a registry that is no ZooKeeper."""
+    scheme, _, place = registry_url.partition("://")
+    if scheme != "zk":
+        raise ValueError(registry_url)
+    servers = place.partition("?")[0].partition("/")[0].rpartition("@")[2]
+    host, _, port = servers.split(",")[0].rpartition(":")
+    return host, int(port)
 
 
 def with_hosts(wanted: Wanted, address: str) -> Wanted:

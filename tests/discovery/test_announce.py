@@ -17,7 +17,7 @@ from fairlead_daemon.web import Health
 from fairlead_discovery import announce, janitor, paths
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.announce import Announcer
-from fairlead_discovery.announcer import FileOptions, own_address, until, wanted_of
+from fairlead_discovery.announcer import FileOptions, first_server, own_address, until, wanted_of
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.decisions.announcements import Bridge, Departing, Service, changes_to, check_all, member_of
@@ -163,7 +163,17 @@ def test_a_bad_file_is_refused_by_name_and_place(tmp_path: Path, text: str, word
 
 def test_a_machine_is_known_by_the_address_that_reaches_the_registry():
     """The loopback for a local one."""
-    assert ["127.0.0.1"] * 2 == [own_address(url) for url in ("local:/run/r.sock", "zk://127.0.0.1:2181,b:2181/x")]
+    urls = ("local:/run/r.sock", "zk://127.0.0.1:2181,b:2181/x")
+
+    assert ["127.0.0.1"] * 2 == [own_address(url) for url in urls]
+
+
+@pytest.mark.parametrize(
+    "url", ["zk://h1:2181", "zk://h1:2181?auth=/etc/zk", "zk://h1:2181,h2:2182/prod?readers=none", "zk://u:p@h1:2181/x"]
+)
+def test_the_first_server_of_a_registry_is_asked_which_way_leads_there(url: str):
+    """Whatever stands behind it in the URL."""
+    assert ("h1", 2181) == first_server(url)
 
 
 # --- the announcer, on the memory backend, with real sockets

@@ -98,6 +98,10 @@ def test_revision_and_epochs_never_go_back():
         (image({}), image(endpoints(3)), ""),
         (image({}, uuid="v"), image(endpoints(3)), ""),
         (image(endpoints(1), uuid="v"), image(endpoints(3)), "another cluster"),
+        (image({"/fairlead/services/apps/a": b"1", "/fairlead/services/apps/b": b"1"}), image({}), "all of 2 apps"),
+        (image({"/fairlead/services/apps/a/1": b"1"}), image({"/fairlead/services/apps/b/1": b"1"}), ""),
+        (image({"/fairlead/rings/orders": b"1"}), image(endpoints(3)), "all of 1 rings"),
+        (image({"/fairlead/routes/a": b"1"}), image({}), "all of 1 routes"),
     ],
 )
 def test_what_nobody_should_do_unasked_is_named(present: Image, wanted: Image, danger: str):

@@ -292,3 +292,12 @@ def test_a_registry_out_of_sight_is_said_so(short_dir: Path, monkeypatch: pytest
 
     with pytest.raises(Unavailable, match="out of sight"):
         BlockingResolver(f"local:{short_dir}/none.sock").__enter__()
+
+
+def test_the_package_gives_the_resolver_and_nothing_it_has_not():
+    """As the documentation writes it."""
+    import fairlead_discovery  # the package itself is looked at
+
+    assert Resolver is fairlead_discovery.Resolver
+    with pytest.raises(AttributeError, match="has no attribute 'Resolvr'"):
+        fairlead_discovery.Resolvr  # noqa: B018  # asking is the test

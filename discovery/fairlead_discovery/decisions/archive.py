@@ -18,6 +18,8 @@ from fairlead_discovery.records import Cluster
 from fairlead_discovery.registry import NEW
 
 FORMAT = 1
+BESIDE = {"routes": paths.ROUTES, "tasks without ports": paths.PORTLESS, "apps": paths.APPS, "rings": paths.RINGS}
+"""What an import must not empty without being told to, beside endpoints."""
 CHUNK_OPS = 400
 CHUNK_BYTES = 400_000
 """A transaction's size: well below what ZooKeeper takes, and short enough for others to come in between."""
@@ -191,9 +193,18 @@ def _dangers(present: Image, wanted: Image) -> Iterator[str]:
         yield f"it would empty a registry with {len(known)} endpoints"
     elif len(known) >= MASS_TASKS and 2 * len(lost) > len(known):
         yield f"it would remove {len(lost)} of {len(known)} endpoints"
+    for word, folder in BESIDE.items():
+        there = _children(present, folder)
+        if there and not _children(wanted, folder):
+            yield f"it would remove all of {len(there)} {word}"
     if present.nodes and present.cluster.uuid != wanted.cluster.uuid:
         uuids = f"{present.cluster.uuid} would become {wanted.cluster.uuid}"
         yield f"the registry is another cluster with {len(present.nodes)} nodes: {uuids}, and its readers would hold"
+
+
+def _children(image: Image, folder: str) -> frozenset[str]:
+    start = f"{folder}/"
+    return frozenset(path[len(start) :].partition("/")[0] for path in image.nodes if path.startswith(start))
 
 
 def _tasks(image: Image) -> frozenset[str]:
