@@ -66,6 +66,8 @@ class Listing:
     number: int = 0
     forgotten: int = 0
     """Of what happened up to this number not all is known any more."""
+    hints: bool = True
+    """Whether a name that is not there is answered with names like it."""
     confirmed: Confirmed | None = None
     """What a person said last of what to believe: told to whoever judges for itself."""
     _names: NameIndex = field(init=False)
@@ -170,6 +172,8 @@ class Listing:
         return service in self.snapshot.members or service in self.snapshot.routes
 
     def _hint(self, name: str) -> str:
+        if not self.hints:
+            return ""
         every = [*self.snapshot.members, *(dns for service in self.snapshot.members for dns in self.dns_names(service))]
         near = nearest(name, every)
         return f"; did you mean {' or '.join(near)}?" if near else ""

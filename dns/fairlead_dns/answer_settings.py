@@ -11,6 +11,7 @@ from fairlead_dns.decisions.clients import Locality, Place
 from fairlead_dns.front_settings import FrontSettings
 from fairlead_dns.names import Manner
 
+CLOSED = ("/v2/", *(f"/v1/{page}" for page in ("axfr", "config", "enumerate", "hosts/", "services/")))
 NEGATIVE_TTL_S = (1, 5)
 """Shorter, and every typing error is asked anew; longer, and a new service is invisible to who asked too early."""
 
@@ -44,7 +45,8 @@ class AnswerSettings(FrontSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """Networks whose clients may read /v1 and /v2: `any`, `private`, `none`, or as `10.0.0.0/8`. /health, /ready and
     /metrics are open to all that reach `port`."""
     api_token: bool = False
-    """Whether reading /v2 needs the token, as writing does; `token` must be on."""
+    """Whether reading /v1 (all but /v1/version) and /v2 needs the token, as writing does; `token` must be on. Clients
+    of Mesos-DNS' API know no token."""
 
 
 def localities(settings: AnswerSettings) -> tuple[Locality, ...]:
@@ -90,7 +92,7 @@ def closed(settings: AnswerSettings) -> tuple[str, ...]:
     """Beginnings of paths whose reading wants the token. Raises BadSettings when there is none."""
     if settings.api_token and settings.token != "on":  # noqa: S105  # a mode, not a secret
         raise BadSettings("api_token: there is a token for sure only when `token` is on")
-    return ("/v2/",) if settings.api_token else ()
+    return CLOSED if settings.api_token else ()
 
 
 def check_number(key: str, value: float, least: float, most: float) -> None:

@@ -34,7 +34,7 @@ from fairlead_dns.following import Following
 from fairlead_dns.mesos_following import MesosFollowing
 from fairlead_dns.mesosdns_file import beneath, notes
 from fairlead_dns.metrics import Counts, DnsCollector, State
-from fairlead_dns.names import Names
+from fairlead_dns.names import SERIALS, Names
 from fairlead_dns.naming_metrics import NamingCollector
 from fairlead_dns.naming_settings import extra_records, read_queries
 from fairlead_dns.publishing import Publishing
@@ -137,7 +137,7 @@ def _file(settings: DnsSettings, what: str) -> Path:
 def _state(names: Names, transports: Transports) -> State:
     trust = names.answers.trust
     return State(
-        serial=names.answers.serial,
+        serial=max(0, names.snapshot.revision) % SERIALS,
         names=len(names.zone.names),
         cached=names.answers.cached,
         tcp_connections=len(transports.tcp.open),

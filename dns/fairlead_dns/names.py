@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 
 from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
-from fairlead_discovery.snapshots import UNKNOWN, Snapshot
+from fairlead_discovery.snapshots import UNKNOWN, Snapshot, Trust
+from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.answer import Answers, Authority
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Clients, Locality
 from fairlead_dns.decisions.front import Front, Route
 from fairlead_dns.decisions.journal import Held, Journal, later
-from fairlead_dns.decisions.ledger import Ledger
+from fairlead_dns.decisions.ledger import Ledger, LedgerSource
 from fairlead_dns.decisions.naming import ZONE_TTL, Dialect, Record, Rules, of_framework, of_masters, of_server
 from fairlead_dns.decisions.queries import Queries, Query
 from fairlead_dns.decisions.settling import OWN
 from fairlead_dns.decisions.sources import Sources
 from fairlead_dns.decisions.speaking import of_agent, of_ourselves
+from fairlead_dns.decisions.static import StaticSource
 from fairlead_dns.decisions.traits import Traits
 from fairlead_dns.decisions.zone import ARPA, Zone
 
@@ -57,6 +59,8 @@ class Names:
     """Set when frameworks, agents or masters have; whoever acts on it clears it."""
     ledger: Ledger = field(init=False)
     """The same names as secondaries see them."""
+    files: dict[bytes, StaticSource] = field(default_factory=dict)
+    """The zones of files, by apex; whoever serves them puts them here."""
     applied: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the names are others, or the revision is; whoever acts on it clears it."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,10 +87,13 @@ class Names:
             self.front.serve(apex, self.answers)
         self._replace("dialects", {"": of_ourselves(self.rules)})
 
-    def journal(self, name: bytes) -> Journal | None:
-        """Of the zone the name is in; None for a name of none of ours."""
-        apex = self.ledger.apex_of(name)
-        return None if apex is None else self.ledger.journals[apex]
+    def source(self, name: bytes) -> LedgerSource | StaticSource | None:
+        """The longest zone of ours that has the name, with its journal; None for a name of none of ours."""
+        while name not in self.files and name not in self.ledger.journals:
+            if len(name) == 1:
+                return None
+            name = wire.parent(name)
+        return self.files[name] if name in self.files else LedgerSource(self.ledger, name)
 
     def held(self, name: bytes) -> Held:
         """What the name had at the serial of this moment."""
@@ -105,6 +112,7 @@ class Names:
         if alone and known is not None and self.ledger.before and not later(serial, known):
             serial = (known + 1) % SERIALS
         for moved in self.ledger.settling(serial, at_s=time.time()):
+            self._answered(())  # before anybody is told: who asks then is answered with it
             if moved:
                 self.settled.set()
                 self.settled = asyncio.Event()
@@ -124,19 +132,17 @@ class Names:
         concerned = self._concerned(snapshot)
         for touched in self.sources.steps(snapshot, now_s=now_s):
             self._point(touched)
-            if self.answers.trust is not None:
-                self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
+            self._answered(touched)
             yield len(touched)
         self._answer_queries(concerned)
-        self.answers.changed((), serial=snapshot.revision % SERIALS, trust=snapshot.trust)
         self.applying = False
+        self._answered((), snapshot.trust)
         self._changed()
 
     def warm_up(self, now_s: float) -> Iterator[int]:
         """In steps, as above; yields how many names have other answers by each newcomer that is less of one."""
         for touched in self.answers.traits.tick(now_s):
-            if self.answers.trust is not None:
-                self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
+            self._answered(touched)
             yield len(touched)
 
     def take_frameworks(self, frameworks: Mapping[str, Framework]) -> None:
@@ -216,6 +222,17 @@ class Names:
             touched |= self.sources.take_other(f"query {key}", records)
         self._touched(touched)
 
+    def _answered(self, touched: Iterable[bytes], trust: Trust | None = None) -> None:
+        """No answer of before is given of `touched`. SOA says the serial that can be fetched: what is asked for it by
+        who has been told of a new one. Until there is one it is the revision that is answered.
+        """
+        trust, serial = trust or self.answers.trust, self.ledger.serial
+        if trust is None:
+            return
+        if serial is None:
+            serial = self.answers.serial if self.applying else self.snapshot.revision % SERIALS
+        self.answers.changed(touched, serial=serial, trust=trust)
+
     def _note(self, names: Iterable[bytes]) -> None:
         """Of names whose TTLs are about to change."""
         for name in names:
@@ -230,8 +247,7 @@ class Names:
         self._point(touched)
         if touched:
             self._changed()
-        if touched and self.answers.trust is not None:
-            self.answers.changed(touched, serial=self.answers.serial, trust=self.answers.trust)
+            self._answered(touched)
 
     def _replace(self, kind: str, records: Mapping[str, tuple[Record, ...]]) -> None:
         self.documents_changed.set()

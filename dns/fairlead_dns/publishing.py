@@ -1,6 +1,7 @@
 """Everything that stands written in files, and everything that secondaries fetch: put behind the front, kept true."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,8 +150,10 @@ class Publishing:
         elif self._is_free(apex):
             self.broken.discard(apex)
             changes, octets = self._bounds()
-            made = self.zones[apex] = Static(StaticAnswers(zone), StaticSource(zone, Journal(changes, octets)))
-            self.transfers.sources[apex] = made.source
+            made = self.zones[apex] = Static(
+                StaticAnswers(zone), StaticSource(zone, Journal(changes, octets), time.time())
+            )
+            self.transfers.sources[apex] = self.names.files[apex] = made.source
             self.names.front.serve(apex, made.answers)
             self.notifier.changed(apex)
 
@@ -164,7 +167,7 @@ class Publishing:
         if apex not in self.zones and apex not in self.broken:
             return
         if self.zones.pop(apex, None) is not None:
-            del self.transfers.sources[apex]
+            del self.transfers.sources[apex], self.names.files[apex]
         self.broken.discard(apex)
         self.names.front.withdraw(apex)
 

@@ -13,10 +13,14 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.records import Leaving, Reason
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_dns.adapters.zonefiles import Unloaded
+from fairlead_dns.decisions.journal import Journal
+from fairlead_dns.decisions.static import StaticSource, difference
 from harness.dns_api import Served, api
+from harness.masters import zone as static_zone
 from harness.names import member, node_name, snapshot
 
 WEB = "web.marathon.mesos"
+HEAD = "$TTL 300\n@ IN SOA ns1 root {} 3600 600 86400 60\n@ NS ns1\nns1 A 10.0.0.1\n"
 LOCALITIES = (
     {"network": "10.1.0.0/16", "zone": "a", "region": "eu"},
     {"network": "10.2.0.0/16", "zone": "b", "region": "eu"},
@@ -263,6 +267,27 @@ async def test_zone_changes_by_serial(two: Served) -> None:
     assert (410, "serial 77 is not remembered: history begins at serial 1") == await two.refusal("changes", since=77)
 
 
+async def test_zones_of_files_have_a_history_too(two: Served) -> None:
+    """Of each name, and of the zone by its serials; what is in no zone, or is none, is said."""
+    old, new = (static_zone(f"a A 10.0.0.{n}\nb TXT x\n", head=HEAD.format(n)) for n in (1, 2))
+    source = two.names.files[old.apex] = StaticSource(old, Journal(), time.time() - 60)
+    source.replace(new, difference(old, new, at_s=time.time() - 30))
+
+    found = await two.page("history", name="a.example.org")
+    assert (2, ["A 10.0.0.2"], [2]) == (found["serial"], found["records"], [row["serial"] for row in found["changes"]])
+    assert ["A 10.0.0.1"] == (await two.page("history", name="a.example.org", at="45s"))["records"]
+    page = await two.page("changes", zone="example.org", since=1)
+    assert [{"name": "a.example.org", "removed": ["A 10.0.0.1"], "added": ["A 10.0.0.2"]}] == page["changes"][0][
+        "names"
+    ]
+    assert 1 == (await two.page("changes", zone="mesos"))["serial"]
+    assert (404, "no such name: c.example.org is not in its zone's file") == await two.refusal(
+        "history", name="c.example.org"
+    )
+    assert (404, "zone: a.example.org is in a zone, but is none") == await two.refusal("changes", zone="a.example.org")
+    assert 404 == (await two.refusal("changes", zone="example.net"))[0]
+
+
 @pytest.mark.parametrize("text", ["soon", "25:00", "2026-13-01T00:00Z", "-5m", "1e9", "9" * 30, ""])
 async def test_a_time_that_is_none_is_refused(two: Served, text: str) -> None:
     """In words, with what is expected."""
@@ -374,12 +399,16 @@ async def test_networks_that_may_not_read_are_told_so(tmp_path: Path) -> None:
 
 
 async def test_reading_may_want_the_token(tmp_path: Path) -> None:
-    """Every page of /v2."""
+    """Every page of /v2, and of /v1 all but the version."""
     made = await api(tmp_path, member(), api_token=True, token="on")  # a mode
     token = (tmp_path / "token").read_text().strip()
     url = str(made.client.make_url("/v2/status"))
 
     assert 401 == (await made.refusal("status"))[0]
+    pages = {route.resource.canonical for route in made.client.app.router.routes() if route.resource}
+    wanted = {page: 200 if page == "/v1/version" else 401 for page in pages if page.startswith(("/v1/", "/v2/"))}
+    assert 7 < len(wanted)
+    assert wanted == {page: (await made.client.get(page.replace(":.+", ""))).status for page in wanted}
     async with ClientSession() as session, session.get(url, headers={"Authorization": f"Bearer {token}"}) as response:
         assert 200 == response.status
         assert token not in await response.text()
@@ -407,9 +436,32 @@ async def test_bad_settings_name_their_key(tmp_path: Path, key: str, value: Any)
 
 
 async def test_enumeration_can_be_off(tmp_path: Path) -> None:
-    """Then only who knows a name gets it."""
+    """Then only who knows a name gets it: no list, no name like it, no name that others share."""
+    made = await api(tmp_path, member(), member(1, name="Web"), enumeration=False)
+
+    for page in ("records", "changes", "services", "services?name=web"):
+        assert 403 == (await made.refusal(page))[0], page
+    assert 1 <= len((await made.page("records", name=WEB))["records"])
+    assert 2 == len((await made.page(f"services/{WEB}"))["endpoints"])
+    for page in (
+        "services/wep",
+        "services/a%20b",
+        "records?name=wep.marathon.mesos",
+        "explain?name=wep.marathon.mesos",
+    ):
+        assert "web.marathon" not in str(await made.get(page)), page
+    status = await made.page("status")
+    assert (None, None) == (status["collisions"], status["unreadable"])
+    await made.client.close()
+
+
+@pytest.mark.parametrize(("query", "status"), [("", 403), ("?name=", 403), (f"?name={WEB}", 200)])
+async def test_without_enumeration_only_services_that_one_can_name_are_streamed(
+    tmp_path: Path, query: str, status: int
+) -> None:
+    """A stream without names would tell them all."""
     made = await api(tmp_path, member(), enumeration=False)
 
-    assert (403, 403) == ((await made.refusal("records"))[0], (await made.refusal("changes"))[0])
-    assert 1 == len((await made.page("records", name=WEB))["records"])
+    async with made.client.get(f"/v2/services{query}", headers={"Accept": "text/event-stream"}) as response:
+        assert status == response.status
     await made.client.close()

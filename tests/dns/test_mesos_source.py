@@ -56,6 +56,22 @@ async def test_names_come_from_the_masters_state(tmp_path: Path) -> None:
             assert serial == (await dns.ask("mesos", "SOA")).rr[0].rdata.times[0]
 
 
+async def test_a_change_of_frameworks_alone_is_a_later_serial(tmp_path: Path) -> None:
+    """In the SOA that secondaries ask for, too: told of a serial they see theirs otherwise, and fetch nothing."""
+    async with MesosPages() as master:
+        master.tasks = {"web": 1}
+        async with running(tmp_path, mesos=source(master)) as dns:
+            await dns.until(WEB, ["10.0.0.1"])
+            before = (await dns.ask("mesos", "SOA")).rr[0].rdata.times[0]
+            master.scheduler = 2
+            await dns.until("marathon.mesos", ["10.0.0.2"])
+
+            async def later() -> bool:
+                return bool((await dns.ask("mesos", "SOA")).rr[0].rdata.times[0] > before)
+
+            await eventually("a later serial", later)
+
+
 async def test_a_master_that_tells_of_a_change_is_read_at_once(tmp_path: Path) -> None:
     """Not after `refresh_s`, which is an hour here. Heartbeats are no changes."""
     async with MesosPages() as master:

@@ -13,7 +13,7 @@ from fairlead_discovery.snapshots import Trust
 from fairlead_dns.decisions.naming import Record, Rules
 from fairlead_dns.decisions.settling import PATIENCE_S, Standing, Verdict, digest, judge, parse_shared
 from fairlead_dns.names import Names
-from harness.names import authority, member, publish, snapshot
+from harness.names import ask, authority, member, publish, snapshot
 from harness.serials import put_agent, servers
 from harness.waiting import eventually
 
@@ -159,3 +159,27 @@ def test_alone_with_a_source_that_is_no_registry_what_changes_gets_the_next_seri
         found.append((moved, names.ledger.serial))
 
     assert [(True, 100), (True, 101), (False, 101), (True, 102), (False, 102), (True, 200)] == found
+
+
+def test_who_is_told_of_a_serial_and_asks_for_the_soa_is_answered_with_it():
+    """Else a secondary sees the serial it has, and fetches nothing: with a Mesos master, whose revision says nothing of
+    agents. It is not answered with one that cannot be fetched yet either.
+    """
+    names = Names(Rules(), authority())
+    names.take_snapshot(snapshot(member(), revision=100))
+    said = [soa_serial(names)]
+    for number, revision in ((1, 100), (2, 100), (2, 200)):
+        names.take_agents({"S": Agent(id="S", host=f"10.0.9.{number}", port=1, boot_id="")})
+        names.take_snapshot(snapshot(member(), revision=revision))
+        said.append(soa_serial(names))
+        said += [soa_serial(names) for moved in names.settling(alone=True) if moved]
+
+    assert [100, 100, 100, 100, 101, 101, 200] == said
+
+
+def soa_serial(names: Names) -> int:
+    """As a secondary asks for it; an answer that has none says the same one."""
+    replies = [ask(names.answers, name, kind) for name, kind in (("mesos", "SOA"), ("nope.mesos", "A"))]
+    found = {record.rdata.times[0] for reply in replies for record in (*reply.rr, *reply.auth)}
+    (serial,) = found
+    return int(serial)

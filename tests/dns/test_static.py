@@ -1,5 +1,6 @@
 """Static zones: every kind of answer, as the RFCs have it."""
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
@@ -194,6 +195,25 @@ def test_glue_that_does_not_fit_is_worth_a_second_question():
 
     assert ask(made, "x.sub.example.org", room=512).flags & dns.flags.TC
     assert not ask(made, "x.sub.example.org", room=1232).flags & dns.flags.TC
+
+
+def test_the_zones_version_is_told_when_asked():
+    """RFC 9660: two labels are the zone's, it is SOA's serial, which; not kept for who does not ask. In a question it must
+    hold nothing.
+    """
+    handler, view = StaticAnswers(ZONE), asked.View()
+
+    def reply(name: str, *options: dns.edns.Option) -> dns.message.Message:
+        packet = dns.message.make_query(name, "A", use_edns=0, options=list(options)).to_wire()
+        came, query = asked.Came(asked.Transport.UDP, "127.0.0.1"), wire.parse_query(packet)
+        return dns.message.from_wire(handler.reply(asked.Asked(packet, query, came, view, 0x0100, 1232)))
+
+    for name in ("web.example.org", "no.example.org", "x.sub.example.org", "example.org"):
+        given = {option.otype: option.data for option in reply(name, dns.edns.GenericOption(19, b"")).options}
+        assert {19: b"\2\0\0\0\0\1"} == given, name
+    assert {} == view.fast
+    assert () == reply("web.example.org").options
+    assert dns.rcode.FORMERR == reply("web.example.org", dns.edns.GenericOption(19, b"\2\0\0\0\0\1")).rcode()
 
 
 def test_packets_that_come_again_are_answered_whole_until_the_zone_changes():

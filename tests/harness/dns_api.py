@@ -15,6 +15,7 @@ from fairlead_discovery.snapshots import Snapshot
 from fairlead_dns import answer_settings
 from fairlead_dns import settings as told
 from fairlead_dns.adapters.api import add_api
+from fairlead_dns.adapters.http import add_routes
 from fairlead_dns.names import SERIALS, Names
 from fairlead_dns.settings import DnsSettings
 from harness.names import snapshot
@@ -31,6 +32,7 @@ class Served:
     def take(self, found: Snapshot, *, at_s: float | None = None) -> None:
         self.names.take_snapshot(found)
         self.names.ledger.settle(found.revision % SERIALS, at_s=time.time() if at_s is None else at_s)
+        self.names.settle()
         self.listing.take(found)
 
     async def get(self, path: str, **query: str | int) -> tuple[int, Any]:
@@ -55,6 +57,7 @@ async def api(folder: Path, *members: Member, **values: Any) -> Served:
     names.take_own("ns1.mesos", ("127.0.0.1",))
     app = make_app(settings, Health(), closed=answer_settings.closed(settings))
     listing = Listing()
+    add_routes(app, settings, names)
     add_api(app, settings, names, listing)
     client = TestClient(TestServer(app))
     await client.start_server()

@@ -17,6 +17,8 @@ class MesosPages:
     def __init__(self) -> None:
         self.port = free_port()
         self.tasks: dict[str, int] = {}
+        self.scheduler = 1
+        """On which agent the framework's scheduler is."""
         self.recovering = False
         self.down = False
         self.leader = ""
@@ -98,5 +100,7 @@ class MesosPages:
             "leader": f"master@{self.place}",
             "slaves": agents,
             "recovered_slaves": [{"id": "S9"}] if self.recovering else [],
-            "frameworks": [{"id": "f", "name": "marathon", "pid": "scheduler(1)@10.0.0.1:8080", "tasks": tasks}],
+            "frameworks": [
+                {"id": "f", "name": "marathon", "pid": f"scheduler(1)@10.0.0.{self.scheduler}:8080", "tasks": tasks}
+            ],
         }

@@ -4,7 +4,7 @@ GET /v2/services…              see fairlead_discovery.adapters.listing_http: e
 GET /v2/records                ?name= &under= &contains= &type= &limit= &after=
 GET /v2/explain                ?name= &type= &client=
 GET /v2/history                ?name= [&at=]     what a name answered at a time, or all its changes
-GET /v2/changes                ?since= &limit=   what changed in the zone after a serial
+GET /v2/changes                ?since= &limit= &zone=   what changed in a zone after a serial
 GET /v2/status                 serial, trust, age, revision, upstreams
 """
 
@@ -32,8 +32,9 @@ from fairlead_dns.decisions.asked import Handler
 from fairlead_dns.decisions.clients import parse
 from fairlead_dns.decisions.explain import Question, asked_for, explain, speakable
 from fairlead_dns.decisions.forward_explain import forwarded, rows
-from fairlead_dns.decisions.journal import Journal
-from fairlead_dns.decisions.static import StaticAnswers
+from fairlead_dns.decisions.journal import serial_of
+from fairlead_dns.decisions.ledger import LedgerSource
+from fairlead_dns.decisions.static import StaticAnswers, StaticSource
 from fairlead_dns.names import SERIALS, Names
 from fairlead_dns.settings import DnsSettings
 
@@ -42,6 +43,7 @@ PAGE = (1000, 10_000)
 """Names on a page: unless told, at most."""
 CHANGES = (100, 1000)
 GUARDED = ("/v1/", "/v2/")
+CLOSED = "enumeration is off (see the `enumeration` setting)"
 ELSEWHERE: Mapping[type[object], str] = {
     Forwarder: "the forwarder",
     StaticAnswers: "a zone from a file",
@@ -53,6 +55,9 @@ def add_api(app: web.Application, settings: DnsSettings, names: Names, listing: 
     """Everything under /v2, and the network access rule for it and /v1. Raises BadSettings."""
     pages = _Pages(settings, names)
     app.middlewares.append(_network_rule(readers(settings)))
+    if not settings.enumeration:
+        listing.hints = False
+        app.middlewares.append(_no_list_of_all)
     listing_http.add_routes(app, listing)
     app.router.add_get("/v2/records", pages.records)
     app.router.add_get("/v2/explain", pages.explain)
@@ -73,6 +78,20 @@ def _network_rule(admitted: Acl) -> Any:
     return rule
 
 
+@web.middleware
+async def _no_list_of_all(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Of services only those that the client can name."""
+    resource = request.match_info.route.resource
+    if resource is not None and resource.canonical == "/v2/services":
+        named = request.query.getall("name", [])
+        streams = request.method == "GET" and listing_http.EVENTS in request.headers.get("Accept", "")
+        if not (streams and named and all(named)):
+            return error_response(403, f"{CLOSED}: ask for /v2/services/NAME, or a stream of each `name`")
+    return await handler(request)
+
+
 @dataclass(slots=True)
 class _Pages:
     """Each page shows the names as they are at that moment."""
@@ -84,7 +103,7 @@ class _Pages:
 
     async def records(self, request: web.Request) -> web.Response:
         if not self._settings.enumeration and "name" not in request.query:
-            raise web.HTTPForbidden(reason="enumeration is off (see the `enumeration` setting): say `name`")
+            raise web.HTTPForbidden(reason=f"{CLOSED}: say `name`")
         wanted = _filter(request)
         limit = _number(request, "limit", *PAGE)
         zone = self._names.zone
@@ -126,21 +145,27 @@ class _Pages:
 
     async def history(self, request: web.Request) -> web.Response:
         name = _name(request, "name")
-        journal = self._journal(name)
-        memory = history.Memory(journal, self._names.ledger.held(name), self._names.ledger.begun_s)
+        source, serial = self._source(name)
+        journal = source.journal
+        memory = history.Memory(journal, source.held(name), source.begun_s)
         if "at" in request.query:
             return json_response(_past(memory, name, request.query["at"]))
         rows = [history.name_row(change, one) for change, one in history.touching(tuple(journal.changes), name)]
-        if not rows and not self._names.zone.exists(name):
+        if not rows and not source.exists(name):
+            if isinstance(source, StaticSource):
+                raise web.HTTPNotFound(reason=f"no such name: {wire.text(name)} is not in its zone's file")
             await self._missing(name, None)
-        now = {"name": wire.text(name), "serial": self._serial(), "begins": _begins(memory)}
+        now = {"name": wire.text(name), "serial": serial, "begins": _begins(memory)}
         return json_response({**now, "records": history.rows(memory.live), "changes": rows})
 
     async def changes(self, request: web.Request) -> web.Response:
         if not self._settings.enumeration:
-            raise web.HTTPForbidden(reason="enumeration is off, see the `enumeration` setting")
-        journal = self._journal(self._names.authority.apexes[0])
-        now = self._serial()
+            raise web.HTTPForbidden(reason=CLOSED)
+        zone = _name(request, "zone") if "zone" in request.query else self._names.authority.apexes[0]
+        source, now = self._source(zone)
+        journal = source.journal
+        if zone not in self._names.files and zone not in self._names.ledger.journals:
+            raise web.HTTPNotFound(reason=f"zone: {wire.text(zone)} is in a zone, but is none")
         since = _number(request, "since", now, SERIALS - 1)
         limit = _number(request, "limit", *CHANGES)
         found = [] if since == now else history.after(tuple(journal.changes), since)
@@ -151,7 +176,8 @@ class _Pages:
         return json_response({"since": since, "serial": now, "changes": rows, "more": len(found) > limit})
 
     async def status(self, _request: web.Request) -> web.Response:
-        answers, snapshot = self._names.answers, self._names.snapshot
+        answers, snapshot, shown = self._names.answers, self._names.snapshot, self._settings.enumeration
+        collisions = {name: list(s) for name, s in self._names.sources.claims.collisions().items()}
         return json_response(
             {
                 "version": version("fairlead"),
@@ -166,26 +192,22 @@ class _Pages:
                 "services": len(snapshot.members),
                 "warming_up": answers.traits.warming,
                 "forwarding": self._forwarding(),
-                "unreadable": dict(snapshot.bad),
-                "collisions": {name: list(s) for name, s in self._names.sources.claims.collisions().items()},
+                "unreadable": dict(snapshot.bad) if shown else None,
+                "collisions": collisions if shown else None,
             }
         )
 
     # --- parts
 
-    def _serial(self) -> int:
-        """What the journal has come to; raises 503 while nothing is known."""
-        serial = self._names.ledger.serial
-        if serial is None:
+    def _source(self, name: bytes) -> tuple[LedgerSource | StaticSource, int]:
+        """The zone that has the name, and the serial its journal has come to. Raises 404, and 503 while nothing is known."""
+        source = self._names.source(name)
+        if source is None:
+            raise web.HTTPNotFound(reason=f"no history of {wire.text(name)}: it is in no zone of this server")
+        soa = source.soa()
+        if soa is None:
             raise web.HTTPServiceUnavailable(reason="nothing known of the registry yet")
-        return serial
-
-    def _journal(self, name: bytes) -> Journal:
-        self._serial()
-        apex = self._names.ledger.apex_of(name)
-        if apex is None:
-            raise web.HTTPNotFound(reason=f"no history of {wire.text(name)}: it is in no zone of the registry's names")
-        return self._names.ledger.journals[apex]
+        return source, serial_of(soa)
 
     def _handler(self, name: bytes) -> Handler | None:
         """Which part answers for the name."""
@@ -220,7 +242,11 @@ class _Pages:
         raise web.HTTPNotFound(reason=f"no such name: {text}{f'; did you mean {_either(near)}?' if near else ''}")
 
     async def _near(self, text: str) -> tuple[str, ...]:
-        """In a thread, which lets queries through: it takes a while where there are very many names."""
+        """In a thread, which lets queries through: it takes a while where there are very many names. None where only who
+        knows a name shall get it.
+        """
+        if not self._settings.enumeration:
+            return ()
         async with self._looking:
             known = speakable(self._names.sources)
             return tuple(await asyncio.to_thread(nearest, asked_for(text), known))

@@ -7,7 +7,7 @@ a part of its own. A change of the zone drops what depends on its names.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 
@@ -29,6 +29,7 @@ from fairlead_dns.decisions.prepared import Cache, Plan, Prepared
 from fairlead_dns.decisions.selection import Candidate
 from fairlead_dns.decisions.traits import Traits
 from fairlead_dns.decisions.zone import Zone
+from fairlead_dns.decisions.zone_version import reply_with, wish_of
 
 COMMON = frozenset({wire.A, wire.AAAA, wire.SRV, wire.ANY, 64, 65})  # with SVCB and HTTPS, which browsers ask for
 CNAME = 5
@@ -36,10 +37,6 @@ ALIASES = 8  # followed in one answer
 ROTATED = frozenset({wire.A, wire.AAAA, wire.SRV})
 SERIAL = b""
 """Stands among the names an answer depends on when it holds the serial."""
-ZONEVERSION = 19
-"""EDNS option (RFC 9660): the zone's serial beside the answer."""
-ZONEVERSION_BYTES = 10
-SOA_SERIAL = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +74,10 @@ class Answers:
             return error(asked, wire.REFUSED)
         if self.trust is None:
             return error(asked, wire.SERVFAIL, ede=EDE_NOT_READY)
-        wish = _version_wish(asked)
-        if wish is None:
+        if wish_of(asked) is None:
             return asked.packet[:2] + self._body(asked)
-        if wish:
-            return error(asked, wire.FORMERR)
-        reply = asked.packet[:2] + self._body(replace(asked, room=asked.room - ZONEVERSION_BYTES))
-        return wire.with_options(reply, wire.option(ZONEVERSION, self._version(asked.query)))
+        apex = asked.query.name[self._apex(asked.query) :]
+        return reply_with(asked, lambda less: asked.packet[:2] + self._body(less), apex, self.serial)
 
     def changed(self, names: Iterable[bytes], *, serial: int, trust: Trust) -> None:
         """The zone has changed: forget the answers that depend on `names`, on the serial, or on the trust."""
@@ -130,11 +124,6 @@ class Answers:
     def _apex(self, query: wire.Query) -> int:
         """Offset in the name at which our zone begins; of a name in none (a reverse name that has just gone) its start."""
         return next((start for start in query.starts if query.name[start:] in self.zone.apexes), 0)
-
-    def _version(self, query: wire.Query) -> bytes:
-        """RFC 9660: how many of the name's labels are the zone's, that it is SOA's serial, which."""
-        apex = query.name[self._apex(query) :]
-        return bytes((len(wire.labels(apex)), SOA_SERIAL)) + self.serial.to_bytes(4, "big")
 
     def _plan(self, asked: Asked) -> Plan:
         query = asked.query
@@ -290,14 +279,6 @@ class Answers:
         us = self.authority
         timers_s = (us.refresh_s, us.retry_s, us.expire_s, us.negative_ttl_s)
         return wire.soa_rdata(us.mname, us.rname, self.serial, timers_s)
-
-
-def _version_wish(asked: Asked) -> bytes | None:
-    """What the client's ZONEVERSION option holds, None when it has none. It must hold nothing."""
-    edns = asked.query.edns
-    if edns is None or edns.plain:
-        return None
-    return next((data for code, data in edns.options if code == ZONEVERSION), None)
 
 
 def _records(kind: int, data: Sequence[bytes], ttl_s: int) -> list[bytes]:

@@ -173,6 +173,17 @@ class LedgerSource:
     def journal(self) -> Journal:
         return self.ledger.journals[self.apex]
 
+    @property
+    def begun_s(self) -> float:
+        return self.ledger.begun_s
+
+    def held(self, name: bytes) -> Held:
+        return self.ledger.held(name)
+
+    def exists(self, name: bytes) -> bool:
+        """Now, settled or not."""
+        return self.ledger.zone.exists(name)
+
     def soa(self) -> RRset | None:
         return None if self.ledger.serial is None else self.ledger.soa(self.apex)
 

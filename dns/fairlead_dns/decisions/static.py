@@ -12,6 +12,7 @@ from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import EDNS_BYTES, Asked, Next, error
 from fairlead_dns.decisions.compose import CNAME, DNAME, DS, MX, RRset, reply
 from fairlead_dns.decisions.journal import Change, Held, Journal, NameChange
+from fairlead_dns.decisions.zone_version import reply_with, wish_of
 
 YXDOMAIN = 6
 PACKETS = 10_000  # of a zone; each costs about 300 bytes
@@ -318,6 +319,11 @@ class StaticAnswers:
             return error(asked, wire.NOTIMP)
         if asked.query.kind in {wire.AXFR, wire.IXFR}:
             return error(asked, wire.REFUSED)
+        if wish_of(asked) is None:
+            return self._reply(asked)
+        return reply_with(asked, self._reply, self.zone.apex, self.zone.serial)
+
+    def _reply(self, asked: Asked) -> bytes:
         query = asked.query
         found = lookup(self.zone, query.name, query.kind)
         opt = b"" if query.edns is None else wire.opt_record(EDNS_BYTES, do=query.edns.do)
@@ -365,6 +371,15 @@ class StaticSource:
 
     zone: StaticZone
     journal: Journal
+    begun_s: float = 0.0
+    """Unix time of the first loading."""
+
+    def held(self, name: bytes) -> Held:
+        """The name's records as they stand, the SOA apart; nothing for what a wildcard gives."""
+        return _held(self.zone, name)
+
+    def exists(self, name: bytes) -> bool:
+        return self.zone.exists(name)
 
     def soa(self) -> RRset:
         return self.zone.soa
