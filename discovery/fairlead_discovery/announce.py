@@ -6,10 +6,11 @@ member. Every step leads from what stands to what should stand: an outcome that 
 """
 
 import asyncio
+import math
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from fairlead_daemon.backoff import Backoff
@@ -31,6 +32,7 @@ from fairlead_discovery.decisions.announcements import (
 from fairlead_discovery.decisions.checks import Check, Tally, count, named
 from fairlead_discovery.decisions.foreign_nodes import node_of_service, services_of
 from fairlead_discovery.decisions.leaving import DEAD_RECORD_S, Departure, is_due
+from fairlead_discovery.decisions.settling import keep
 from fairlead_discovery.foreign import follow
 from fairlead_discovery.records import Member, Reason, encode
 from fairlead_discovery.registry import Announcement, Delete, Registry
@@ -95,7 +97,7 @@ class Announcer:
 class Ferry:
     """What stands in a foreign folder, announced here: whoever wrote a node answers for it, so that none is checked.
 
-    A folder that is empty all at once is taken for its owner's fault: its last endpoints stay until it fills again.
+    What vanishes all at once is taken for its owners' fault, and stays until they had time to come back.
     """
 
     def __init__(self, registry: Registry, bridge: Bridge, told: Callable[[], None]) -> None:
@@ -104,28 +106,61 @@ class Ferry:
         self._told = told
         self._runs: dict[str, tuple[Charge, asyncio.Task[None]]] = {}
         self._going: dict[str, asyncio.Task[None]] = {}
+        self._wanted: Mapping[str, Service] = {}
+        self._kept: Mapping[str, float] = {}
+        """See keep; monotonic."""
+        self._read = asyncio.Event()
 
     def charges(self) -> "tuple[Charge, ...]":
         return tuple(charge for charge, _ in self._runs.values())
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            async for reading in follow(self._registry, self._bridge.format, self._bridge.path):
-                wanted = services_of(self._bridge, reading)
-                if self._runs and not wanted:
-                    log.error("bridge empty, its last endpoints stay", path=self._bridge.path, count=len(self._runs))
-                    continue
-                for task in [t for t, (charge, _) in self._runs.items() if wanted.get(t) != charge.service]:
-                    charge, running = self._runs.pop(task)
-                    running.cancel()
-                    if task not in wanted:
-                        self._going[task] = group.create_task(charge.drop())
-                for task in wanted.keys() - self._runs.keys():
-                    if (going := self._going.pop(task, None)) is not None:
-                        going.cancel()
-                    charge = Charge(self._registry, wanted[task], self._told)
-                    self._runs[task] = (charge, group.create_task(charge.run()))
-                self._told()
+            group.create_task(self._follow(group))
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._next_s()):
+                        await self._read.wait()
+                self._read.clear()
+                self._bring(group)
+
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        async for reading in follow(self._registry, self._bridge.format, self._bridge.path):
+            self._wanted = services_of(self._bridge, reading)
+            self._bring(group)  # at once: the next reading may show the folder otherwise
+            self._read.set()
+
+    def _next_s(self) -> float | None:
+        """When the next one that is kept goes, by the loop's clock; None: not by itself."""
+        due_s = min(self._kept.values(), default=math.inf)
+        wait_s = max(0.0, due_s - time.monotonic())
+        return None if math.isinf(due_s) else asyncio.get_running_loop().time() + wait_s
+
+    def _bring(self, group: asyncio.TaskGroup) -> None:
+        """From what runs to what should, now."""
+        wanted = self._wanted
+        self._keep(wanted)
+        for task in [t for t, (charge, _) in self._runs.items() if wanted.get(t) != charge.service]:
+            if task in self._kept:
+                continue
+            charge, running = self._runs.pop(task)
+            running.cancel()
+            if task not in wanted:
+                self._going[task] = group.create_task(charge.drop())
+        for task in wanted.keys() - self._runs.keys():
+            if (going := self._going.pop(task, None)) is not None:
+                going.cancel()
+            charge = Charge(self._registry, wanted[task], self._told)
+            self._runs[task] = (charge, group.create_task(charge.run()))
+        self._told()
+
+    def _keep(self, wanted: Mapping[str, Service]) -> None:
+        standing = {task: charge.service for task, (charge, _) in self._runs.items()}
+        before, settle_s = self._kept, self._bridge.settle_s
+        self._kept = keep(before, standing, wanted, now_s=time.monotonic(), settle_s=settle_s)
+        if self._kept.keys() - before.keys():
+            event = "bridge lost endpoints, they stay for now" if wanted else "bridge empty, its last endpoints stay"
+            log.error(event, path=self._bridge.path, count=len(self._kept), here=len(wanted))
 
 
 class Charge:

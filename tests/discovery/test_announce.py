@@ -20,6 +20,7 @@ from fairlead_discovery.announce import Announcer
 from fairlead_discovery.announcer import FileOptions, first_server, own_address, until, wanted_of
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.composed import ComposedRegistry
+from fairlead_discovery.decisions.announce_files import from_nerve
 from fairlead_discovery.decisions.announcements import Bridge, Departing, Service, changes_to, check_all, member_of
 from fairlead_discovery.decisions.checks import Check
 from fairlead_discovery.decisions.nodes import Nodes
@@ -108,7 +109,7 @@ def test_a_toml_file_holds_static_and_external_services(tmp_path: Path):
 
 
 def test_nerves_file_and_its_folder_are_read(tmp_path: Path):
-    """`service_conf_dir` too; keys that mean nothing here are left alone."""
+    """`service_conf_dir` too; keys that mean nothing here stop nothing."""
     (tmp_path / "conf.d").mkdir()
     check = {"type": "rabbitmq", "rise": 3, "fall": 2, "timeout": 0.2, "username": "guest"}
     (tmp_path / "conf.d" / "bus.json").write_text(json.dumps({"host": "h", "port": 5672, "checks": [check]}))
@@ -122,6 +123,17 @@ def test_nerves_file_and_its_folder_are_read(tmp_path: Path):
     assert ("bus", "nerve", 5672, "i-1-5672") == (bus.name, bus.framework, bus.port, bus.id)
     assert Check(type="rabbitmq", interval_s=0.5, timeout_s=0.2, rise=3, fall=2) == bus.checks[0]
     assert ["/nerve/web"] == [also.path for also in shop.also]
+
+
+def test_what_is_not_followed_of_nerves_file_is_noted():
+    """Each key by its place, with what is instead; one that says nothing is no matter."""
+    web = {"port": 80, "zk_hosts": ["z:1"], "haproxy_server_options": "backup", "use_path_encoding": True}
+    bus = {"port": 1, "haproxy_server_options": "", "use_path_encoding": False, "reporter_type": "etcd"}
+    wanted = from_nerve({"services": {"web": web, "bus": bus}}, where="n.json", framework="f", write_nerve=False)
+    noted = [note.partition(" is not followed")[0] for note in wanted.notes]
+
+    keys = ("haproxy_server_options", "use_path_encoding", "zk_hosts")
+    assert [*(f"n.json: services.web: {key}" for key in keys), "n.json: services.bus: reporter_type etcd"] == noted
 
 
 def test_nerves_further_checks_have_their_like_here(tmp_path: Path):
@@ -434,9 +446,11 @@ async def test_the_janitor_leaves_those_alone_who_come_back(stage: Stage):
 # --- bridges
 
 
-async def test_a_foreign_folder_becomes_members_here(stage: Stage):
-    """They come, change and go with its nodes; junk and leaders are left out."""
-    bridge = Bridge(name="web", framework="aurora", format="serverset", path="/aurora/www/prod/web", vhost="w.example")
+@pytest.mark.parametrize(("settle_s", "last"), [(0.3, [84]), (3600.0, [82, 84])])
+async def test_a_foreign_folder_becomes_members_here(stage: Stage, settle_s: float, last: list[int]):
+    """They come, change and go with its nodes; junk and leaders are left out. Owners that were gone have time to return."""
+    path = "/aurora/www/prod/web"
+    bridge = Bridge(name="web", framework="aurora", format="serverset", path=path, vhost="w.example", settle_s=settle_s)
     announcer = Announcer(stage.theirs, (), [bridge])
     task = asyncio.create_task(announcer.run())
     folder = paths.endpoint_folder("aurora:web")
@@ -469,7 +483,7 @@ async def test_a_foreign_folder_becomes_members_here(stage: Stage):
         await asyncio.sleep(0.3)
         assert [82] == await ports(), "an empty folder is a fault of its owner"
         await write(4, 84)
-        await until_ports(84)
+        await until_ports(*last)
     finally:
         task.cancel()
         await asyncio.wait([task])

@@ -20,6 +20,12 @@ NERVE_CHECKS = {
 }
 NERVE_INTERVAL_S, NERVE_TIMEOUT_S = 0.5, 0.1
 """Nerve's own defaults."""
+NERVE_UNUSED = {
+    "haproxy_server_options": "a balancer's options are labels",
+    "use_path_encoding": "`also` with format nerve-base64 in a TOML file writes such nodes",
+    "zk_hosts": "the registry is where fairlead's own settings say",
+}
+"""Keys of Nerve's services that are not followed, and what is instead."""
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +103,7 @@ def from_nerve(values: Mapping[str, Any], *, where: str, framework: str, write_n
             raise BadSettings(f"{place}: expected an object")
         if given.get("reporter_type", "zookeeper") != "zookeeper":
             notes.append(f"{place}: reporter_type {given['reporter_type']} is not followed, the registry is written")
+        notes += (f"{place}: {key} is not followed: {why}" for key, why in NERVE_UNUSED.items() if given.get(key))
         out.append(_nerve_service(str(name), given, place=place, identity=identity, framework=framework))
         if write_nerve and isinstance(given.get("zk_path"), str):
             out[-1] = msgspec.structs.replace(out[-1], also=(Also(format="nerve", path=given["zk_path"]),))

@@ -1,6 +1,7 @@
 """What is announced of a service that fairlead does not schedule, as a member like any other."""
 
 import ipaddress
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -95,6 +96,8 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Added to the endpoints' own."""
     vhost: str = ""
     drain_s: float = 30.0
+    settle_s: float = 30.0
+    """Endpoints that vanished together stay so long after the first of them is back."""
 
     @property
     def key(self) -> str:
@@ -129,6 +132,8 @@ def check_all(services: Sequence[Service], bridges: Sequence[Bridge] = (), *, wh
     for bridge in bridges:
         if not bridge.path.startswith("/") or bridge.path.endswith("/"):
             raise BadSettings(f"{where}: {bridge.name}: path: {bridge.path!r} is no folder's path")
+        if not 0 <= bridge.settle_s < math.inf:
+            raise BadSettings(f"{where}: {bridge.name}: settle_s: {bridge.settle_s:g} is no time from 0")
     if not services and not bridges:
         raise BadSettings(f"{where}: no service to announce")
     seen: set[str] = set()
