@@ -46,13 +46,14 @@ async def run(settings: DiscoverySettings, context: Context) -> None:
     closed = (API,) if settings.reads == "token" else ()
     if closed and not ensure_token(settings):
         raise BadSettings("reads: `token` needs the token; set `token` to on")
-    listing = Listing(Naming(domain=settings.domain.strip(".").lower(), rfc952=settings.enforce_rfc952))
+    naming = Naming(domain=settings.domain.strip(".").lower(), rfc952=settings.enforce_rfc952)
+    listing = Listing(naming)
     app = make_app(settings, context.health, closed=closed)
     add_routes(app, listing, limits(settings))
     context.health.wait("endpoints", listing.snapshot.why)
     registry = await open_registry(settings.registry)
     try:
-        add_ring_routes(app, registry)
+        add_ring_routes(app, registry, naming)
         runner, port = await serve(app, settings)
     except BaseException:
         await registry.close()

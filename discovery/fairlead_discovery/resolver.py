@@ -91,6 +91,12 @@ class Resolver:
         """By address; () when there are none. Raises Refused for what names no service."""
         return self._pool(name).endpoints
 
+    def services(self, name: str) -> frozenset[str]:
+        """The keys of the services so called: a key means its own, though there may be none; a name of one instance
+        means none. Raises Refused for what names no service.
+        """
+        return frozenset(one.service for one in self._index.meant(self._parsed(name)) if one.instance is None)
+
     async def watch(self, name: str) -> AsyncIterator[tuple[Endpoint, ...]]:
         """The endpoints at once and at every change of them. Raises Refused as `endpoints`."""
         last: tuple[Endpoint, ...] | None = None

@@ -1,12 +1,14 @@
 """Rings in the registry: read, followed, and changed by one writer at a time."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
 from fairlead_daemon.errors import Conflict, Refused
 from fairlead_daemon.logs import Log
 from fairlead_discovery import paths
 from fairlead_discovery.decisions.membership import Membership, RingMember, Rings, check_new, rings
 from fairlead_discovery.decisions.picking import Endpoint, endpoint_ring
+from fairlead_discovery.decisions.service_names import Naming
 from fairlead_discovery.records import decode, encode, rewritten
 from fairlead_discovery.registry import NEW, Node, Registry
 from fairlead_discovery.resolver import Resolver
@@ -25,14 +27,31 @@ async def read_ring(registry: Registry, service: str) -> Membership:
     return (await _read(registry, service))[0]
 
 
-async def ring_or_endpoints(registry: Registry, service: str) -> Membership:
-    """The service's ring or, where none was made, that of its published endpoints (members `host:port`, version 0),
-    as Resolver.pick with a key sees it. Raises Refused when there is neither, Unavailable.
+async def find_ring(registry: Registry, service: str, *, naming: Naming = Naming()) -> Membership:  # noqa: B008  # frozen
+    """The ring of that name or, where there is none, the one made under another name of the service: its key, its app
+    id, a DNS name (which is known while the service has endpoints). Raises Refused when there is none, or when it is
+    not clear which one is meant; Unavailable.
     """
-    node = await registry.read(paths.below(paths.RINGS, service))
-    if node is not None:
-        return (await _read(registry, service))[0]
-    async with Resolver(registry) as resolver:
+    try:
+        return await read_ring(registry, service)
+    except NoRing:
+        async with Resolver(registry, naming=naming) as resolver:
+            made = await _made_otherwise(registry, resolver, service)
+            if made is None:
+                raise
+            return await read_ring(registry, made)
+
+
+async def ring_or_endpoints(registry: Registry, service: str, *, naming: Naming = Naming()) -> Membership:  # noqa: B008  # frozen
+    """As `find_ring` or, where no ring was made, that of the service's published endpoints (members `host:port`,
+    version 0), as Resolver.pick with a key sees it. Raises Refused when there is neither, Unavailable.
+    """
+    with suppress(NoRing):
+        return await read_ring(registry, service)
+    async with Resolver(registry, naming=naming) as resolver:
+        made = await _made_otherwise(registry, resolver, service)
+        if made is not None:
+            return await read_ring(registry, made)
         ring = endpoint_ring(_published(resolver, service))
     if not ring.places:
         raise NoRing(f"no ring is called {service}, and no endpoint; `fairlead ring create` makes a ring")
@@ -42,10 +61,27 @@ async def ring_or_endpoints(registry: Registry, service: str) -> Membership:
     )
 
 
+async def _made_otherwise(registry: Registry, resolver: Resolver, service: str) -> str | None:
+    """The name of the ring that was made under another name of the service. Raises Refused when there are several."""
+    meant = _services(resolver, service)
+    names = [paths.unescape(name) for name in await registry.tree.names(paths.RINGS)] if meant else []
+    found = sorted(name for name in names if meant & _services(resolver, name))
+    if len(found) > 1:
+        raise Refused(f"{service} may be one of several rings: {', '.join(found)}; give the ring's own name")
+    return found[0] if found else None
+
+
+def _services(resolver: Resolver, name: str) -> frozenset[str]:
+    try:
+        return resolver.services(name)
+    except Refused:  # a ring's name need not be a service's
+        return frozenset()
+
+
 def _published(resolver: Resolver, service: str) -> Sequence[Endpoint]:
     try:
         return resolver.endpoints(service)
-    except Refused:  # a ring's name need not be a service's
+    except Refused:  # see above
         return ()
 
 

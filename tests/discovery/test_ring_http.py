@@ -54,6 +54,15 @@ async def orders(site: Site) -> Site:
     return site
 
 
+async def test_a_ring_answers_to_every_name_of_its_service(site: Site):
+    """Also where its version is waited for."""
+    await site.registry.commit([publish(1)])
+    await site.call("POST", "", service=WEB, slots=64)
+    answers = [await site.call("GET", f"/web.marathon.mesos{query}") for query in ("", "?index=0&wait=1s")]
+
+    assert [(200, WEB, 1)] * 2 == [(status, told["service"], told["version"]) for status, told in answers]
+
+
 async def test_a_ring_is_made_joined_and_asked(orders: Site):
     """The owners are those that every reader of the registry computes."""
     status, told = await orders.call("GET", "/orders/owners?key=user:42&key=x")

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from discovery.records_of import WEB, publish
 from fairlead_daemon.errors import Conflict, FairleadError, Refused
 from fairlead_discovery import rings as stored
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.decisions import membership as m
 from fairlead_discovery.decisions.membership import Membership, RingMember, State
+from fairlead_discovery.decisions.service_names import Naming
 from fairlead_discovery.registry import Registry
 
 EMPTY = Membership(service="shop", slots=64, points=16, replicas=2)
@@ -244,3 +246,32 @@ async def test_a_ring_is_made_once(registry: Registry):
         await stored.create_ring(registry, replace(EMPTY, service="once"))
     with pytest.raises(Refused, match="no ring is called none"):
         await stored.read_ring(registry, "none")
+
+
+@pytest.mark.parametrize("made", [WEB, "/shop/web", "web.marathon.example"])
+async def test_a_ring_is_found_by_every_name_of_its_service(made: str):
+    """By whichever it was made: its owners are the same for all, never those of the endpoints."""
+    naming = Naming(domain="example")
+    registry = await open_registry(f"memory:named-{made}")
+    try:
+        await registry.commit([publish(1)])
+        await stored.create_ring(registry, replace(ring_of("a", "b"), service=made))
+        await stored.create_ring(registry, replace(ring_of("c"), service="other"))
+        for name in (WEB, "/shop/web", "web.marathon.example", "_web._tcp.marathon.example."):
+            found = await stored.ring_or_endpoints(registry, name, naming=naming)
+            assert (made, ["a", "b"]) == (found.service, [member.name for member in found.members])
+            assert found == await stored.find_ring(registry, name, naming=naming)
+    finally:
+        await registry.close()
+
+
+async def test_a_name_of_two_rings_is_refused(registry: Registry):
+    """Both are named; each is had by its own name."""
+    await registry.commit([publish(1)])
+    for name in ("/shop/web", "web.marathon.mesos"):
+        await stored.create_ring(registry, replace(ring_of("a"), service=name))
+
+    with pytest.raises(Refused, match=r"several rings: /shop/web, web\.marathon\.mesos"):
+        await stored.ring_or_endpoints(registry, WEB)
+    with pytest.raises(stored.NoRing, match="no ring is called /none"):
+        await stored.find_ring(registry, "/none")

@@ -59,8 +59,9 @@ class HttpRings:
         attempt = 0
         while True:
             query = f"?index={last.version}&wait={WAIT_S}s" if last is not None else "?index=0"
+            name = service if last is None else last.service  # its own name: then nobody has to look for it
             try:
-                found = _membership(await self._call("GET", service, query, wait_s=WAIT_S + 10.0))
+                found = _membership(await self._call("GET", name, query, wait_s=WAIT_S + 10.0))
             except Unavailable as error:
                 log.warning("ring not heard of, the last one stands", service=service, why=str(error))
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter

@@ -4,7 +4,7 @@ GET    /v2/rings   /v2/rings/{service}[?index=VERSION&wait=30s]   …/owners?key
 POST   /v2/rings   …/members   …/members/{name}/ready   …/members/{name}/cancel   …/settle
 PUT    …/members/{name}     DELETE …/members/{name}[?dead=true]   …
 
-A service's name is percent-encoded where it has slashes. A ring that was not made is that of the published endpoints.
+A service's name is percent-encoded where it has slashes. What reads finds a ring by any name of its service. A ring that was not made is that of the published endpoints.
 """
 
 import asyncio
@@ -23,9 +23,18 @@ from fairlead_discovery.decisions import ring_answers as answers
 from fairlead_discovery.decisions.listing import seconds, version
 from fairlead_discovery.decisions.membership import Membership, RingMember
 from fairlead_discovery.decisions.nearest import nearest
+from fairlead_discovery.decisions.service_names import Naming
 from fairlead_discovery.records import decode
 from fairlead_discovery.registry import Registry
-from fairlead_discovery.rings import NoRing, change_ring, create_ring, read_ring, remove_ring, ring_or_endpoints
+from fairlead_discovery.rings import (
+    NoRing,
+    change_ring,
+    create_ring,
+    find_ring,
+    read_ring,
+    remove_ring,
+    ring_or_endpoints,
+)
 
 LONGEST_S = 300.0
 ANSWER_S = 10.0
@@ -67,9 +76,9 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     version: int
 
 
-def add_ring_routes(app: web.Application, registry: Registry) -> None:
+def add_ring_routes(app: web.Application, registry: Registry, naming: Naming = Naming()) -> None:  # noqa: B008  # frozen
     """Below /v2/rings. Writes go straight to the registry; who may write, the application's own checks say."""
-    site = _Rings(registry)
+    site = _Rings(registry, naming)
     member = "/v2/rings/{service}/members/{name}"
     for method, path, handler in (
         ("GET", "/v2/rings", site.every),
@@ -92,8 +101,9 @@ def add_ring_routes(app: web.Application, registry: Registry) -> None:
 
 
 class _Rings:
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, naming: Naming) -> None:
         self._registry = registry
+        self._naming = naming
         self._watchers = 0
 
     def worded(self, handler: Handler) -> Handler:
@@ -134,7 +144,7 @@ class _Rings:
         index, wait = request.query.get("index", ""), request.query.get("wait", "")
         known = version(index) if index or wait else -1
         service = request.match_info["service"]
-        found = await self._read(service) if index else await self._either(request)
+        found = await self._find(service) if index else await self._either(request)
         if wait and found.version == known:
             found = await self._after(found, known, min(LONGEST_S, seconds(wait)))
         return json_response(answers.told_members(found))
@@ -165,9 +175,13 @@ class _Rings:
         async with asyncio.timeout(ANSWER_S):
             return await read_ring(self._registry, service)
 
+    async def _find(self, service: str) -> Membership:
+        async with asyncio.timeout(ANSWER_S):
+            return await find_ring(self._registry, service, naming=self._naming)
+
     async def _either(self, request: web.Request) -> Membership:
         async with asyncio.timeout(ANSWER_S):
-            return await ring_or_endpoints(self._registry, request.match_info["service"])
+            return await ring_or_endpoints(self._registry, request.match_info["service"], naming=self._naming)
 
     async def _after(self, found: Membership, version: int, wait_s: float) -> Membership:
         """Another version, or what there is when the wait is over."""
