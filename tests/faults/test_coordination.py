@@ -214,7 +214,7 @@ def test_a_registrys_restart_takes_no_lock_away(arena: Arena):
 
 
 def storm(arena: Arena, *, seconds: float, pauses_s: Sequence[float]) -> None:
-    """Four contenders; keepers, guardians and commands are killed, keepers paused, the registry killed and paused."""
+    """Four contenders; keepers and guardians are killed, keepers paused, and the registry has the arena's troubles."""
     chance = random.Random(7)  # the same storm every time
     for _ in range(4):
         arena.contend("lock", work_s=0.3)
