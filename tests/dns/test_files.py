@@ -30,7 +30,7 @@ async def test_a_fifo_in_place_of_a_followed_file_stops_nobody(tmp_path, caplog,
     os.mkfifo(key)
     async with asyncio.timeout(20):
         await followed.look()
-    said = caplog.records[-1].__dict__["fields"]["why"]
+    said = [r.__dict__["fields"]["why"] for r in caplog.records if "why" in r.__dict__.get("fields", {})][-1]
 
     assert "not a regular file" in said
     with pytest.raises(BadSettings, match="not a regular file"):
@@ -46,7 +46,7 @@ async def test_a_renewed_certificate_is_taken(tmp_path, caplog):
     self_signed(tmp_path)
     await followed.look()
 
-    assert "changed files taken" == caplog.records[-1].getMessage()
+    assert "changed files taken" in [r.getMessage() for r in caplog.records]
 
 
 def test_a_fifo_as_keys_or_prepared_query_is_refused_by_name(tmp_path):

@@ -55,7 +55,7 @@ async def test_the_log_tells_how_many_names_there_are(caplog: pytest.LogCaptureF
     made = following(names())
     with caplog.at_level(logging.DEBUG):
         await made.take(snapshot(member(), revision=9))
-    fields = caplog.records[-1].fields  # type: ignore[attr-defined]  # Log's
+    fields = [r.__dict__["fields"] for r in caplog.records if "names" in r.__dict__.get("fields", {})][-1]
 
     assert len(made.names.zone.names) == fields["names"] > 0
 
@@ -184,7 +184,10 @@ async def test_trust_is_told_and_marked(caplog: pytest.LogCaptureFixture) -> Non
         reply = ask(made.answers, WEB, opt=opt())
         await follower.take(snapshot(member(), revision=2))
 
-    said = [(r.levelname, r.__dict__["fields"]["trust"], r.__dict__["fields"].get("why")) for r in caplog.records]
+    fields = [
+        (r.levelname, r.__dict__.get("fields", {})) for r in caplog.records
+    ]  # others may have something to say too
+    said = [(level, told["trust"], told.get("why")) for level, told in fields if "trust" in told]
     assert [("WARNING", "held", "another cluster"), ("INFO", "live", None)] == said
     assert (["10.0.0.1"], 3, None) == (data(reply), ede(reply), ede(ask(made.answers, WEB, opt=opt())))
 
