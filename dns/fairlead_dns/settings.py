@@ -46,7 +46,8 @@ class DnsSettings(TransferSettings, frozen=True, kw_only=True, forbid_unknown_fi
     reverse_zones: tuple[str, ...] = ()
     """Reverse zones answered with PTR of agents and of tasks with addresses of their own, as `10.in-addr.arpa`."""
     enumeration: bool = True
-    """Whether /v1/enumerate and /v1/axfr show every name; Mesos-DNS' EnumerationOn."""
+    """Whether the HTTP API shows names that were not asked for: /v1/enumerate, /v1/axfr, lists, changes, names like a
+    missing one, collisions; Mesos-DNS' EnumerationOn."""
     tcp_connections: int = 256
     """Most TCP connections at once; the longest idle one is closed for a new one."""
     tcp_per_client: int = 32
@@ -54,7 +55,7 @@ class DnsSettings(TransferSettings, frozen=True, kw_only=True, forbid_unknown_fi
     tcp_idle_s: float = 10.0
     """A TCP connection on which no query has been answered for so long is closed, whatever the reason."""
     waiting: int = 1000
-    """Most questions at once that wait for another server; the oldest gives way to a new one."""
+    """Most questions at once that wait for upstreams; a new one gets an answer past its time, or SERVFAIL, at once."""
     patience_s: float = 5.0
     """A question that has waited so long for another server gets SERVFAIL."""
 

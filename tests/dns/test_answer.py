@@ -158,7 +158,7 @@ def test_unknown_classes_are_refused(klass: int) -> None:
 
 @pytest.mark.parametrize("kind", ["AXFR", "IXFR"])
 def test_transfers_are_refused(kind: str) -> None:
-    """Zone transfer is not there yet, and says so."""
+    """Of these answers alone: transfers are the front's, for those whom `transfers` admits."""
     assert "REFUSED" == rcode(ask(names(member()).answers, "mesos", kind, tcp=True))
 
 
