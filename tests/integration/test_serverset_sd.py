@@ -80,7 +80,7 @@ async def registry(zookeeper: ZooKeeper) -> AsyncIterator[ComposedRegistry]:
 
 @pytest.fixture
 def prometheus(zookeeper: ZooKeeper, registry: ComposedRegistry, short_dir: Path) -> Iterator[Prometheus]:
-    root = registry.store.full("/").rstrip("/")  # type: ignore[attr-defined]
+    root = registry.store.now.full("/").rstrip("/")  # type: ignore[attr-defined]
     made = Prometheus(short_dir, zookeeper, root)
     yield made
     made.server.stop()
