@@ -15,7 +15,7 @@ from fairlead_discovery import paths
 from fairlead_discovery.adapters.aiohttp_connector import ServiceConnector, ServiceResolver
 from fairlead_discovery.adapters.blocking import BlockingResolver
 from fairlead_discovery.backends import open_registry
-from fairlead_discovery.decisions.picking import Strategy
+from fairlead_discovery.decisions.picking import Endpoint, Strategy
 from fairlead_discovery.records import Address, Leaving, Member, Reason, TaskRef, encode
 from fairlead_discovery.registry import Change, Create, Delete, Put, Registry
 from fairlead_discovery.resolver import Resolver
@@ -301,3 +301,18 @@ def test_the_package_gives_the_resolver_and_nothing_it_has_not():
     assert Resolver is fairlead_discovery.Resolver
     with pytest.raises(AttributeError, match="has no attribute 'Resolvr'"):
         fairlead_discovery.Resolvr  # noqa: B018  # asking is the test
+
+
+async def test_what_is_in_flight_is_counted_and_its_end_too(resolver: Resolver):
+    """Also when the request fails: least-of-two goes by it."""
+    endpoint = Endpoint(service="s:a", task="t", host="127.0.0.1", port=1)
+    during = []
+
+    def fail() -> None:
+        during.append(dict(resolver._loads))
+        raise RuntimeError("the request failed")
+
+    with pytest.raises(RuntimeError, match="the request failed"), resolver.using(endpoint):
+        fail()
+
+    assert ([{endpoint.name: 1}], {}) == (during, resolver._loads)

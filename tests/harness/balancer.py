@@ -271,6 +271,13 @@ async def fetch(where: str, path: str, *, host: str = "", method: str = "GET") -
     return int(head.split()[1]), body.decode("utf-8", "replace")
 
 
+async def service(place: Balancer, app: str, **port: Any) -> Task:
+    """One task of the app, with a route, once it is served."""
+    task = await Task(app.strip("/").replace("/", "-"), app=app).start()
+    await place.applied(await place.publish(task.member(), routes=[route(app, **port)]))
+    return task
+
+
 @contextlib.asynccontextmanager
 async def balancer(folder: Path, **settings: Any) -> AsyncIterator[Balancer]:
     async with Balancer(folder, **settings) as place:

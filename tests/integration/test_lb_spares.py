@@ -8,7 +8,7 @@ import pytest
 from fairlead_discovery import paths
 from fairlead_discovery.records import Check
 from fairlead_discovery.registry import Delete
-from harness.balancer import Balancer, Task, balancer, route
+from harness.balancer import Balancer, Task, balancer, route, service
 from harness.clients import Clients
 from harness.waiting import eventually
 
@@ -20,12 +20,6 @@ HOST = "shop.example"
 async def place(short_dir: Path) -> AsyncIterator[Balancer]:
     async with balancer(short_dir, spare_backends=4) as made:
         yield made
-
-
-async def service(place: Balancer, app: str, **port: object) -> Task:
-    task = await Task(app.strip("/").replace("/", "-"), app=app).start()
-    await place.applied(await place.publish(task.member(), routes=[route(app, **port)]))
-    return task
 
 
 async def reloads(place: Balancer) -> int:

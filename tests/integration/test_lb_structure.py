@@ -13,7 +13,7 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
 from fairlead_discovery.records import Check
 from fairlead_discovery.registry import Delete, Put
-from harness.balancer import Balancer, Task, balancer, fetch, route
+from harness.balancer import Balancer, Task, balancer, fetch, route, service
 from harness.clients import Clients
 from harness.ports import free_port
 from harness.servers import require
@@ -28,12 +28,6 @@ async def place(short_dir: Path) -> AsyncIterator[Balancer]:
     """Without spare backends, so that every new service is a structural change."""
     async with balancer(short_dir, spare_backends=0) as made:
         yield made
-
-
-async def service(place: Balancer, app: str, **port: object) -> Task:
-    task = await Task(app.strip("/").replace("/", "-"), app=app).start()
-    await place.applied(await place.publish(task.member(), routes=[route(app, **port)]))
-    return task
 
 
 async def test_new_services_under_load_lose_and_double_nothing(place: Balancer):

@@ -70,10 +70,6 @@ def _make(task: Task, agent: Agent, framework_name: str) -> Publication:
     return Publication(service=task.service, name=paths.member_name(task.id, data), data=data, member=True)
 
 
-def has_ports(info: Json) -> bool:
-    return bool(ports_of(info))
-
-
 def ports_of(info: Json) -> tuple[Port, ...]:
     """From DiscoveryInfo, else the `ports` resources in the order they were given."""
     discovery = info.get("discovery")
