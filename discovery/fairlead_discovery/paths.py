@@ -16,6 +16,7 @@ ENDPOINTS = f"{ROOT}/endpoints"
 PORTLESS = f"{ROOT}/portless"
 LEAVING = f"{ROOT}/leaving"
 ROUTES = f"{ROOT}/routes"
+POLICIES = f"{ROOT}/policies"
 BALANCERS = f"{ROOT}/lb/balancers"
 PROGRESS = f"{ROOT}/lb/progress"
 NAME_SERVERS = f"{ROOT}/dns/servers"
@@ -43,7 +44,7 @@ BARRIERS = f"{ROOT}/coordination/barriers"
 RINGS = f"{ROOT}/rings"
 MESOS = "/mesos"
 
-CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES)
+CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES, POLICIES)
 """What snapshots contain, and commits change. Folders of folders: ENDPOINTS, PORTLESS."""
 NESTED = (ENDPOINTS, PORTLESS)
 CONFIRMED = f"{ROOT}/confirmed"

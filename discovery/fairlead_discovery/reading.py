@@ -219,6 +219,7 @@ class Reader:
             portless=contents.portless,
             leaving=contents.leaving,
             routes=contents.routes,
+            policies=contents.policies,
             bad={**contents.bad, **good.sight.unreadable} if good.sight.unreadable else contents.bad,
             delta=delta,
         )
@@ -245,7 +246,8 @@ def alike(one: Snapshot, other: Snapshot) -> bool:
     plain = one.revision == other.revision and one.trust is other.trust and one.why == other.why
     if not plain or one.cluster != other.cluster or one.bad != other.bad:
         return False
-    return one.leaving is other.leaving and one.routes is other.routes and _same(one, other)
+    flat = one.leaving is other.leaving and one.routes is other.routes and one.policies is other.policies
+    return flat and _same(one, other)
 
 
 def _same(one: Snapshot, other: Snapshot) -> bool:

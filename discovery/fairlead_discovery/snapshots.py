@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.decisions.delta import Delta
+from fairlead_discovery.policies import AnyPolicy
 from fairlead_discovery.records import Leaving, Member, Portless, Route
 
 
@@ -20,7 +21,8 @@ class Trust(enum.StrEnum):
 class Snapshot:
     """The clocked tree at one revision: it holds every commit up to `revision`, and perhaps later ones.
 
-    Keys are service keys (`marathon:/shop/web`), node names below them, and task ids for `leaving`. A service's
+    Keys are service keys (`marathon:/shop/web`), node names below them, task ids for `leaving`, and
+    `<kind>~<service key>` for `policies`. A service's
     mapping that did not change is the very same object as in the snapshot before: find what changed by identity.
     `members` leaves out what is leaving and, without a leading master, what sits on agents whose lease ended.
     `bad` names nodes that could not be read, with the reason.
@@ -38,6 +40,7 @@ class Snapshot:
     portless: Mapping[str, Mapping[str, Portless]] = field(default_factory=dict)
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
+    policies: Mapping[str, AnyPolicy] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
     delta: Delta | None = field(default=None, compare=False, repr=False)
     """Which services of `members` differ from those of the snapshot before: see delta.differing, which takes it."""

@@ -18,7 +18,13 @@ from fairlead_discovery.records import Cluster
 from fairlead_discovery.registry import NEW
 
 FORMAT = 1
-BESIDE = {"routes": paths.ROUTES, "tasks without ports": paths.PORTLESS, "apps": paths.APPS, "rings": paths.RINGS}
+BESIDE = {
+    "routes": paths.ROUTES,
+    "policies": paths.POLICIES,
+    "tasks without ports": paths.PORTLESS,
+    "apps": paths.APPS,
+    "rings": paths.RINGS,
+}
 """What an import must not empty without being told to, beside endpoints."""
 CHUNK_OPS = 400
 CHUNK_BYTES = 400_000

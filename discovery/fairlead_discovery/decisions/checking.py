@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions.archive import Image
-from fairlead_discovery.records import Leaving, Member, Portless, Progress, Record, Route, decode
+from fairlead_discovery.policies import AnyPolicy
+from fairlead_discovery.records import Leaving, Member, Portless, Progress, Route, decode
 from fairlead_discovery.registry import Change, Create, Delete
 
 OVERDUE_S = 600.0
@@ -50,11 +52,12 @@ def problems(image: Image, *, now_s: float) -> list[Problem]:
     return sorted((problem for rule in RULES for problem in rule(seen)), key=lambda p: (p.path, p.what))
 
 
-KINDS: Sequence[tuple[str, type[Record]]] = (
+KINDS: Sequence[tuple[str, Any]] = (
     (paths.ENDPOINTS, Member),
     (paths.PORTLESS, Portless),
     (paths.LEAVING, Leaving),
     (paths.ROUTES, Route),
+    (paths.POLICIES, AnyPolicy),
     (paths.PROGRESS, Progress),
 )
 
@@ -68,13 +71,13 @@ def _closed(seen: _Seen) -> Iterator[Problem]:
 
 
 def _unreadable(seen: _Seen) -> Iterator[Problem]:
-    """Of clocked nodes readers say the same (`bad`); a route may be all that a person has of it, so it is left."""
+    """Of clocked nodes readers say the same (`bad`). A route or a policy may be all that a person has of it: left."""
     for root, kind in KINDS:
         for path, data in seen.below(root):
             try:
                 decode(kind, data, place=path)
             except Refused as error:
-                mend = (Delete(path, missing_ok=True),) if kind is not Route else ()
+                mend = (Delete(path, missing_ok=True),) if kind not in (Route, AnyPolicy) else ()
                 yield Problem(path=path, what=str(error).removeprefix(f"{path}: "), repair=mend)
 
 

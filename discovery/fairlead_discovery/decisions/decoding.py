@@ -10,6 +10,7 @@ from msgspec.structs import force_setattr
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions.delta import Delta, differing
+from fairlead_discovery.policies import AnyPolicy
 from fairlead_discovery.records import Leaving, Member, Portless, Route, TaskRef, decode
 from fairlead_discovery.registry import Folder
 
@@ -28,6 +29,7 @@ class Contents:
     portless: Services[Portless] = field(default_factory=dict)
     leaving: Mapping[str, Leaving] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
+    policies: Mapping[str, AnyPolicy] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By service, by task id: the agent ("" when the member cannot be read). Counted by trust."""
@@ -81,6 +83,7 @@ class Decoder:
             portless=_merged(last.portless, {s: f.records for s, f in by_root[paths.PORTLESS].items()}),
             leaving=_named(last.leaving, by_root[paths.LEAVING]),
             routes=_named(last.routes, by_root[paths.ROUTES]),
+            policies=_named(last.policies, by_root[paths.POLICIES]),
             bad=bad,
             tasks=_merged(last.tasks, {s: f.tasks for s, f in endpoints.items()}),
             delta=Delta(last.members, frozenset(endpoints)),
@@ -95,11 +98,12 @@ class Decoder:
         return now, before
 
 
-_KINDS: Mapping[str, type[Any]] = {
+_KINDS: Mapping[str, Any] = {
     paths.ENDPOINTS: Member,
     paths.PORTLESS: Portless,
     paths.LEAVING: Leaving,
     paths.ROUTES: Route,
+    paths.POLICIES: AnyPolicy,
 }
 
 
