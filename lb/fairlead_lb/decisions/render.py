@@ -3,7 +3,6 @@
 import functools
 import re
 from collections.abc import Mapping
-from importlib import resources
 
 import jinja2
 
@@ -87,6 +86,11 @@ def _at(host: str) -> str:
 
 @functools.cache
 def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(finalize=guard, undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701  # no HTML; `guard` refuses instead of escaping
+    environment = jinja2.Environment(
+        finalize=guard,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  # no HTML; `guard` refuses instead of escaping
+        loader=jinja2.PackageLoader("fairlead_lb"),
+    )
     environment.globals.update(ms=milliseconds, fast=_faster, at=_at)
-    return environment.from_string(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    return environment.get_template(name)
