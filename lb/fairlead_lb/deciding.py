@@ -1,0 +1,50 @@
+"""From the newest snapshot to what shall be served: what may not be believed changes nothing."""
+
+import time
+from dataclasses import replace
+
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb import metrics
+from fairlead_lb.decisions import change as changes
+from fairlead_lb.decisions import routes, spares
+from fairlead_lb.desk import Desk
+
+
+def decide(desk: Desk, snapshot: Snapshot) -> None:
+    """Takes the snapshot, if it may be believed: what is stale or held changes nothing that serves."""
+    desk.state.snapshot, desk.state.snapshot_at = snapshot, time.monotonic()
+    serving = desk.state.serving
+    nothing_serves = serving is not None and not serving.structure.owners
+    live = snapshot.trust is Trust.LIVE
+    desk.state.frozen = "" if live else f"{snapshot.trust}: {snapshot.why or 'the registry is out of sight'}"
+    if not live and (desk.live_seen or not nothing_serves):
+        return
+    desk.live_seen = desk.live_seen or live
+    want(desk, snapshot)
+
+
+def want(desk: Desk, snapshot: Snapshot) -> None:
+    serving = desk.state.serving
+    rules = routes.Rules(
+        forbidden=desk.around.forbidden,
+        names_in_use=desk.names_in_use(),
+        refused_shapes=desk.state.refused_shapes,
+        good=desk.good,
+        spares=spares.free(serving.structure) if serving else {},
+    )
+    last = desk.state.wanted
+    if not last.names and serving is not None:
+        last = replace(last, names=dict(serving.structure.owners), maps=serving.maps)
+    desk.state.wanted = routes.wanted(snapshot, last, rules, desk.derived)
+    metrics.REFUSED.set(len(desk.state.wanted.refused))
+    asked = desk.asked(desk.state.wanted.maps)
+    desk.note_taken({port: why for port, why in desk.state.taken.items() if port in asked})
+    _lend(desk)
+    desk.recognise()
+
+
+def _lend(desk: Desk) -> None:
+    """Spares have their owners from here on, and are free again once they are empty."""
+    serving = desk.state.serving
+    if serving is not None and desk.state.wanted.revision >= 0:
+        desk.state.serving = replace(serving, structure=changes.lent(serving, desk.state.wanted))

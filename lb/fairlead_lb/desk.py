@@ -1,0 +1,85 @@
+"""What the parts of the controller share. One task works on it, so nothing here is locked."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fairlead_daemon.logs import Log
+from fairlead_lb import metrics
+from fairlead_lb.adapters import ports
+from fairlead_lb.adapters.store import Store
+from fairlead_lb.decisions import change as changes
+from fairlead_lb.decisions import picture, routes
+from fairlead_lb.decisions import slots as slot_plans
+from fairlead_lb.decisions.change import Surroundings
+from fairlead_lb.decisions.parts import Parts
+from fairlead_lb.decisions.values import Maps, Slot, Structure, ports_of
+from fairlead_lb.memory import Memory
+from fairlead_lb.state import State, Times
+from fairlead_lb.supervisor import Supervisor
+
+log = Log("lb")
+
+
+@dataclass(slots=True)
+class Desk:
+    """`state` is what others see; the rest only the controller's parts do."""
+
+    supervisor: Supervisor
+    store: Store
+    around: Surroundings
+    derived: routes.Derive
+    state: State = field(default_factory=State)
+    times: Times = field(default_factory=Times)
+    memory: Memory = field(default_factory=lambda: Memory({}))
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: changes.Settled = field(default_factory=dict)
+    good: Mapping[str, Parts] = field(default_factory=dict)
+    """What HAProxy has taken, by service."""
+    live_seen: bool = False
+    unsaved: bool = False
+    """Whether HAProxy has been told something that is not on disk yet."""
+
+    def replace_slots(self, name: str, slots: Mapping[str, Slot]) -> None:
+        serving = self.state.serving
+        assert serving is not None
+        self.state.serving = replace(serving, slots={**serving.slots, name: slots})
+
+    def recognise(self) -> None:
+        """Slots of an adopted HAProxy whose task nobody noted are known by their address from now on."""
+        serving = self.state.serving
+        for name, backend in self.state.wanted.backends.items() if serving else ():
+            slots = serving.slots.get(name, {}) if serving else {}
+            if any(not s.task and not s.empty for s in slots.values()):
+                for place, server in slot_plans.recognised(backend, slots).items():
+                    self.memory.put(name, place, (server.host, server.port, server.task))
+                self.replace_slots(name, {p: self.memory.named(name, p, s) for p, s in slots.items()})
+
+    def names_in_use(self) -> set[str]:
+        """Backends that a running worker, old or new, serves somebody by."""
+        owners = self.state.serving.structure.owners if self.state.serving else ()
+        return {*owners, *self.supervisor.names_of_old}
+
+    # --- ports ---------------------------------------------------------------------------------------------------
+
+    def asked(self, maps: Maps) -> set[int]:
+        """Ports these maps want bound, whoever holds them now."""
+        return picture.ports_to_bind(maps, replace(self.around, taken_ports=frozenset()))
+
+    def note_taken(self, taken: Mapping[int, str]) -> None:
+        if set(taken) - set(self.state.taken):
+            log.warning("service ports held by other processes", ports=" ".join(map(str, sorted(taken)))[:200])
+        self.state.taken = taken
+        self.around = replace(self.around, taken_ports=frozenset(taken))
+        metrics.TAKEN_PORTS.set(len(taken))
+
+    def probe(self, running: Structure | None, maps: Maps) -> None:
+        """Tries the ports HAProxy does not hold yet; `running` None: all of them."""
+        same_host = running is not None and running.frame.host == self.around.frame.host
+        held = set(ports_of(running)) if running is not None and same_host else set()
+        self.note_taken(ports.taken(self.around.frame.host, sorted(self.asked(maps) - held)))
+
+    def draining(self) -> list[str]:
+        """Backends with a slot in quarantine."""
+        slots = self.state.serving.slots if self.state.serving is not None else {}
+        return [name for name, there in slots.items() if any(slot_plans.leaves(slot) for slot in there.values())]

@@ -1,0 +1,119 @@
+"""HAProxy as it says it is: read whole, audited, drains looked at; and told, then read back."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import msgspec
+
+from fairlead_daemon.errors import Unavailable
+from fairlead_daemon.logs import Log
+from fairlead_lb import metrics
+from fairlead_lb.decisions import change as changes
+from fairlead_lb.decisions import pace
+from fairlead_lb.decisions import slots as slot_plans
+from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole
+from fairlead_lb.decisions.values import Slots, Structure
+from fairlead_lb.desk import Desk
+from fairlead_lb.state import OLD_WORKERS_S
+
+log = Log("lb")
+
+
+async def read(desk: Desk, structure: Structure) -> None:
+    """All of it. Raises Unavailable."""
+    desk.settled = {}
+    desk.state.serving = await desk.supervisor.read(structure, desk.memory.task_of)
+    desk.times.audited = time.monotonic()
+    desk.recognise()
+
+
+async def audit(desk: Desk) -> None:
+    """Someone else may have changed HAProxy by its socket, or a command was lost: what differs is applied again."""
+    before = desk.state.serving
+    if before is None:
+        return
+    await read(desk, before.structure)
+    now = desk.state.serving
+    assert now is not None
+    places = slot_plans.places
+    changed = sum(places(before.slots[n]) != places(slots) for n, slots in now.slots.items() if n in before.slots)
+    if changed or now.maps != before.maps:
+        metrics.REPAIRS.inc(changed + (now.maps != before.maps))
+        log.warning("haproxy was changed by someone else", backends=changed, maps=now.maps != before.maps)
+    metrics.HAPROXY.read(await desk.supervisor.show_stat(now.structure))
+    metrics.count_slots(slot for slots in now.slots.values() for slot in slots.values())
+    desk.store.trim_log()
+
+
+async def look_at_old_workers(desk: Desk) -> None:
+    now = time.monotonic()
+    serving = desk.state.serving
+    if serving is not None and desk.supervisor.processes.old and now - desk.times.old_looked > OLD_WORKERS_S:
+        desk.times.old_looked = now
+        await desk.supervisor.read_old(serving.structure)
+
+
+async def slots_now(desk: Desk) -> Mapping[str, Slots]:
+    """As HAProxy says at this moment, health included; as last read while it does not answer."""
+    serving = desk.state.serving
+    if serving is None:
+        return {}
+    try:
+        return await desk.supervisor.read_slots(serving.structure, desk.memory.task_of)
+    except Unavailable:
+        return serving.slots
+
+
+async def look_at_drains(desk: Desk) -> None:
+    names, now = desk.draining(), time.monotonic()
+    if not names:
+        desk.times.drains_since = now
+        return
+    if now - desk.times.drains_looked < pace.poll_s(now - desk.times.drains_since):
+        return
+    desk.times.drains_looked = now
+    assert desk.state.serving is not None
+    await desk.supervisor.read_old(desk.state.serving.structure)
+    await _read_backends(desk, names)
+    await _tidy(desk, names)
+
+
+async def _tidy(desk: Desk, names: Iterable[str]) -> None:
+    """One step of quarantine a look: the next wants connections counted after it."""
+    serving, wanted = desk.state.serving, desk.state.wanted
+    assert serving is not None
+    only = replace(serving, slots={n: serving.slots[n] for n in names})
+    commands = [c for p in changes.plans(only, wanted, {}).values() for c in p.tidies]
+    if commands:
+        await perform(desk, commands)
+
+
+async def perform(desk: Desk, commands: Iterable[Command]) -> list[str]:
+    """Tells HAProxy, and reads back what they changed. Returns its objections. Raises Unavailable."""
+    serving = desk.state.serving
+    assert serving is not None
+    ordered = list(commands)
+    desk.memory.placed(ordered)
+    objections = await desk.supervisor.perform(serving.structure, ordered)
+    desk.unsaved = True
+    await _read_backends(desk, {c.backend for c in ordered if not isinstance(c, MapEntry | MapWhole)})
+    if maps := sorted({c.map for c in ordered if isinstance(c, MapEntry | MapWhole)}):
+        await _read_maps(desk, maps)
+    return objections
+
+
+async def _read_backends(desk: Desk, names: Iterable[str]) -> None:
+    serving = desk.state.serving
+    assert serving is not None
+    for name, slots in (
+        await desk.supervisor.read_backends(serving.structure, sorted(names), desk.memory.task_of)
+    ).items():
+        desk.replace_slots(name, slots)
+
+
+async def _read_maps(desk: Desk, names: list[str]) -> None:
+    serving = desk.state.serving
+    assert serving is not None
+    found = await desk.supervisor.read_maps(serving.structure, names)
+    desk.state.serving = replace(serving, maps=msgspec.structs.replace(serving.maps, **found))

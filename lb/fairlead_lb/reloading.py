@@ -1,0 +1,105 @@
+"""What only a reload can do: candidate, check, swap, read back; and whose fault it is when HAProxy refuses."""
+
+import time
+
+from fairlead_daemon.errors import Refused
+from fairlead_daemon.logs import Log
+from fairlead_lb import deciding, metrics, reading
+from fairlead_lb.decisions import change as changes
+from fairlead_lb.decisions import pace, picture, render, routes
+from fairlead_lb.decisions.change import Reload
+from fairlead_lb.decisions.values import Picture
+from fairlead_lb.desk import Desk
+
+log = Log("lb")
+REFUSED_RELOAD_S = 5.0
+
+
+async def reload_when_due(desk: Desk, found: Reload) -> bool:
+    """Whether HAProxy was reloaded, and so must be told what came meanwhile."""
+    desk.state.pending = found.reasons
+    if time.monotonic() < desk.times.reload_not_before:
+        return False
+    serving = desk.state.serving
+    assert serving is not None
+    desk.probe(serving.structure, desk.state.wanted.maps)
+    wanted = routes.brought_home(desk.state.wanted, desk.names_in_use())
+    candidate = picture.wanted_picture(serving, wanted, desk.around)
+    try:
+        candidate = await desk.supervisor.try_out(candidate)
+    except Refused as error:
+        await _blame(desk, candidate, error)
+        return False
+    try:
+        await desk.supervisor.swap(candidate)
+    except Refused as error:
+        _not_reloaded(desk, error)
+        return False
+    desk.state.former = {**(desk.state.former if desk.supervisor.processes.old else {}), **serving.structure.owners}
+    desk.state.wanted = wanted
+    await _reloaded(desk, candidate, found)
+    return True
+
+
+async def clear_up(desk: Desk) -> bool:
+    """Gives up what removed services held, some seconds later; what is wanted is served meanwhile."""
+    serving, now = desk.state.serving, time.monotonic()
+    wants = serving is not None and desk.state.wanted.revision >= 0
+    left = changes.leftovers(serving.structure, desk.state.wanted, desk.around) if serving and wants else ()
+    if not left:
+        desk.times.leftovers_since = 0.0
+    elif not desk.times.leftovers_since:
+        desk.times.leftovers_since = now
+    elif now >= desk.times.leftovers_due():
+        return await reload_when_due(desk, Reload(reasons=left))
+    return False
+
+
+async def _reloaded(desk: Desk, candidate: Picture, found: Reload) -> None:
+    desk.state.reloads += 1
+    desk.state.pending = ()
+    desk.state.last_error = ""
+    metrics.RELOADS.labels("done").inc()
+    log.info("structure changed", reasons="; ".join(found.reasons)[:300])
+    desk.memory.rendered(candidate)
+    desk.times.reload_not_before = time.monotonic() + pace.reload_pause_s(len(desk.supervisor.processes.old))
+    desk.unsaved = False
+    await reading.read(desk, candidate.structure)
+
+
+async def _blame(desk: Desk, candidate: Picture, error: Refused) -> None:
+    """Finds the tenants whose fragments HAProxy refuses by themselves; their last good ones stay."""
+    metrics.RELOADS.labels("refused").inc()
+    _not_reloaded(desk, error)
+    if await _refused(desk, render.config_of(candidate.structure, [])):
+        return  # it is nobody's route
+    running = desk.state.serving.structure if desk.state.serving else candidate.structure
+    new = [n for n in candidate.structure.owners if running.shapes.get(n) != candidate.structure.shapes[n]]
+    faulty = {
+        name: why
+        for name in new
+        if (why := await _refused(desk, render.config_of(candidate.structure, [render.backend(candidate, name)])))
+    }
+    for name, why in (faulty or dict.fromkeys(new, str(error))).items():
+        owner, shape = candidate.structure.owners[name], candidate.structure.shapes[name]
+        desk.state.refused_shapes[owner, shape] = why
+        log.warning("route refused by haproxy", service=owner.service, reason=why)
+    if new and desk.state.snapshot is not None:
+        deciding.want(desk, desk.state.snapshot)
+        desk.times.reload_not_before = 0.0
+        desk.wake.set()
+
+
+async def _refused(desk: Desk, text: str) -> str:
+    """HAProxy's words against it, "" when it takes it."""
+    try:
+        await desk.supervisor.check(text)
+    except Refused as error:
+        return str(error)
+    return ""
+
+
+def _not_reloaded(desk: Desk, error: Refused) -> None:
+    desk.state.last_error = str(error)
+    desk.times.reload_not_before = time.monotonic() + REFUSED_RELOAD_S
+    log.error("reload refused; haproxy serves as before", reason=str(error))
