@@ -172,7 +172,7 @@ class Book:
         self._written = None
         self._id = secrets.token_hex(8)
         stored = _Stored(
-            format=FORMAT, cluster=sight.cluster, revision=sight.revision, folders=sight.folders, id=self._id
+            format=FORMAT, cluster=sight.cluster, revision=sight.revision, folders=dict(sight.folders), id=self._id
         )
         data = msgspec.msgpack.encode(stored)
         replace_file(self._path, data, mode=0o600)

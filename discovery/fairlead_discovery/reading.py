@@ -12,7 +12,7 @@ from fairlead_discovery import metrics, paths
 from fairlead_discovery.announcing import first
 from fairlead_discovery.decisions.belief import Belief, Now
 from fairlead_discovery.decisions.decoding import Contents, Hider
-from fairlead_discovery.decisions.delta import Delta
+from fairlead_discovery.decisions.delta import Delta, differing
 from fairlead_discovery.decisions.election import lowest
 from fairlead_discovery.decisions.trust import Confirmed
 from fairlead_discovery.keeping import Keeper, load
@@ -251,9 +251,8 @@ def alike(one: Snapshot, other: Snapshot) -> bool:
 
 
 def _same(one: Snapshot, other: Snapshot) -> bool:
-    return all(
-        mine.keys() == theirs.keys() and all(theirs[key] is value for key, value in mine.items())
-        for mine, theirs in ((one.members, other.members), (one.portless, other.portless))
+    return not any(
+        differing(mine, theirs, None) for mine, theirs in ((one.members, other.members), (one.portless, other.portless))
     )
 
 

@@ -18,6 +18,7 @@ from fairlead_discovery import messages as m
 from fairlead_discovery import metrics
 from fairlead_discovery.decisions.delta import Delta
 from fairlead_discovery.decisions.ops import AnyOp
+from fairlead_discovery.decisions.sharing import Shared
 from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import SESSION_S, Folder, Node, Sight
 from fairlead_discovery.store import Cell, Connection, Importing, Outcome, check_usable, check_writable
@@ -66,25 +67,24 @@ class ClockFeed:
 
     def take(self, push: m.Push) -> None:
         old = self.cell.value.folders
-        folders: dict[str, Folder] = {} if push.whole else dict(old)
-        differ = old.keys() - push.folders.keys() if push.whole else set()
+        gone = set(old.keys() - push.folders.keys()) if push.whole else set[str]()
+        there: dict[str, Folder] = {}
         for name, changes in push.folders.items():
             before = old.get(name, {})
             now = changed({} if push.whole else before, {k: None if v is None else v[0] for k, v in changes.items()})
-            same = now == before
-            if not same:
-                differ.add(name)
-            if now:
-                folders[name] = before if same else now
-            else:
-                folders.pop(name, None)
+            if now != before:
+                if now:
+                    there[name] = now
+                else:
+                    gone.add(name)
+        folders = Shared.of(old).changed(there, gone)
         self.cell.set(
             Sight(
                 in_sight=True,
                 cluster=self.cluster.uuid,
                 revision=self.cluster.base + push.revision,
-                folders=folders if differ else old,
-                delta=Delta(old, frozenset(differ)),
+                folders=folders,
+                delta=Delta(old, frozenset(gone.union(there))),
             )
         )
 

@@ -20,6 +20,7 @@ from fairlead_discovery.adapters.zookeeper_folders import Documents, Members, al
 from fairlead_discovery.announcing import first
 from fairlead_discovery.decisions.delta import Delta
 from fairlead_discovery.decisions.pace import REST_S, rest_s
+from fairlead_discovery.decisions.sharing import Shared
 from fairlead_discovery.records import Cluster
 from fairlead_discovery.registry import Folder, Node, Sight
 from fairlead_discovery.store import Cell, Connection
@@ -269,10 +270,8 @@ class ClockFeed(Feed):
         changed = {folder: data for folder, data in now.items() if (data or None) is not last.get(folder)}
         if not changed:
             return last, Delta(last, frozenset())
-        gone = {folder for folder, data in changed.items() if not data}
-        folders = {**last, **changed}
-        for folder in gone:
-            del folders[folder]
+        there = {folder: data for folder, data in changed.items() if data}
+        folders = Shared.of(last).changed(there, changed.keys() - there.keys())
         return folders, Delta(last, frozenset(changed))
 
     def _note_closed(self, read: Iterable[str]) -> None:

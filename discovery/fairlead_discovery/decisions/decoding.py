@@ -10,6 +10,7 @@ from msgspec.structs import force_setattr
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions.delta import Delta, differing
+from fairlead_discovery.decisions.sharing import NOTHING, Shared
 from fairlead_discovery.policies import AnyPolicy
 from fairlead_discovery.records import Leaving, Member, Portless, Route, TaskRef, decode
 from fairlead_discovery.registry import Folder
@@ -112,12 +113,8 @@ def _merged(before: Services[R], changed: Services[R]) -> Services[R]:
     differ = {service: now for service, now in changed.items() if (now or None) is not before.get(service)}
     if not differ:
         return before
-    after = dict(before)
-    after.update(differ)
-    for service, now in differ.items():
-        if not now:
-            del after[service]
-    return after
+    gone = [service for service, now in differ.items() if not now]
+    return Shared.of(before).changed({service: now for service, now in differ.items() if now}, gone)
 
 
 def _named(last: Mapping[str, R], changed: Mapping[str, _Folder[R]]) -> Mapping[str, R]:
@@ -214,7 +211,7 @@ class Hider:
         self._leaving: Mapping[str, frozenset[str]] = {}
         self._alive: frozenset[str] | None = None
         self._hidden: dict[str, frozenset[str]] = {}
-        self._shown: Services[Member] = {}
+        self._shown: Services[Member] = NOTHING
 
     def visible(self, contents: Contents, alive: frozenset[str] | None) -> tuple[Services[Member], Delta]:
         """Without what is leaving and, with `alive`, what sits on agents that are not among them (see unleased).

@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fairlead_discovery.decisions.sharing import Shared
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delta:
@@ -18,11 +20,15 @@ class Delta:
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any], delta: Delta | None) -> Collection[str]:
     """Keys whose values differ. `delta` belongs to `after`; when it tells of another `before` (we have missed a step)
-    all are compared, by identity.
+    all that the two do not share is compared, by identity.
     """
     if before is after:
         return ()
     if delta is not None and delta.since is before:
         return delta.keys
+    if isinstance(before, Shared) and isinstance(after, Shared):
+        found = after.differing(before)
+        if found is not None:
+            return found
     gone = before.keys() - after.keys()
     return gone.union(key for key, value in after.items() if before.get(key) is not value)

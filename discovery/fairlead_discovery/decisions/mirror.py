@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fairlead_discovery.decisions.listing import Found, Told, member_of, told
+from fairlead_discovery.decisions.sharing import NOTHING, Shared
 from fairlead_discovery.decisions.trust import Comparison, Doubt, Reading, Tasks, judge, settles
 from fairlead_discovery.records import Member
 from fairlead_discovery.snapshots import UNKNOWN, Snapshot, Trust
@@ -27,7 +28,7 @@ class Mirror:
     known_s: float = 0.0
     """When the snapshot was last known to be true."""
     _theirs: Members | None = None
-    _pending: dict[str, Mapping[str, Member]] | None = None
+    _pending: Shared[Mapping[str, Member]] | None = None
     _behind_s: float | None = None
     _left: frozenset[str] = frozenset()
     """Tasks that the server saw leaving in order."""
@@ -40,12 +41,10 @@ class Mirror:
     def take(self, piece: Told, place: str, *, now_s: float) -> Snapshot | None:
         """None while more is to come."""
         if self._pending is None:
-            self._pending = {} if piece.whole else dict(self._theirs or {})
+            self._pending = NOTHING if piece.whole else Shared.of(self._theirs or NOTHING)
         before = self._theirs or self.snapshot.members
-        for service, found in piece.services.items():
-            self._pending[service] = _same(before.get(service), _members(found))
-        for service in piece.gone:
-            self._pending.pop(service, None)
+        found_now = {service: _same(before.get(service), _members(found)) for service, found in piece.services.items()}
+        self._pending = self._pending.changed(found_now).changed({}, piece.gone)
         if piece.more:
             return None
         self._theirs, self._pending = self._pending, None
