@@ -85,6 +85,8 @@ class Port(Record, frozen=True, kw_only=True):
     name: str = ""
     protocols: tuple[str, ...] = ("tcp",)
     """As given, in lower case; empty when the framework said none: DNS then makes both tcp and udp."""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Of the port in the DiscoveryInfo, as `VIP_0` (DC/OS)."""
 
 
 class Ips(Record, frozen=True, kw_only=True):

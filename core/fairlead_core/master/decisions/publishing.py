@@ -96,6 +96,7 @@ def _discovery_port(index: int, item: Json, mapped: Mapping[int, int]) -> Port:
         host_port=mapped.get(number, number),
         name=str(item.get("name") or ""),
         protocols=protocols,
+        labels=labels_of(item.get("labels")),
     )
 
 
