@@ -373,7 +373,7 @@ def test_ports_come_from_discovery_with_the_host_port_of_a_bridge():
 
 def test_labels_of_ports_are_published():
     """`VIP_0` of DC/OS stands there: balancers and name servers go by it."""
-    labels = {"labels": [{"key": "VIP_0", "value": "/web:80"}, {"key": "junk"}]}
+    labels = {"labels": [{"key": "VIP_0", "value": "/web:80"}]}
     [port] = publishing.ports_of({"discovery": {"ports": {"ports": [{"number": 8080, "labels": labels}]}}})
 
     assert {"VIP_0": "/web:80"} == port.labels
