@@ -28,6 +28,7 @@ CONFIRM_POLL_S = 1.0
 UNLED_S = 3.0
 """So long without a candidate for master, and readers go by the agents' own announcements."""
 CONFIRM_WAIT_S = 10.0
+_TRUSTS = {trust: metrics.snapshot_trust.labels(trust=trust.value) for trust in Trust}
 
 
 async def snapshots(registry: Registry, *, keep: Path | None = None) -> AsyncIterator[Snapshot]:
@@ -259,5 +260,5 @@ def _same(one: Snapshot, other: Snapshot) -> bool:
 def measure(snapshot: Snapshot) -> None:
     metrics.snapshot_revision.set(snapshot.revision)
     metrics.snapshot_bad_nodes.set(len(snapshot.bad))
-    for trust in Trust:
-        metrics.snapshot_trust.labels(trust=trust.value).set(trust is snapshot.trust)
+    for trust, gauge in _TRUSTS.items():
+        gauge.set(trust is snapshot.trust)

@@ -61,6 +61,7 @@ def plain(contents: Contents) -> tuple[object, ...]:
         contents.routes,
         contents.bad,
         {service: set(tasks) for service, tasks in contents.tasks.items()},
+        contents.count,
     )
 
 
@@ -90,6 +91,7 @@ def test_step_by_step_is_as_good_as_at_once(steps: list[tuple[tuple[str, Folder]
 
         assert plain(Decoder().contents(folders)) == plain(contents)
         assert agents(contents, folders)
+        assert contents.count == sum(map(len, contents.tasks.values()))
         told = differing(last.members, contents.members, contents.delta)
         assert {s for s in (WEB, DB) if last.members.get(s) is not contents.members.get(s)} <= set(told)
         last = contents

@@ -102,7 +102,7 @@ class Belief:
         good = self.good
         assert good is not None
         comparison = Comparison(
-            good=replace(good.reading, tasks=anchor.reading.tasks),
+            good=replace(good.reading, tasks=anchor.reading.tasks, count=anchor.reading.count),
             new=new.reading,
             recorded=self._recorded.keys(),
             gap_s=now.wall_s - good.known_s,
@@ -149,5 +149,9 @@ class Belief:
 
 def reading(sight: Sight, contents: Contents) -> Reading:
     return Reading(
-        cluster=sight.cluster, revision=sight.revision, tasks=contents.tasks, bare=not any(sight.folders.values())
+        cluster=sight.cluster,
+        revision=sight.revision,
+        tasks=contents.tasks,
+        bare=not any(sight.folders.values()),
+        count=contents.count,
     )

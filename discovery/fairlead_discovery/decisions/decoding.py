@@ -34,6 +34,8 @@ class Contents:
     bad: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By service, by task id: the agent ("" when the member cannot be read). Counted by trust."""
+    count: int = 0
+    """Of all `tasks`."""
     delta: Delta | None = None
     """Services whose members or tasks differ from those of the contents before; `since` is their `members`."""
 
@@ -68,7 +70,7 @@ class Decoder:
     def _changed(self, folders: Mapping[str, Folder], changed: Collection[str]) -> Contents:
         last = self._last
         by_root: dict[str, dict[str, _Folder[Any]]] = {root: {} for root in paths.CLOCKED}
-        bad = dict(last.bad)
+        bad, count = dict(last.bad), last.count
         for path in changed:
             parent, _, name = path.rpartition("/")
             root = parent if parent in paths.NESTED else path
@@ -78,6 +80,7 @@ class Decoder:
                 for node in before.bad:
                     del bad[node]
                 bad.update(now.bad)
+                count += len(now.tasks) - len(before.tasks)
         endpoints = by_root[paths.ENDPOINTS]
         return Contents(
             members=_merged(last.members, {s: f.records for s, f in endpoints.items()}),
@@ -87,6 +90,7 @@ class Decoder:
             policies=_named(last.policies, by_root[paths.POLICIES]),
             bad=bad,
             tasks=_merged(last.tasks, {s: f.tasks for s, f in endpoints.items()}),
+            count=count,
             delta=Delta(last.members, frozenset(endpoints)),
         )
 

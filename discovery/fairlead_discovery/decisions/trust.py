@@ -37,12 +37,13 @@ class Cause(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What trust looks at. `bare`: the whole clocked tree is empty, routes and all."""
+    """What trust looks at. `bare`: the whole clocked tree is empty, routes and all. `count` of tasks; None: count them."""
 
     cluster: str
     revision: int
     tasks: Tasks
     bare: bool
+    count: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class Comparison:
 
     @cached_property
     def known(self) -> int:
-        return sum(map(len, self.good.tasks.values()))
+        return sum(map(len, self.good.tasks.values())) if self.good.count is None else self.good.count
 
     @cached_property
     def missing(self) -> int:
