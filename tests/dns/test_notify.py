@@ -132,6 +132,22 @@ async def test_a_secondary_that_never_answers_is_given_up_until_the_next_change(
     assert (6, 0) == (made.counts.sent, made.counts.heard)
 
 
+async def test_a_zone_that_a_secondary_is_deaf_for_holds_up_no_other():
+    """It waits for the reply about one; the other is told meanwhile, and so is a later serial of the first."""
+    other = b"\5other\0"
+    answer = lambda m: None if "other" in m.question[0].to_text() else dns.message.make_response(m)  # noqa: E731  # short
+    async with telling(answer) as (made, heard, serials):
+        made.changed(other)
+        await until("the first is sent", lambda: made.counts.sent)
+        made.changed(APEX)
+        await until("the second is heard", lambda: made.counts.heard)
+        serials.append(7)
+        made.changed(other)
+        await until("the later serial is told", lambda: heard.serials.count(7))
+
+    assert 0 == made.counts.given_up
+
+
 async def test_signed_both_ways(monkeypatch):
     """An unsigned answer is none."""
     monkeypatch.setattr(notify, "RETRIES_S", (0.1,) * 20)

@@ -167,7 +167,9 @@ def ask_udp(port: int, packet: bytes, *, host: str = "127.0.0.1", wait_s: float 
 def _toml(value: object) -> str:
     """JSON is TOML but for tables."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value)
 
 

@@ -1,4 +1,4 @@
-"""Tells secondaries of new serials: one task a secondary, the newest serial of each zone, sent again until it is heard."""
+"""Tells secondaries of new serials: the newest serial of each zone, sent again until it is heard."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from fairlead_dns.decisions.compose import RRset
 from fairlead_dns.transfer_settings import Secondary
 
 log = Log("dns")
-CALM_S = 0.25  # at most four a second to each secondary, whatever changes
+CALM_S = 0.25  # at most four a second of each zone to each secondary, whatever changes
 
 
 @dataclass(slots=True)
@@ -20,6 +20,14 @@ class NotifyCounts:
     sent: int = 0
     heard: int = 0
     given_up: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """One secondary is being told of one zone. `begun_s` by the loop's clock."""
+
+    task: "asyncio.Task[None]"
+    begun_s: float
 
 
 @dataclass(slots=True)
@@ -52,21 +60,31 @@ class Notifier:
                 group.create_task(self._tell(secondary))
 
     async def _tell(self, secondary: Secondary) -> None:
+        """Each zone by itself: one that the secondary does not know, or is deaf for, keeps no other one waiting."""
         pending, wake = self._pending[secondary], self._wake[secondary]
-        while True:
-            await wake.wait()
-            wake.clear()
-            zones = tuple(pending)
-            pending.clear()
-            for apex in zones:
-                await self._tell_of(secondary, apex)
-            await asyncio.sleep(CALM_S)
+        telling: dict[bytes, _Telling] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await wake.wait()
+                wake.clear()
+                now_s = asyncio.get_running_loop().time()
+                for apex in tuple(pending):
+                    before = telling.get(apex)
+                    if before is not None and not before.task.done():
+                        if now_s - before.begun_s < notify.RETRIES_S[0]:
+                            continue  # its reply may be on the way
+                        before.task.cancel()
+                    del pending[apex]
+                    telling[apex] = _Telling(group.create_task(self._tell_of(secondary, apex)), now_s)
+                await asyncio.sleep(CALM_S)
+                if pending:
+                    wake.set()
 
     async def _tell_of(self, secondary: Secondary, apex: bytes) -> None:
-        """Until it is heard, or the zone has changed again: then the newer serial is told, beginning anew."""
+        """Until it is heard; the newest serial each time."""
         for wait_s in notify.RETRIES_S:
             soa = self.soa(apex)
-            if soa is None or apex in self._pending[secondary]:
+            if soa is None:
                 return
             self.counts.sent += 1
             code = await self._ask(secondary, soa, wait_s)

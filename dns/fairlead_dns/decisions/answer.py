@@ -247,12 +247,12 @@ class Answers:
     def _positive(self, frame: Frame, kind: int, data: Sequence[bytes], ttl_s: int) -> bytes:
         return frame.build(_records(kind, data, ttl_s), extra=self._addresses(frame, kind, data))
 
-    def _addresses(self, frame: Frame, kind: int, data: Sequence[bytes]) -> list[bytes]:
-        """A and AAAA of every target, owners pointing into the answer's own data."""
+    def _addresses(self, frame: Frame, kind: int, data: Sequence[bytes]) -> list[list[bytes]]:
+        """A and AAAA of every target, a set each, owners pointing into the answer's own data."""
         at = TARGET_AT.get(kind)
         if at is None:
             return []
-        extra: list[bytes] = []
+        extra: list[list[bytes]] = []
         seen: set[bytes] = set()
         offset = frame.answers_at + RECORD_BYTES + at
         for d in data:
@@ -260,16 +260,16 @@ class Answers:
             if target not in seen:
                 seen.add(target)
                 owner = wire.pointer(offset) if offset < wire.POINTER_LIMIT else target
-                extra += self._address_records(owner, target)
+                extra += self._address_sets(owner, target)
             offset += RECORD_BYTES + len(d)
         return extra
 
-    def _address_records(self, owner: bytes, target: bytes) -> Iterator[bytes]:
+    def _address_sets(self, owner: bytes, target: bytes) -> Iterator[list[bytes]]:
         sets = self.zone.sets(target)
         for kind in (wire.A, wire.AAAA):
             if kind in sets:
                 ttl_s = self.zone.ttl_s(target, kind, self.authority.ttl_s)
-                yield from (wire.record(owner, kind, ttl_s, address) for address in sets[kind])
+                yield [wire.record(owner, kind, ttl_s, address) for address in sets[kind]]
 
     def _negative(self, query: wire.Query) -> bytes:
         ttl_s = min(self.authority.ttl_s, self.authority.negative_ttl_s)

@@ -25,12 +25,14 @@ class Frame:
         """The same for an answer of which only a part is given."""
         return replace(self, flags=self.flags | wire.TC)
 
-    def build(self, answers: Sequence[bytes], authority: bytes = b"", extra: Sequence[bytes] = ()) -> bytes:
-        """All but the id. Answers that do not fit are cut with TC; extras that do not fit are left out silently."""
+    def build(self, answers: Sequence[bytes], authority: bytes = b"", extra: Sequence[Sequence[bytes]] = ()) -> bytes:
+        """All but the id. Answers that do not fit are cut with TC; extras, sets each, that do not fit are left out
+        silently and whole (RFC 2181, 9).
+        """
         room, flags, kept = self.room - len(authority), self.flags, list(answers)
         if sum(map(len, answers)) > room:
             kept, flags = fitting(answers, room), flags | wire.TC
-        more = [] if flags & wire.TC else fitting(extra, room - sum(map(len, kept)))
+        more = [] if flags & wire.TC else fitting_sets(extra, room - sum(map(len, kept)))
         counts = wire.header(flags, len(kept), 1 if authority else 0, len(more) + bool(self.opt))
         return b"".join((counts, self.question, *kept, authority, *more, self.opt))
 
@@ -48,4 +50,15 @@ def fitting(records: Iterable[bytes], room: int) -> list[bytes]:
         if room < 0:
             break
         kept.append(record)
+    return kept
+
+
+def fitting_sets(sets: Iterable[Sequence[bytes]], room: int) -> list[bytes]:
+    """The records of the first sets, of as many as `room` bytes hold whole."""
+    kept: list[bytes] = []
+    for records in sets:
+        room -= sum(map(len, records))
+        if room < 0:
+            break
+        kept += records
     return kept
