@@ -30,6 +30,7 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     lb: str = "http://127.0.0.1:9190"
     lb_http: str = "http://127.0.0.1:9080"
     messaging: str = "http://127.0.0.1:8300"
+    ca: str = "http://127.0.0.1:8450"
 
     @property
     def token_path(self) -> Path | None:
@@ -48,10 +49,11 @@ VARIABLES: Mapping[str, str] = {
     "FAIRLEAD_LB": "lb",
     "FAIRLEAD_LB_HTTP": "lb_http",
     "FAIRLEAD_MESSAGING": "messaging",
+    "FAIRLEAD_CA": "ca",
 }
 """What the environment may override; lists are separated by commas."""
 LISTS = frozenset({"dns", "dns_http"})
-URLS = frozenset({"master", "services", "monitor", "console", "dns_http", "lb", "lb_http", "messaging"})
+URLS = frozenset({"master", "services", "monitor", "console", "dns_http", "lb", "lb_http", "messaging", "ca"})
 
 
 def find(data_dir: str = "", environment: Mapping[str, str] = os.environ) -> Addresses:

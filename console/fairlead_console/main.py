@@ -17,12 +17,14 @@ DAEMONS: Mapping[str, str] = MappingProxyType(
         "messaging": "fairlead_messaging.daemon",
         "monitor": "fairlead_monitoring.daemon",
         "console": "fairlead_console.web.daemon",
+        "ca": "fairlead_discovery.authorityd",
     }
 )
 """Module by command; each has a `DAEMON`. Imported only when it is the one to run."""
 SHARED: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "registry": frozenset({"tree", "get", "watch", "export", "import", "check", "copy", "confirm", "-h", "--help"}),
+        "ca": frozenset({"init", "status", "issue", "rotate", "bundle", "-h", "--help"}),
         "lb": frozenset({"list", "forget", "-h", "--help"}),
     }
 )

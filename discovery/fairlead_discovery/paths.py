@@ -42,6 +42,8 @@ RELEASED = f"{ROOT}/coordination/released"
 GROUPS = f"{ROOT}/coordination/groups"
 BARRIERS = f"{ROOT}/coordination/barriers"
 RINGS = f"{ROOT}/rings"
+TRUST = f"{ROOT}/identity/trust"
+"""Whose certificates are to be believed: written by the identity authority, never with a key in it."""
 MESOS = "/mesos"
 
 CLOCKED = (ENDPOINTS, PORTLESS, LEAVING, ROUTES, POLICIES)
