@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from base64 import b64encode
 from types import TracebackType
 from typing import Any, Self
@@ -14,8 +15,10 @@ from harness.ports import free_port
 class MesosPages:
     """`tasks` by name -> agent's number. `down` refuses everything with 503; `leader` redirects there."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.port = free_port()
+        self.tls = tls
+        """With it the pages are there over HTTPS only."""
         self.tasks: dict[str, int] = {}
         self.scheduler = 1
         """On which agent the framework's scheduler is."""
@@ -42,7 +45,7 @@ class MesosPages:
         app.router.add_post("/api/v1", self._events)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls).start()
         return self
 
     async def __aexit__(

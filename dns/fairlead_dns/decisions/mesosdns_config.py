@@ -68,7 +68,7 @@ class _Reading:
 
 
 def read(data: bytes, *, place: str) -> Mapped:
-    """Defaults are Mesos-DNS' own where clients see the difference, but for the TTL: ours is the shorter one.
+    """Defaults are Mesos-DNS' own where clients see the difference.
 
     Raises BadSettings naming `place` and key.
     """
@@ -99,8 +99,7 @@ def _zone(reading: _Reading) -> None:
     values = reading.values
     domain = reading.take("domain", str, "mesos").strip(".").lower()
     values["domain"] = domain
-    if reading.has("ttl"):
-        values["ttl_s"] = reading.number("ttl", 60, LONGEST_TTL_S)
+    values["ttl_s"] = reading.number("ttl", 60, LONGEST_TTL_S)
     values["soa_mname"] = reading.take("SOAMname", str, f"ns1.{domain}").rstrip(".")
     values["soa_rname"] = reading.take("SOARname", str, f"root.ns1.{domain}").rstrip(".")
     for key, ours, default in (
@@ -185,6 +184,8 @@ def _source(reading: _Reading) -> None:
     mesos["https"] = reading.take("mesosHTTPSOn", bool, False)
     for key, ours in (("caCertFile", "ca_file"), ("certFile", "cert_file"), ("keyFile", "key_file")):
         mesos[ours] = reading.take(key, str, "")
+    if mesos["https"] and not mesos["ca_file"]:
+        reading.note("caCertFile: not given, so a master must have a certificate of the system's authorities")
     _authentication(reading)
     if reading.has("zkDetectionTimeout") and reading.number("zkDetectionTimeout", 30, 86400):
         reading.note("zkDetectionTimeout: no exit without a leader; the last names are answered on, and marked stale")
