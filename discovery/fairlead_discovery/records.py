@@ -158,6 +158,69 @@ class Check(Record, frozen=True, kw_only=True):
     fall: int = 3
 
 
+class Rate(Record, frozen=True, kw_only=True):
+    """At most `count` requests in `per_s` seconds, 1 or 60."""
+
+    count: int
+    per_s: int = 1
+
+
+class Abort(Record, frozen=True, kw_only=True):
+    """Of a hundred requests so many get an error at once, for tests; hundredths count."""
+
+    percent: float
+    status: int = 503
+
+
+class Delay(Record, frozen=True, kw_only=True):
+    """Of a hundred requests so many wait before they go on, for tests; hundredths count."""
+
+    percent: float
+    delay_s: float
+
+
+class Traffic(Record, frozen=True, kw_only=True):
+    """How the requests of one port of a service are let in, limited, repeated and rewritten. 0 and empty: not at all."""
+
+    allow: tuple[str, ...] = ()
+    """Networks that may come in; empty: all."""
+    deny: tuple[str, ...] = ()
+    realm: str = ""
+    users: tuple[str, ...] = ()
+    """`name:hash` as of crypt(3); with any, a request needs HTTP Basic credentials."""
+    https_only: bool = False
+    """Plain requests are redirected."""
+    hsts: bool = False
+    rate: Rate | None = None
+    """Of all clients together, through one balancer."""
+    client_rate: Rate | None = None
+    """Of each client address."""
+    server_connections: int = 0
+    """At once to one server; more requests wait."""
+    server_queue: int = 0
+    """As many wait for one server before others are asked."""
+    queue_timeout_s: float = 5.0
+    connect_timeout_s: float = 1.0
+    tunnel_timeout_s: float = 3600.0
+    """Idle WebSockets and CONNECTs."""
+    retries: int = 3
+    retry_on: tuple[str, ...] = ()
+    """What of HAProxy's `retry-on` else than no connection and an empty answer."""
+    retry_budget_percent: float = 0.0
+    """Of requests; when more were repeated in the last seconds, none is any more."""
+    eject_after: int = 0
+    """Errors in a row that put a server aside."""
+    eject_s: float = 10.0
+    abort: Abort | None = None
+    delay: Delay | None = None
+    strip_path: str = ""
+    """`/svc1`: the server sees `/x` for `/svc1/x`."""
+    location_prefix: str = ""
+    """Put before the path of a redirect's Location."""
+    protocol: str = ""
+    """To servers: `h2` (gRPC), else HTTP/1.1."""
+
+
 class RoutePort(Record, frozen=True, kw_only=True):
     """What a balancer needs to know of one port of a service.
 
@@ -178,6 +241,9 @@ class RoutePort(Record, frozen=True, kw_only=True):
     retry_non_idempotent: bool = False
     """Opt-in: POSTs are retried on another server too, and may then be executed twice."""
     timeout_server_s: float = 60.0
+    groups: tuple[str, ...] = ()
+    """Balancers of these groups serve it; empty: those that serve ports without a group."""
+    traffic: Traffic = Traffic()
 
 
 class Route(Record, frozen=True, kw_only=True):

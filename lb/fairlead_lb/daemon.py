@@ -23,6 +23,7 @@ from fairlead_lb.settings import (
     balancer_id,
     forbidden,
     frame,
+    groups,
     lb_folder,
     service_ports,
     socket_folder,
@@ -49,6 +50,7 @@ async def run(settings: LbSettings, context: Context) -> None:
         service_ports=service_ports(settings),
         forbidden=forbidden(settings),
         spare_backends=spare_backends(settings),
+        groups=groups(settings),
     )
     program = find_program(settings.haproxy)
     store.prepare()

@@ -27,6 +27,7 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
     serving = desk.state.serving
     rules = routes.Rules(
         forbidden=desk.around.forbidden,
+        groups=desk.around.groups,
         names_in_use=desk.names_in_use(),
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,

@@ -11,6 +11,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
+from fairlead_discovery.decisions import words
 from fairlead_discovery.decisions.ports import parse_ranges
 from fairlead_lb.decisions import grammar
 from fairlead_lb.decisions.forbidden import FIRST_ORDINARY_PORT, Forbidden
@@ -47,6 +48,8 @@ class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_field
     """HAProxy 2.6 or later: a path, or a name found on PATH and in /usr/sbin."""
     user: str = "auto"
     """Whom HAProxy's workers become when started by root. `auto`: `haproxy` of Debian's package, else `nobody`."""
+    groups: str = "*"
+    """Serves ports whose label HAPROXY_GROUP has one of these, as `external,internal`; `*` serves all, empty those without."""
     spare_backends: int = 8
     """Empty backends of each usual kind, so that a new service needs no reload of HAProxy. 0: each new one needs one."""
     max_connections: int = 4096
@@ -135,6 +138,14 @@ def spare_backends(settings: LbSettings) -> int:
     if not 0 <= settings.spare_backends <= MOST_SPARES:
         raise BadSettings(f"spare_backends: {settings.spare_backends}: not between 0 and {MOST_SPARES}")
     return settings.spare_backends
+
+
+def groups(settings: LbSettings) -> frozenset[str]:
+    """With "" for ports that have no group, when the setting is empty. Raises BadSettings."""
+    try:
+        return frozenset(words.names(settings.groups)) or frozenset({""})
+    except words.BadLabel as error:
+        raise BadSettings(f"groups: {error}") from error
 
 
 def forbidden(settings: LbSettings) -> Forbidden:

@@ -72,8 +72,9 @@ def test_other_labels_are_left_alone():
     """A task carries many labels; marathon-lb has more than are taken here."""
     labels = {
         "team": "shop",
-        "HAPROXY_GROUP": "external",
-        "HAPROXY_0_REDIRECT_TO_HTTPS": "true",
+        "HAPROXY_0_BIND_OPTIONS": "ssl crt /etc/x",
+        "HAPROXY_0_BACKEND_HEAD": "backend {backend}",
+        "FAIRLEAD_DRAIN_SECONDS": "30",
         "haproxy_0_vhost": "x",
     }
 

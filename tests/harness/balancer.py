@@ -82,7 +82,9 @@ class Task:
         if "slow=" in path:
             await asyncio.sleep(float(path.rpartition("slow=")[2]))
         body = self.id.encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        status = path.rpartition("status=")[2].partition("&")[0] if "status=" in path else "200"
+        moved = f"Location: {path.rpartition('moved=')[2]}\r\n" if "moved=" in path else ""
+        writer.write(f"HTTP/1.1 {status} X\r\n{moved}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
         return "connection: close" not in head.lower()
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.records import Check, Route, RoutePort
+from fairlead_discovery.records import Abort, Check, Delay, Rate, Route, RoutePort, Traffic
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import grammar, naming, picture, render, routes
@@ -66,6 +66,43 @@ def test_an_injection_is_refused_as_path_and_as_check_path(value: str):
         grammar.shape(RoutePort(index=0, check=Check(path=value)))
 
 
+EVERY_RULE = Traffic(
+    allow=("10.0.0.0/8", "::1/128"),
+    deny=("10.1.0.0/16",),
+    realm="shop",
+    users=("ann:$5$rounds=5000$abcdefgh$5tBZ7b1c8DRHKr6QWcQ5RzrAUvR.zE5OSHPjR2/xs4C",),
+    https_only=True,
+    hsts=True,
+    rate=Rate(count=10),
+    client_rate=Rate(count=600, per_s=60),
+    server_connections=20,
+    server_queue=30,
+    queue_timeout_s=1,
+    connect_timeout_s=0.2,
+    tunnel_timeout_s=10,
+    retries=1,
+    retry_on=("503", "junk-response"),
+    retry_budget_percent=20,
+    eject_after=5,
+    eject_s=3,
+    abort=Abort(percent=12.5, status=502),
+    delay=Delay(percent=1.25, delay_s=0.5),
+    strip_path="/a%20b",
+    location_prefix="/a%20b",
+    protocol="h2",
+)
+EVERY_RULE_OF_TCP = Traffic(
+    allow=EVERY_RULE.allow,
+    deny=EVERY_RULE.deny,
+    server_connections=20,
+    queue_timeout_s=1,
+    connect_timeout_s=0.2,
+    tunnel_timeout_s=10,
+    retries=0,
+    eject_after=5,
+)
+
+
 def underived(_service: str, _members: object) -> None:
     return None
 
@@ -78,7 +115,10 @@ nasty = st.one_of(st.text(max_size=20), st.sampled_from(INJECTIONS + PATHS))
 @example(app="/x\nbackend y", host="a.example", path="", balance="roundrobin", check="/h", place="127.0.0.1", task="t;")
 def test_no_value_leaves_its_place(app: str, host: str, path: str, balance: str, check: str, place: str, task: str):
     """Whatever a tenant writes anywhere: each line is one of the template's, each command has its words and no more."""
-    port = RoutePort(index=0, service_port=10100, vhosts=(host,), path=path, balance=balance, check=Check(path=check))
+    rules = Traffic(realm=app, users=(f"{host}:{place}",), strip_path=path, location_prefix=check, deny=(host,))
+    port = RoutePort(
+        index=0, service_port=10100, vhosts=(host,), path=path, balance=balance, check=Check(path=check), traffic=rules
+    )
     service = f"marathon:{app}"
     plain = RoutePort(index=1, service_port=10101)
     snapshot = Snapshot(
@@ -97,9 +137,10 @@ def test_no_value_leaves_its_place(app: str, host: str, path: str, balance: str,
     assert all(line.isascii() and line.isprintable() for line in lines)
     known = ("backend ", "frontend ", "global", "defaults", "#", "    ")
     assert all(not line or line.startswith(known) for line in lines)
-    assert len(wanted.backends) + 2 == sum(line.startswith("backend ") for line in lines)
+    assert len(wanted.backends) + 3 == sum(line.startswith("backend ") for line in lines)
     assert sum(line.lstrip().startswith("http-request return") for line in lines) == 1
-    for text in render.map_files(made.maps).values():
+    maps = {name: text for name, text in render.map_files(made.maps).items() if name.endswith(".map")}
+    for text in maps.values():
         assert all(len(line.split(" ")) == 2 for line in text.splitlines())
     model = Model()
     model.follow(wanted)
@@ -139,6 +180,8 @@ def test_haproxy_takes_what_is_rendered(tmp_path: Path):
     extras = (
         RoutePort(index=30, sticky=True, vhosts=("a.example", "*.b.example"), path="/x"),
         RoutePort(index=31, reuse=True, retry_non_idempotent=True, timeout_server_s=0.5),
+        RoutePort(index=32, traffic=EVERY_RULE),
+        RoutePort(index=33, mode="tcp", traffic=EVERY_RULE_OF_TCP, service_port=20110),
     )
     route = Route(service="o:p", app="/a/b", ports=(*ports, *extras))
     snapshot = Snapshot(revision=1, trust=Trust.LIVE, routes={"o:p": route})

@@ -12,6 +12,7 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
 from fairlead_discovery.decisions import labels
 from fairlead_discovery.decisions.checks import Check
+from fairlead_discovery.decisions.words import BadLabel
 from fairlead_discovery.records import (
     Address,
     Discovery,
@@ -118,7 +119,7 @@ def problem(service: Service) -> str:
     if service.vhost:
         try:
             labels.vhosts(service.vhost)
-        except labels.BadLabel as error:
+        except BadLabel as error:
             return f"vhost: {error}"
     parts = (
         *(("checks", check.problem) for check in service.checks),

@@ -1,8 +1,9 @@
 """marathon-lb's labels, and fairlead's own, as a Route. What could break a balancer's configuration gets no further.
 
 HAPROXY_0_VHOST=shop.example.org,www.example.org   HAPROXY_0_PATH=/cart   HAPROXY_0_PORT=10100   HAPROXY_0_MODE=http
-HAPROXY_0_STICKY=true   HAPROXY_0_BALANCE=leastconn   HAPROXY_0_ENABLED=false
-FAIRLEAD_0_REUSE=true   FAIRLEAD_0_RETRY_NON_IDEMPOTENT=true   (without the number: every port)
+HAPROXY_0_STICKY=true   HAPROXY_0_BALANCE=leastconn   HAPROXY_0_ENABLED=false   HAPROXY_GROUP=external
+FAIRLEAD_0_REUSE=true   FAIRLEAD_0_RETRY_NON_IDEMPOTENT=true   FAIRLEAD_TIMEOUT=5s   (without the number: every port)
+and all of words.py.
 """
 
 import re
@@ -12,6 +13,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from fairlead_discovery.decisions import words
+from fairlead_discovery.decisions.words import BadLabel, flag, shown
 from fairlead_discovery.records import Port, Route, RoutePort
 
 HOST_LIMIT = 253
@@ -22,7 +25,6 @@ MODES = ("http", "tcp")
 _LABEL = re.compile(r"(HAPROXY|FAIRLEAD)_(?:(\d{1,6})_)?([A-Z_]+)")
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,=:@%/-]*")
-_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,57 +38,35 @@ class LabelProblem:
         return f"{self.label}: {self.reason}"
 
 
-class BadLabel(ValueError):  # noqa: N818  # named as the five errors are
-    """The reason alone; whoever catches it adds the label."""
-
-
 def vhosts(text: str) -> tuple[str, ...]:
     """A comma list of host names, in lower case, without repetitions; `*.` may lead."""
     names = dict.fromkeys(part.strip().rstrip(".").lower() for part in text.split(","))
     for name in names:
         if not _HOST.fullmatch(name) or len(name) > HOST_LIMIT:
-            raise BadLabel(f"{_shown(name)} is no host name")
+            raise BadLabel(f"{shown(name)} is no host name")
     return tuple(names)
-
-
-def path(text: str) -> str:
-    if not _PATH.fullmatch(text) or len(text) > PATH_LIMIT:
-        raise BadLabel(f"{_shown(text)} is no path: it begins with `/` and holds no blanks, quotes, braces or `#`")
-    return text
 
 
 def port_number(text: str) -> int:
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= len("65535") else 0
     if not 1 <= number <= 65535:
-        raise BadLabel(f"{_shown(text)} is no port, 1 to 65535")
+        raise BadLabel(f"{shown(text)} is no port, 1 to 65535")
     return number
 
 
 def one_of(choices: Sequence[str]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text.lower() not in choices:
-            raise BadLabel(f"{_shown(text)} is none of {', '.join(choices)}")
+            raise BadLabel(f"{shown(text)} is none of {', '.join(choices)}")
         return text.lower()
 
     return read
 
 
-def flag(text: str) -> bool:
-    word = text.strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise BadLabel(f"{_shown(text)} is neither true nor false")
-    return word in _TRUE
-
-
-def _shown(text: str) -> str:
-    """Quoted, escaped, not endless."""
-    return ascii(text if len(text) <= 60 else f"{text[:60]}...")
-
-
 Reader = Callable[[str], Any]
 PER_PORT: Mapping[str, tuple[str, Reader]] = {
     "HAPROXY_VHOST": ("vhosts", vhosts),
-    "HAPROXY_PATH": ("path", path),
+    "HAPROXY_PATH": ("path", words.path),
     "HAPROXY_PORT": ("service_port", port_number),
     "HAPROXY_MODE": ("mode", one_of(MODES)),
     "HAPROXY_STICKY": ("sticky", flag),
@@ -94,11 +74,22 @@ PER_PORT: Mapping[str, tuple[str, Reader]] = {
     "HAPROXY_ENABLED": ("enabled", flag),
 }
 """`HAPROXY_{n}_<key>`: what of the route it sets. Others of marathon-lb's are left alone."""
+TRAFFIC_PER_PORT: Mapping[str, str] = {
+    "HAPROXY_AUTH": "auth",
+    "HAPROXY_BACKEND_NETWORK_ALLOWED_ACL": "allow",
+    "HAPROXY_HTTP_BACKEND_PROXYPASS_PATH": "strip_path",
+    "HAPROXY_HTTP_BACKEND_REVPROXY_PATH": "location_prefix",
+    "HAPROXY_REDIRECT_TO_HTTPS": "https_only",
+    "HAPROXY_USE_HSTS": "hsts",
+}
+"""marathon-lb's words for some of `words.TRAFFIC`."""
 FOR_ANY_PORT: Mapping[str, tuple[str, Reader]] = {
+    "HAPROXY_GROUP": ("groups", words.names),
+    "FAIRLEAD_TIMEOUT": ("timeout_server_s", words.seconds),
     "FAIRLEAD_REUSE": ("reuse", flag),
     "FAIRLEAD_RETRY_NON_IDEMPOTENT": ("retry_non_idempotent", flag),
 }
-"""`FAIRLEAD_<key>` for every port, `FAIRLEAD_{n}_<key>` for one."""
+"""`FAIRLEAD_<key>` for every port, `FAIRLEAD_{n}_<key>` for one; so are those of `words.TRAFFIC`."""
 
 
 def route_of(
@@ -120,7 +111,9 @@ def route_of(
 
 def _with(port: RoutePort, values: Mapping[str, Any], problems: list[LabelProblem]) -> RoutePort:
     """As marathon-lb: a virtual host makes it HTTP unless a label says otherwise; a path needs a virtual host."""
-    changed = replace(port, **values)
+    of_traffic = {name: value for name, value in values.items() if name in words.FIELDS}
+    plain = {name: value for name, value in values.items() if name not in words.FIELDS}
+    changed = replace(port, **plain, traffic=replace(port.traffic, **of_traffic))
     if changed.vhosts and "mode" not in values:
         changed = replace(changed, mode="http")
     if changed.vhosts and changed.mode == "tcp":
@@ -153,7 +146,8 @@ def _values(labels: Mapping[str, str], known: set[int]) -> tuple[Values, list[La
             problems.append(LabelProblem(label, f"the service has no port {index}"))
             continue
         try:
-            values.setdefault(index, {})[target[0]] = target[1](labels[label])
+            found = target[1](labels[label])
+            values.setdefault(index, {}).update(found if target[0] == words.MANY else {target[0]: found})
         except BadLabel as error:
             problems.append(LabelProblem(label, str(error)))
     return values, problems
@@ -162,13 +156,17 @@ def _values(labels: Mapping[str, str], known: set[int]) -> tuple[Values, list[La
 def _target(key: str, number: str | None) -> tuple[str, Reader] | None:
     if key in FOR_ANY_PORT:
         return FOR_ANY_PORT[key]
+    word = TRAFFIC_PER_PORT.get(key) if number is not None else None
+    word = word or (key.removeprefix("FAIRLEAD_").lower() if key.startswith("FAIRLEAD_") else "")
+    if word in words.TRAFFIC:
+        return words.MANY, words.TRAFFIC[word].read
     return PER_PORT.get(key) if number is not None else None
 
 
 def asks(labels: Mapping[str, str]) -> bool:
-    """Whether any label says something about balancing: a foreign task without one gets no route."""
+    """Whether any label says where a port is to be found: a foreign task without one gets no route."""
     matches = filter(None, map(_LABEL.fullmatch, labels))
-    return any(_target(f"{match[1]}_{match[3]}", match[2]) is not None for match in matches)
+    return any(match[2] is not None and f"{match[1]}_{match[3]}" in PER_PORT for match in matches)
 
 
 def plain_ports(ports: Sequence[Port]) -> tuple[RoutePort, ...]:

@@ -63,6 +63,8 @@ class Surroundings:
     spare_backends: int = 0
     """Of each usual kind; 0: none."""
     forbidden: Forbidden = field(default_factory=Forbidden)
+    groups: frozenset[str] = frozenset({"*"})
+    """Whose ports this balancer serves."""
 
     def in_range(self, port: int) -> bool:
         """Held from the start, whether a service has it or not."""

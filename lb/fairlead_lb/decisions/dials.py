@@ -1,9 +1,10 @@
 """What of a backend maps turn while HAProxy runs, and the casing that only a reload changes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from fairlead_lb.decisions import traffic
 from fairlead_lb.decisions.values import Backend, Shape
 
 CHECK_PATH = "/"
@@ -18,7 +19,19 @@ def casing(shape: Shape) -> Shape:
     check = shape.check
     if check is not None and check.path:
         check = msgspec.structs.replace(check, path=CHECK_PATH)
-    return msgspec.structs.replace(shape, timeout_server_s=TIMEOUT_S, check=check)
+    return msgspec.structs.replace(shape, timeout_server_s=TIMEOUT_S, check=check, traffic=traffic.cast(shape.traffic))
+
+
+def dials(backends: Collection[Backend]) -> Mapping[str, Mapping[str, str]]:
+    """Every one of `values.DIALS`, by its name."""
+    return {
+        "checks": checks(backends),
+        "timeouts": timeouts(backends),
+        "rates": traffic.rates(backends, "rate"),
+        "client_rates": traffic.rates(backends, "client_rate"),
+        "aborts": traffic.faults(backends, "abort"),
+        "delays": traffic.faults(backends, "delay"),
+    }
 
 
 def checks(backends: Iterable[Backend]) -> Mapping[str, str]:

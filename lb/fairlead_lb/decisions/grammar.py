@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Check, RoutePort
+from fairlead_lb.decisions.traffic import checked_traffic
 from fairlead_lb.decisions.values import Shape
 
 _HOST_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -68,6 +69,7 @@ def shape(port: RoutePort) -> Shape:
         retry_non_idempotent=port.retry_non_idempotent,
         timeout_server_s=_between("timeout_server_s", port.timeout_server_s, 0.1, 86_400),
         check=None if port.check is None else _check(port.check),
+        traffic=checked_traffic(port.traffic, port.mode),
     )
 
 

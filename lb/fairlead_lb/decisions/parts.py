@@ -22,6 +22,7 @@ class Part:
     service_port: int
     hosts: tuple[str, ...]
     servers: tuple[Server, ...]
+    groups: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,13 @@ def derive(service: str, route: Route, members: Mapping[str, Member], *, derived
         key = Key(service, port.index)
         found.append(
             Part(
-                key=key, app=route.app, shape=shape, service_port=port.service_port, hosts=hosts, servers=tuple(servers)
+                key=key,
+                app=route.app,
+                shape=shape,
+                service_port=port.service_port,
+                hosts=hosts,
+                servers=tuple(servers),
+                groups=frozenset(port.groups),
             )
         )
     return Parts(route=route, members=members, parts=tuple(found), derived=derived, problems=tuple(problems))

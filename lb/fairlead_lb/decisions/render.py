@@ -3,14 +3,18 @@
 import functools
 import re
 from collections.abc import Mapping
+from importlib import resources
 
 import jinja2
 
 from fairlead_daemon.errors import Refused
-from fairlead_lb.decisions.values import MAP_NAMES, Frame, Maps, Picture, Shape, Slots, Structure
+from fairlead_discovery.records import Check, Traffic
+from fairlead_lb.decisions.values import DIALS, MAP_NAMES, Frame, Maps, Picture, Shape, Slots, Structure
 
 _SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
 FASTEST_CHECK_S = 0.25
+DELAY_LUA = "delay.lua"
+"""Lies beside the maps: HAProxy has no way of its own to let a request wait."""
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 HANDOVER = "handover"
 """A map that is empty on disk; a worker that is told `add map … all yes` hands everything to its successor."""
@@ -30,6 +34,8 @@ def config_of(structure: Structure, fragments: list[str]) -> str:
         next=LOOPBACK.get(structure.frame.host, structure.frame.host),
         maps=map_folder(structure.frame),
         socket=worker_socket(structure.frame, structure.generation),
+        traffic=_used(structure),
+        dials=DIALS,
     )
     return "\n\n".join((head.strip("\n"), *fragments)) + "\n"
 
@@ -40,8 +46,22 @@ def backend(picture: Picture, name: str) -> str:
 
 
 def backend_text(name: str, shape: Shape, slots: Slots, frame: Frame) -> str:
-    text = _template("backend.cfg.j2").render(name=name, shape=shape, slots=slots, maps=map_folder(frame))
-    return text.strip("\n")
+    text = _template("backend.cfg.j2").render(
+        name=name, shape=shape, slots=slots, maps=map_folder(frame), frame=frame, check=checked(shape)
+    )
+    return "\n".join(line for line in text.split("\n") if line.strip())
+
+
+def _used(structure: Structure) -> Mapping[str, bool]:
+    """Which traffic rules any backend has: what they share is rendered for them alone."""
+    rules = [shape.traffic for shape in structure.shapes.values() if shape.traffic != PLAIN]
+    return {
+        "rates": any(r.rate or r.client_rate for r in rules),
+        "delays": any(r.delay is not None for r in rules),
+    }
+
+
+PLAIN = Traffic()
 
 
 def map_folder(frame: Frame) -> str:
@@ -56,7 +76,7 @@ def worker_socket(frame: Frame, generation: int) -> str:
 def map_files(maps: Maps) -> Mapping[str, str]:
     """File name -> text. Raises Refused as `config` does."""
     tables = {**{name: getattr(maps, name) for name in MAP_NAMES}, HANDOVER: {}}
-    return {f"{name}.map": map_text(table) for name, table in tables.items()}
+    return {**{f"{name}.map": map_text(table) for name, table in tables.items()}, DELAY_LUA: _text_of(DELAY_LUA)}
 
 
 def map_text(table: Mapping[str, str]) -> str:
@@ -79,9 +99,25 @@ def _faster(interval_s: float) -> float:
     return max(FASTEST_CHECK_S, interval_s / 4) if interval_s > FASTEST_CHECK_S else interval_s
 
 
+def literal(text: str) -> str:
+    """A value inside one of HAProxy's format strings."""
+    return guard(text).replace("%", "%%")
+
+
+def checked(shape: Shape) -> Check | None:
+    """Who puts servers aside must ask them later: by connecting, when nothing else is said."""
+    if shape.check is None and shape.traffic.eject_after:
+        return Check(interval_s=shape.traffic.eject_s)
+    return shape.check
+
+
 def _at(host: str) -> str:
     """An address as HAProxy takes it before a port: IPv6 wants no brackets there, but `ipv6@` tells it apart."""
     return f"ipv6@{host}" if ":" in host else host
+
+
+def _text_of(name: str) -> str:
+    return resources.files("fairlead_lb").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -92,5 +128,5 @@ def _template(name: str) -> jinja2.Template:
         autoescape=False,  # noqa: S701  # no HTML; `guard` refuses instead of escaping
         loader=jinja2.PackageLoader("fairlead_lb"),
     )
-    environment.globals.update(ms=milliseconds, fast=_faster, at=_at)
+    environment.globals.update(ms=milliseconds, fast=_faster, at=_at, literal=literal)
     return environment.get_template(name)

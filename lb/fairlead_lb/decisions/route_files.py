@@ -1,22 +1,21 @@
 """Routes that an operator writes: `[[route]]` in TOML, what applying it would change, and what a request would meet."""
 
-import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
-from fairlead_discovery.records import Check, Route, RoutePort
+from fairlead_discovery.decisions import words
+from fairlead_discovery.records import Check, Route, RoutePort, Traffic
 from fairlead_lb.decisions.parts import checked
 
 OPERATOR = "operator"
 """`source` of routes that are written by hand; those of apps belong to the service scheduler."""
 MOST_INDEX = 999
-_DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s|m)", re.ASCII)
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -39,6 +38,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How long a server may take to answer."""
     reuse: bool = False
     retry_non_idempotent: bool = False
+    groups: tuple[str, ...] = ()
+    traffic: Mapping[str, str | int | float | bool] = {}
+    """As `rate = "100/s"`; the words are those of labels, see discovery's decisions/words.py."""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,10 +101,12 @@ def entries_of(route: Route) -> Iterator[Entry]:
             balance=port.balance,
             sticky=port.sticky,
             check=check,
-            check_every=_text(port.check.interval_s if port.check is not None else 2.0),
-            timeout=_text(port.timeout_server_s),
+            check_every=words.duration(port.check.interval_s if port.check is not None else 2.0),
+            timeout=words.duration(port.timeout_server_s),
             reuse=port.reuse,
             retry_non_idempotent=port.retry_non_idempotent,
+            groups=port.groups,
+            traffic={name: text for name, word in words.TRAFFIC.items() if (text := word.write(port.traffic))},
         )
 
 
@@ -170,7 +174,21 @@ def _port(entry: Entry, place: str) -> RoutePort:
         reuse=entry.reuse,
         retry_non_idempotent=entry.retry_non_idempotent,
         timeout_server_s=_seconds(entry.timeout, f"{place}: timeout"),
+        groups=entry.groups,
+        traffic=_traffic(entry.traffic, place),
     )
+
+
+def _traffic(given: Mapping[str, str | int | float | bool], place: str) -> Traffic:
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in words.TRAFFIC:
+            raise Refused(f"{place}: traffic: {words.shown(name)} is none of {', '.join(words.TRAFFIC)}")
+        try:
+            found.update(words.TRAFFIC[name].read(str(value).lower() if isinstance(value, bool) else str(value)))
+        except words.BadLabel as error:
+            raise Refused(f"{place}: traffic: {name}: {error}") from error
+    return Traffic(**found)
 
 
 def _check_of(entry: Entry, place: str) -> Check | None:
@@ -200,14 +218,7 @@ def _check(route: Route, place: str) -> None:
 
 
 def _seconds(text: str, place: str) -> float:
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise Refused(f"{place}: {text!r} is no duration, as 500ms, 5s or 1m")
-    return float(found[1]) * _UNITS_S[found[2]]
-
-
-def _text(value_s: float) -> str:
-    for unit in ("m", "s"):
-        if value_s >= _UNITS_S[unit] and (value_s / _UNITS_S[unit]).is_integer():
-            return f"{value_s / _UNITS_S[unit]:g}{unit}"
-    return f"{value_s * 1000:g}ms"
+    try:
+        return words.seconds(text)
+    except words.BadLabel as error:
+        raise Refused(f"{place}: {error}") from error

@@ -32,6 +32,8 @@ class Rules:
     """What HAProxy has taken, by service."""
     spares: Mapping[str, Shape] = field(default_factory=dict)
     """Backends that stand empty for whoever comes next, and their casings."""
+    groups: frozenset[str] = frozenset({"*"})
+    """Of this balancer, as marathon-lb's `--group`; `*` serves every port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +136,15 @@ def _all_parts(
         if parts is not None:
             if parts.problems:
                 refused.setdefault(service, "; ".join(parts.problems))
-            yield service, parts
+            yield service, _of_groups(parts, rules.groups)
+
+
+def _of_groups(parts: Parts, mine: frozenset[str]) -> Parts:
+    """Without ports that other balancers serve; the very same when there are none."""
+    if "*" in mine:
+        return parts
+    served = tuple(p for p in parts.parts if "*" in p.groups or mine & (p.groups or {""}))
+    return parts if len(served) == len(parts.parts) else replace(parts, parts=served)
 
 
 def _parts(service: str, snapshot: Snapshot, before: Parts | None, derived: Derive) -> Parts | None:
@@ -204,8 +214,7 @@ def _maps(
         wilds=_wilds(hosts),
         ports=ports,
         modes={port: "http" for port, name in ports.items() if modes[name] == "http"},
-        checks=dials.checks(backends),
-        timeouts=dials.timeouts(backends),
+        **dials.dials(backends),
     )
 
 

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from fairlead_discovery.records import Check
+import msgspec
+
+from fairlead_discovery.records import Check, Traffic
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.naming import is_spare, spare_name
 from fairlead_lb.decisions.routes import Wanted
@@ -57,4 +59,5 @@ def _text(shape: Shape) -> str:
     flags = [name for name in ("sticky", "reuse", "retry_non_idempotent") if getattr(shape, name)]
     other = [f"{shape.balance}", *flags] if shape.balance != "roundrobin" or flags else []
     timeout = [f"timeout {shape.timeout_server_s:g} s"] if shape.mode == "tcp" and shape.timeout_server_s != 60 else []
-    return ", ".join([shape.mode, check, *other, *timeout])
+    rules = [msgspec.json.encode(shape.traffic).decode()] if shape.traffic != Traffic() else []
+    return ", ".join([shape.mode, check, *other, *timeout, *rules])

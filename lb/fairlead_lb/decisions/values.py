@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from fairlead_discovery.records import Check
+from fairlead_discovery.records import Check, Traffic
 
 DUMMY_HOST = "127.0.0.1"
 DUMMY_PORT = 1
@@ -36,6 +36,7 @@ class Shape(Value, frozen=True):
     retry_non_idempotent: bool = False
     timeout_server_s: float = 60.0
     check: Check | None = None
+    traffic: Traffic = Traffic()
 
 
 class Server(Value, frozen=True):
@@ -93,8 +94,9 @@ class Maps(Value, frozen=True):
 
     `hosts`: `shop.example.com/cart/` -> backend (longest prefix wins); `wilds`: `.example.com` -> `*.example.com`,
     longest suffix first; `ports`: service port -> backend; `modes`: service port -> `http`, absent for TCP;
-    `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take, each absent
-    where it is the default.
+    `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take; `rates`,
+    `client_rates`: backend -> requests it takes in its period; `aborts`, `delays`: backend -> of 10,000 requests so many
+    are refused, or wait; each absent where it is the default.
     """
 
     hosts: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -103,12 +105,16 @@ class Maps(Value, frozen=True):
     modes: Mapping[str, str] = msgspec.field(default_factory=dict)
     checks: Mapping[str, str] = msgspec.field(default_factory=dict)
     timeouts: Mapping[str, str] = msgspec.field(default_factory=dict)
+    rates: Mapping[str, str] = msgspec.field(default_factory=dict)
+    client_rates: Mapping[str, str] = msgspec.field(default_factory=dict)
+    aborts: Mapping[str, str] = msgspec.field(default_factory=dict)
+    delays: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-DIALS = ("checks", "timeouts")
+DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays")
 MAP_NAMES = ("hosts", "wilds", "ports", "modes", *DIALS)
-LAYOUT = 1
-"""Of the rendered file. 0: before health checks and timeouts came from maps."""
+LAYOUT = 2
+"""Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules."""
 
 
 class Frame(Value, frozen=True):

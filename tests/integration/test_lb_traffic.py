@@ -1,0 +1,222 @@
+"""Traffic rules on a real HAProxy: who comes in, how much, what is repeated, set aside, slowed down and rewritten."""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead_discovery.records import Abort, Check, Delay, Rate, Traffic
+from harness.balancer import Balancer, Task, balancer, member, route, service
+from harness.certificates import self_signed
+from harness.grpc_like import TRAILERS, H2Server, call
+from harness.ports import free_port
+from harness.waiting import eventually
+
+pytestmark = pytest.mark.needs("haproxy")
+HOST = "shop.example"
+JOE = "shop:joe:$5$rounds=1000$fairlead$FvBYsSrHKZqtzoCZUg1/m1IJX2G9uXOrrG5sc9MERW9"
+
+
+@pytest.fixture
+async def place(short_dir: Path) -> AsyncIterator[Balancer]:
+    async with balancer(short_dir, spare_backends=1) as made:
+        yield made
+
+
+async def ask(place: Balancer, path: str = "/", *, method: str = "GET", **headers: str) -> tuple[int, dict[str, str]]:
+    """Status and headers of an answer."""
+    text = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    async with asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{text}Connection: close\r\n\r\n".encode())
+        raw = (await reader.read(-1)).decode()
+        writer.close()
+    first, *lines = raw.partition("\r\n\r\n")[0].split("\r\n")
+    return int(first.split()[1]), {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}
+
+
+async def statuses(place: Balancer, count: int, path: str = "/", **headers: str) -> list[int]:
+    return [(await ask(place, path, **headers))[0] for _ in range(count)]
+
+
+async def ruled(place: Balancer, traffic: Traffic, **port: Any) -> None:
+    """The service's rules, once they are served."""
+    await place.applied(await place.publish(routes=[route(vhosts=(HOST,), traffic=traffic, **port)]))
+
+
+async def reloads(place: Balancer) -> int:
+    return int((await place.status())["reloads"])
+
+
+async def test_networks_and_credentials_decide_who_comes_in(place: Balancer):
+    """403 for others' networks, 401 without credentials; the right ones pass."""
+    await service(place, "/shop/web", vhosts=(HOST,), traffic=Traffic(allow=("10.0.0.0/8",)))
+    assert [403] == await statuses(place, 1)
+
+    await ruled(place, Traffic(allow=("127.0.0.0/8",), deny=("127.0.0.1/32",)))
+    assert [403] == await statuses(place, 1)
+
+    realm, _, user = JOE.partition(":")
+    await ruled(place, Traffic(allow=("127.0.0.0/8",), realm=realm, users=(user,)))
+    status, headers = await ask(place)
+    assert (401, 'Basic realm="shop"') == (status, headers["www-authenticate"])
+    wrong, right = (base64.b64encode(f"joe:{word}".encode()).decode() for word in ("guess", "secret"))
+    assert [401] == await statuses(place, 1, authorization=f"Basic {wrong}")
+    assert [200] == await statuses(place, 1, authorization=f"Basic {right}")
+
+
+async def test_a_rate_lets_so_many_pass_and_no_more(place: Balancer):
+    """429 with Retry-After for the rest, of all clients and of each; another number needs no reload."""
+    task = await service(place, "/shop/web", vhosts=(HOST,), traffic=Traffic(rate=Rate(count=5, per_s=60)))
+    found = await statuses(place, 8)
+
+    assert ([200] * 5 + [429] * 3, 5) == (found, len(task.seen))
+    assert "60" == (await ask(place))[1]["retry-after"]
+    before = await reloads(place)
+    await ruled(place, Traffic(rate=Rate(count=7, per_s=60)))
+    assert [200, 200, 429] == await statuses(place, 3)
+    assert before == await reloads(place)
+
+    await ruled(place, Traffic(client_rate=Rate(count=2, per_s=60)))
+    assert [200, 200, 429] == await statuses(place, 3)
+
+
+async def test_requests_wait_for_a_server_that_has_enough(place: Balancer):
+    """At most one at a time; who waits longer than the queue's time gets 503, and the server never sees it."""
+    traffic = Traffic(server_connections=1, queue_timeout_s=0.3)
+    task = await service(place, "/shop/web", vhosts=(HOST,), traffic=traffic)
+    slow = asyncio.create_task(ask(place, "/?slow=2"))
+    await eventually("the first is in", lambda: waiting(task))
+    assert [503] == await statuses(place, 1)
+    assert 200 == (await slow)[0]
+
+    assert ["GET /?slow=2"] == task.seen
+
+
+async def waiting(task: Task) -> bool:
+    return bool(task.seen)
+
+
+async def test_only_what_may_be_repeated_is_repeated_after_an_error(place: Balancer):
+    """`retry_on` 503: a GET goes to the server four times, a POST once."""
+    task = await service(place, "/shop/web", vhosts=(HOST,), traffic=Traffic(retry_on=("503",), retries=3))
+    got, posted = await ask(place, "/?status=503"), await ask(place, "/post?status=503", method="POST")
+
+    assert (503, 503) == (got[0], posted[0])
+    assert {"GET /?status=503": 4, "POST /post?status=503": 1} == {one: task.seen.count(one) for one in task.seen}
+
+
+async def test_faults_strike_the_share_they_are_told_to(place: Balancer):
+    """All, then none, without a reload; a delay lasts, and what is not delayed does not wait."""
+    faults = Traffic(abort=Abort(percent=100, status=502), delay=Delay(percent=0.01, delay_s=0.5))
+    task = await service(place, "/shop/web", vhosts=(HOST,), traffic=faults)
+    before = await reloads(place)
+    assert [502] * 5 == await statuses(place, 5)
+    assert [] == task.seen
+
+    slower = Traffic(abort=Abort(percent=0.01, status=502), delay=Delay(percent=100, delay_s=0.5))
+    await ruled(place, slower)
+    began = time.monotonic()
+    assert {200, 502} >= set(await statuses(place, 2))
+    assert time.monotonic() - began >= 0.5
+    assert before == await reloads(place)
+
+
+async def test_paths_are_stripped_and_put_back(place: Balancer):
+    """Segments as they are; a redirect leads to the path that clients know."""
+    traffic = Traffic(strip_path="/svc1", location_prefix="/svc1")
+    task = await service(place, "/shop/web", vhosts=(HOST,), traffic=traffic)
+    for path in ("/svc1", "/svc1/", "/svc1/x?y=1", "/svc10/x", "/svc1/svc1"):
+        assert [200] == await statuses(place, 1, path)
+    _, headers = await ask(place, "/svc1/?status=302&moved=/login")
+    _, elsewhere = await ask(place, "/svc1/?status=302&moved=http://web:31000/a")
+
+    assert ["/", "/", "/x?y=1", "/svc10/x", "/svc1"] == [line.partition(" ")[2] for line in task.seen[:5]]
+    assert ("/svc1/login", "/svc1/a") == (headers["location"], elsewhere["location"])
+
+
+async def test_plain_requests_are_led_to_https(short_dir: Path):
+    """Keeping host and path, 301 for GET and 308 for POST; behind a proxy that did TLS they pass, with HSTS."""
+    both = [path.read_text() for path in self_signed(short_dir, HOST)]
+    (short_dir / "default.pem").write_text("".join(both))
+    tls = {"certificate": str(short_dir / "default.pem"), "https_port": free_port()}
+    async with balancer(short_dir, spare_backends=0, **tls) as place:
+        await service(place, "/shop/web", vhosts=(HOST,), traffic=Traffic(https_only=True, hsts=True))
+        got, posted = await ask(place, "/a?b=1"), await ask(place, "/a?b=1", method="POST")
+        where = f"https://{HOST}:{place.settings.https_port}/a?b=1"
+        assert ((301, where), (308, where)) == ((got[0], got[1]["location"]), (posted[0], posted[1]["location"]))
+
+        status, headers = await ask(place, X_Forwarded_Proto="https")
+        assert (200, "max-age=15768000") == (status, headers["strict-transport-security"])
+
+
+async def test_grpc_passes_whole(place: Balancer):
+    """HTTP/2 in clear to the balancer and on to the server, by host and by port, trailers and all."""
+    server = await H2Server().start()
+    try:
+        rules: dict[str, Any] = {"traffic": Traffic(protocol="h2"), "service_port": place.first_port}
+        one = member("grpc", server.port)
+        await place.applied(await place.publish(one, routes=[route(vhosts=(HOST,), **rules)]))
+        for port in (place.settings.http_port, place.first_port):
+            headers, body, trailers = await call(port, HOST, b"add a sail")
+            assert ("200", b"ADD A SAIL", dict(TRAILERS)) == (headers[":status"], body, trailers)
+    finally:
+        await server.stop()
+
+
+async def test_websockets_pass(place: Balancer):
+    """After the upgrade bytes go both ways."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"upgrade: websocket" in head.lower():
+            upgrade = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            writer.write(upgrade + b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+            while data := await reader.read(100):
+                writer.write(data[::-1])
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await place.applied(await place.publish(member("ws", port), routes=[route(vhosts=(HOST,))]))
+    async with asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+        asked = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        writer.write(f"GET /chat HTTP/1.1\r\nHost: {HOST}\r\n{asked}Sec-WebSocket-Version: 13\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"olleh")
+        answer = await reader.readexactly(5)
+    writer.close()
+    server.close()
+
+    assert (b"HTTP/1.1 101", b"hello") == (head[:12], answer)
+
+
+async def test_groups_say_which_balancer_serves_a_port(short_dir: Path):
+    """As marathon-lb's --group: those of its group and of `*`, not others', nor those of none."""
+    async with balancer(short_dir, spare_backends=4, groups="external") as place:
+        task = await Task("web").start()
+        for app, groups in (("/in", ("external", "x")), ("/out", ("internal",)), ("/none", ()), ("/any", ("*",))):
+            one = route(app, vhosts=(f"{app[1:]}.example",), groups=groups)
+            await place.publish(member(f"t{app[1:]}", task.port, app=app), routes=[one])
+        await place.applied(await place.publish())
+        found = {app: (await place.ask(f"{app}.example"))[0] for app in ("in", "out", "none", "any")}
+
+    assert {"in": 200, "out": 404, "none": 404, "any": 200} == found
+
+
+async def test_rules_hold_for_tcp_where_they_can(place: Balancer):
+    """Networks are looked at before a byte goes to the server."""
+    task = await Task("tcp").start()
+    rules: dict[str, Any] = {"mode": "tcp", "service_port": place.first_port, "check": Check()}
+    denied = route(traffic=Traffic(allow=("10.0.0.0/8",)), **rules)
+    await place.applied(await place.publish(task.member(), routes=[denied]))
+    with pytest.raises(OSError, match="cut answer"):
+        await place.ask(port=place.first_port)
+
+    await place.applied(await place.publish(routes=[route(traffic=Traffic(allow=("127.0.0.0/8",)), **rules)]))
+    assert (200, "tcp") == await place.ask(port=place.first_port)
