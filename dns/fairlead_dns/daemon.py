@@ -41,6 +41,7 @@ from fairlead_dns.publishing import Publishing
 from fairlead_dns.settings import DnsSettings
 from fairlead_dns.tending import announce, follow_queries, tell
 from fairlead_dns.transports import Transports, prepare, serving
+from fairlead_dns.workers import bound, working
 
 log = Log("dns")
 R = TypeVar("R")
@@ -64,9 +65,13 @@ async def run(settings: DnsSettings, context: Context) -> None:
     publishing = Publishing(settings, names, context)
     await publishing.start()
     async with (
-        serving(settings, names.front, counts, followed) as transports,
-        forwarding(names.front, settings, transports.places) as forwards,
+        bound(settings) as slots,
+        serving(settings, names.front, counts, followed, slots) as transports,
+        forwarding(names.front, settings, transports.places, counts.elsewhere) as forwards,
+        working(settings, names, transports, slots, _file(settings, "workers")) as workers,
     ):
+        if workers is not None:
+            publishing.share_with(workers)
         names.take_own(told.mname(settings), transports.ips)
         runner, port = await serve(app, settings)
         collector = DnsCollector(counts, lambda: _state(names, transports))
@@ -91,6 +96,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 tell(names),
                 follow_queries(settings, names),
                 tell_confirmed(registry, listing.confirm),
+                *(() if workers is None else (workers.run(loaded, context.health),)),
                 publishing.run(registry, _file(settings, "published"), transports.ips[0]),
             )
         finally:

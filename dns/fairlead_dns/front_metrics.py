@@ -8,17 +8,24 @@ from prometheus_client.registry import Collector
 from fairlead_dns.adapters.waiting import Waiters
 from fairlead_dns.decisions.front import Front
 from fairlead_dns.decisions.rate import Verdict
+from fairlead_dns.metrics import Elsewhere, with_elsewhere
 
 
 class FrontCollector(Collector):
     """Reads the counts when the page is asked for."""
 
-    def __init__(self, front: Front, waiters: Waiters, turned_away: Callable[[], int]) -> None:
+    def __init__(
+        self, front: Front, waiters: Waiters, turned_away: Callable[[], int], elsewhere: Elsewhere
+    ) -> None:  # what it reads, each of another owner
+        self._elsewhere = elsewhere
         self._front = front
         self._waiters = waiters
         self._turned_away = turned_away
 
     def collect(self) -> Iterator[Metric]:
+        return with_elsewhere(self._own(), self._elsewhere)
+
+    def _own(self) -> Iterator[Metric]:
         tally = self._front.tally
         yield _labelled(
             "refused",

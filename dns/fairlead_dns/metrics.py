@@ -1,6 +1,6 @@
 """What `fairlead dns` counts, and the page Prometheus reads. The packet path only adds to plain integers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Histogram
@@ -26,6 +26,20 @@ publish_seconds = Histogram(
 )
 
 
+Elsewhere = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+"""What other processes of this server count: sample and its labels, sorted -> sum."""
+
+
+def with_elsewhere(families: Iterable[Metric], elsewhere: Elsewhere) -> Iterator[Metric]:
+    """The same, with what is counted elsewhere added to each sample."""
+    for family in families:
+        family.samples = [
+            each._replace(value=each.value + elsewhere.get((each.name, tuple(sorted(each.labels.items()))), 0))
+            for each in family.samples
+        ]
+        yield family
+
+
 @dataclass(slots=True)
 class Counts:
     """Since the start. `replies` by reply code, one list a transport."""
@@ -39,6 +53,7 @@ class Counts:
     """Datagrams dropped unanswered, the oldest first, because more came than can be answered."""
     tcp_refused: int = 0
     """Connections refused or closed for a limit's sake."""
+    elsewhere: Elsewhere = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +76,9 @@ class DnsCollector(Collector):
         self._state = state
 
     def collect(self) -> Iterator[Metric]:
+        return with_elsewhere(self._own(), self._counts.elsewhere)
+
+    def _own(self) -> Iterator[Metric]:
         yield self._queries()
         counts, state = self._counts, self._state()
         for name, text, value in (
@@ -128,10 +146,14 @@ FORWARD_GAUGES = {
 class ForwardCollector(Collector):
     """Reads the forwarder when the page is asked for."""
 
-    def __init__(self, state: Callable[[], ForwardState]) -> None:
+    def __init__(self, state: Callable[[], ForwardState], elsewhere: Elsewhere) -> None:
         self._state = state
+        self._elsewhere = elsewhere
 
     def collect(self) -> Iterator[Metric]:
+        return with_elsewhere(self._own(), self._elsewhere)
+
+    def _own(self) -> Iterator[Metric]:
         state = self._state()
         for name, text in FORWARD_COUNTERS.items():
             yield CounterMetricFamily(f"fairlead_dns_forward_{name}", text, value=state.counters[name])

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.decisions.delta import differing
@@ -65,6 +65,8 @@ class Names:
     """Set when the names are others, or the revision is; whoever acts on it clears it."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced by a new one, when the names have a new serial and the journal a new change."""
+    share: Callable[[Collection[bytes], bool], None] = lambda _names, _everything: None
+    """Told of names whose answers may be others now, after they are; with True when no answer of before is true."""
     applying: bool = False
     """A snapshot is on its way into the zone: it is at no revision."""
     version: int = 0
@@ -182,6 +184,7 @@ class Names:
             self._note({name for name, _ in self.zone.given_ttls})
             self.zone.longest_ttl_s = most_s
             self.answers.forget()
+            self.share({name for name, _ in self.zone.given_ttls}, True)
             self._changed()
 
     def take_queries(self, queries: Iterable[tuple[Query, Dialect]]) -> None:
@@ -222,7 +225,7 @@ class Names:
             touched |= self.sources.take_other(f"query {key}", records)
         self._touched(touched)
 
-    def _answered(self, touched: Iterable[bytes], trust: Trust | None = None) -> None:
+    def _answered(self, touched: Collection[bytes], trust: Trust | None = None) -> None:
         """No answer of before is given of `touched`. SOA says the serial that can be fetched: what is asked for it by
         who has been told of a new one. Until there is one it is the revision that is answered.
         """
@@ -232,6 +235,7 @@ class Names:
         if serial is None:
             serial = self.answers.serial if self.applying else self.snapshot.revision % SERIALS
         self.answers.changed(touched, serial=serial, trust=trust)
+        self.share(touched, False)
 
     def _note(self, names: Iterable[bytes]) -> None:
         """Of names whose TTLs are about to change."""

@@ -27,6 +27,7 @@ from fairlead_dns.hiding import Hiding
 from fairlead_dns.names import Names
 from fairlead_dns.transfer_metrics import TransferCollector, TransferState
 from fairlead_dns.transfer_settings import MEGABYTE, TransferSettings
+from fairlead_dns.workers import Workers
 
 log = Log("dns")
 
@@ -53,6 +54,8 @@ class Publishing:
     zones: dict[bytes, Static] = field(default_factory=dict)
     broken: set[bytes] = field(default_factory=set)
     hiding: Hiding = field(init=False)
+    workers: Workers | None = None
+    """They are told of zones and keys."""
 
     def __post_init__(self) -> None:
         peers = told.peers(self.settings)
@@ -127,6 +130,8 @@ class Publishing:
                 log.warning("keys not read anew", why=str(error) or "keys_file takes too long to read")
                 continue
             self.keys.keys, self.transfers.permits, self.notifier.keys = peers.keys, peers.permits, peers.keys
+            if self.workers is not None:
+                self.workers.keys_set(peers.keys.values())
 
     def _bounds(self) -> tuple[int, int]:
         return self.settings.journal_changes, int(self.settings.journal_mb * MEGABYTE)
@@ -147,6 +152,7 @@ class Publishing:
             known.source.replace(zone, change)
             known.answers.replace(zone)
             self.notifier.changed(apex)
+            self._share(apex)
         elif self._is_free(apex):
             self.broken.discard(apex)
             changes, octets = self._bounds()
@@ -156,12 +162,14 @@ class Publishing:
             self.transfers.sources[apex] = self.names.files[apex] = made.source
             self.names.front.serve(apex, made.answers)
             self.notifier.changed(apex)
+            self._share(apex)
 
     def _refuse(self, apex: bytes) -> None:
         if apex in self.zones or not self._is_free(apex):
             return
         self.broken.add(apex)
         self.names.front.serve(apex, Unloaded())
+        self._share(apex)
 
     def _withdraw(self, apex: bytes) -> None:
         if apex not in self.zones and apex not in self.broken:
@@ -170,6 +178,23 @@ class Publishing:
             del self.transfers.sources[apex], self.names.files[apex]
         self.broken.discard(apex)
         self.names.front.withdraw(apex)
+        self._share(apex)
+
+    def share_with(self, workers: Workers) -> None:
+        """From now on, and what there is."""
+        self.workers = workers
+        workers.keys_set(self.keys.keys.values())
+        for apex in (*self.zones, *self.broken):
+            self._share(apex)
+
+    def _share(self, apex: bytes) -> None:
+        if self.workers is None:
+            return
+        known = self.zones.get(apex)
+        if known is not None or apex in self.broken:
+            self.workers.zone_put(apex, None if known is None else known.source.zone)
+        else:
+            self.workers.zone_gone(apex)
 
     def _is_free(self, apex: bytes) -> bool:
         """Whether nobody but a file's zone answers for the apex."""

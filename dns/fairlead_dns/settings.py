@@ -1,5 +1,6 @@
 """What `fairlead dns` can be told."""
 
+import os
 import socket
 from typing import Literal
 
@@ -27,6 +28,8 @@ class DnsSettings(TransferSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """Addresses for UDP and TCP, `ip:port` or `[ip6]:port`. Several processes may share one."""
     listen_optional: tuple[str, ...] = ()
     """Further addresses, such as 127.0.53.53:53: one that cannot be had is a warning, no error."""
+    workers: int | Literal["auto"] = 1
+    """Processes that answer, `auto`: one a core. One of them more reads the registry and builds the names, once for all."""
     domain: str = "mesos"
     """The zone; Mesos-DNS' domain. Names outside it are refused, so that clients ask their next server."""
     ttl_s: int = 5
@@ -60,6 +63,14 @@ class DnsSettings(TransferSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """A question that has waited so long for another server gets SERVFAIL."""
 
 
+MOST_WORKERS = 64
+
+
+def worker_count(settings: DnsSettings) -> int:
+    """`auto`: as many cores as this process may use."""
+    return len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
+
+
 def server_id(settings: DnsSettings) -> str:
     return settings.id or socket.gethostname()
 
@@ -88,6 +99,7 @@ def authority(settings: DnsSettings) -> Authority:
     _check_number("tcp_connections", settings.tcp_connections, 1, 100_000)
     _check_number("tcp_per_client", settings.tcp_per_client, 1, 100_000)
     _check_number("tcp_idle_s", settings.tcp_idle_s, 0.1, 3600)
+    _check_number("workers", worker_count(settings), 1, MOST_WORKERS)
     _check_number("waiting", settings.waiting, 1, 1_000_000)
     _check_number("patience_s", settings.patience_s, 0.1, 60)
     for key in ("soa_refresh_s", "soa_retry_s", "soa_expire_s"):

@@ -1,8 +1,9 @@
 """Every way queries come, opened by the settings: UDP, TCP, TLS, HTTPS, through proxies or not, all to one front."""
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from fairlead_dns import front_settings as told
 from fairlead_dns.adapters import files
 from fairlead_dns.adapters.doh import ALPN, DohServer
 from fairlead_dns.adapters.gate import Gate
-from fairlead_dns.adapters.sockets import Bound, bind, bind_streams
+from fairlead_dns.adapters.sockets import Listener, bind, bind_streams, close_all
 from fairlead_dns.adapters.tcp import Limits, TcpServer
 from fairlead_dns.adapters.udp import ProxiedUdpServer, UdpServer
 from fairlead_dns.adapters.udp_compiled import CompiledUdpServer, Loop, find
@@ -32,22 +33,61 @@ log = Log("dns")
 Protocol = Callable[[Came], asyncio.BaseProtocol]
 
 
-@dataclass(slots=True)
-class Transports:
-    """Open and answering until closed. `places`: addresses of UDP and TCP; `tls`, `https`: of those."""
+@dataclass(slots=True, eq=False)
+class Opening:
+    """Some listeners being served by this process. They stay bound when it closes: another process may serve them."""
 
-    tcp: TcpServer
-    waiters: Waiters
-    places: tuple[str, ...] = ()
-    ips: tuple[str, ...] = ()
-    tls: tuple[str, ...] = ()
-    https: tuple[str, ...] = ()
     udp: list[UdpServer] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
-    followed: list[files.Followed] = field(default_factory=list)
-    loop: Loop | None = None
-    """The compiled UDP loop, if it is there and wanted."""
     accepting: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def close(self) -> None:
+        """Answers what has come, and leaves them alone. Connections that are open stay so."""
+        for server in self.udp:
+            server.close()
+        for task in self.accepting:
+            task.cancel()
+        await asyncio.gather(*self.accepting, return_exceptions=True)
+        for gate in self.gates:
+            gate.sock.close()
+
+
+@dataclass(slots=True)
+class Transports:
+    """Answering until closed. `places`: addresses of UDP and TCP; `tls`, `https`: of those."""
+
+    settings: DnsSettings
+    tcp: TcpServer
+    waiters: Waiters
+    followed: list[files.Followed]
+    loop: Loop | None
+    """The compiled UDP loop, if it is there and wanted."""
+    dot: ssl.SSLContext = field(default_factory=lambda: files.tls_context(("dot",)))
+    doh: ssl.SSLContext = field(default_factory=lambda: files.tls_context(ALPN))
+    listeners: Sequence[Listener] = ()
+    openings: list[Opening] = field(default_factory=list)
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    _error: BaseException | None = None
+    _turned_away: int = 0
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return self._of("listen", "listen_optional")
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each.place.ip for each in self.listeners if each.udp is not None))
+
+    @property
+    def tls(self) -> tuple[str, ...]:
+        return self._of("listen_tls")
+
+    @property
+    def https(self) -> tuple[str, ...]:
+        return self._of("listen_https")
+
+    def _of(self, *keys: str) -> tuple[str, ...]:
+        return tuple(str(each.place) for each in self.listeners if each.key in keys)
 
     def told(self) -> dict[str, str]:
         """Where it listens, for the log."""
@@ -57,30 +97,68 @@ class Transports:
 
     @property
     def turned_away(self) -> int:
-        return sum(gate.turned_away for gate in self.gates)
+        return self._turned_away + sum(gate.turned_away for opening in self.openings for gate in opening.gates)
+
+    def open(self, listeners: Iterable[Listener]) -> Opening:
+        """Serves them from here on."""
+        made = Opening()
+        for each in listeners:
+            trusted = _trusted(self.settings, each.text)
+            if each.udp is not None:
+                made.udp.append(self._udp_server(each.udp.dup(), trusted))
+            transport, protocol, context = self._spoken(each.key)
+            made.gates.append(Gate(each.stream.dup(), transport, protocol, context, trusted))
+        made.accepting += [gate.open() for gate in made.gates]
+        for task in made.accepting:
+            task.add_done_callback(self._accepted)
+        self.openings.append(made)
+        return made
+
+    async def leave(self, opening: Opening) -> None:
+        """Serves its listeners no more; connections that are open stay so."""
+        self.openings.remove(opening)
+        self._turned_away += sum(gate.turned_away for gate in opening.gates)
+        await opening.close()
 
     async def run(self) -> None:
         """For ever: closes what is idle, reads changed files again. Raises what ended a listener."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.tcp.sweep())
             group.create_task(files.follow(self.followed))
-            group.create_task(_first_error(self.accepting))
+            group.create_task(self._first_error())
 
     async def close(self) -> None:
         """Answers what has come, and stops."""
-        for server in self.udp:
-            server.close()
-        for task in self.accepting:
-            task.cancel()
-        await asyncio.gather(*self.accepting, return_exceptions=True)
-        for gate in self.gates:
-            gate.sock.close()
+        for opening in tuple(self.openings):
+            await self.leave(opening)
         self.tcp.close()
         self.waiters.close()
 
+    def _spoken(self, key: str) -> tuple[Transport, Protocol, ssl.SSLContext | None]:
+        match key:
+            case "listen_tls":
+                return Transport.DOT, self.tcp.protocol, self.dot
+            case "listen_https":
+                return Transport.DOH, DohServer(self.tcp, self.settings.https_path).protocol, self.doh
+        return Transport.TCP, self.tcp.protocol, None
 
-async def _first_error(tasks: list[asyncio.Task[None]]) -> None:
-    await asyncio.gather(*tasks)
+    def _udp_server(self, sock: socket.socket, trusted: Acl | None) -> UdpServer:
+        tcp = self.tcp
+        if trusted is not None:
+            return ProxiedUdpServer(sock, tcp.front, tcp.counts, self.waiters, trusted)
+        if self.loop is not None:
+            return CompiledUdpServer(sock, tcp.front, tcp.counts, self.waiters, self.loop)
+        return UdpServer(sock, tcp.front, tcp.counts, self.waiters)
+
+    def _accepted(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._error = self._error or task.exception()
+            self.failed.set()
+
+    async def _first_error(self) -> None:
+        await self.failed.wait()
+        if self._error is not None:
+            raise self._error
 
 
 def prepare(settings: DnsSettings, front: Front, version: str, server: str) -> list[files.Followed]:
@@ -102,11 +180,38 @@ def prepare(settings: DnsSettings, front: Front, version: str, server: str) -> l
     return [secrets]
 
 
+def bind_all(settings: DnsSettings) -> list[Listener]:
+    """One of each address that the settings name. Raises BadSettings naming the key; then nothing stays bound."""
+    bound: list[Listener] = []
+    try:
+        for text in settings.listen:
+            bound += bind("listen", text)
+        for text in settings.listen_optional:
+            bound += _optional(text)
+        for key in ("listen_tls", "listen_https"):
+            for text in getattr(settings, key):
+                bound += bind_streams(key, text)
+    except BadSettings:
+        close_all(bound)
+        raise
+    if not any(each.udp is not None for each in bound):
+        close_all(bound)
+        raise BadSettings("listen: no address to listen on")
+    return bound
+
+
 @asynccontextmanager
 async def serving(
-    settings: DnsSettings, front: Front, counts: Counts, followed: list[files.Followed]
+    settings: DnsSettings,
+    front: Front,
+    counts: Counts,
+    followed: list[files.Followed],
+    slots: Sequence[Sequence[Listener]] = (),
 ) -> AsyncIterator[Transports]:
-    """Answers from here on; on the way out answers what has come, and stops. Raises BadSettings naming the key; then nothing stays open."""
+    """Answers from here on; on the way out answers what has come, and stops. Raises BadSettings naming the key; then nothing stays open.
+
+    `slots`: listeners that somebody else binds and closes; without any they are bound here.
+    """
     limits = Limits(
         connections=settings.tcp_connections,
         per_client=settings.tcp_per_client,
@@ -114,79 +219,32 @@ async def serving(
         queries=settings.tcp_queries,
     )
     waiters = Waiters(most=settings.waiting, patience_s=settings.patience_s)
-    made = Transports(
-        TcpServer(front, counts, limits, waiters), waiters, followed=[*followed], loop=find(settings.udp_loop)
-    )
-    collector = FrontCollector(front, waiters, lambda: made.turned_away)
+    tcp = TcpServer(front, counts, limits, waiters)
+    made = Transports(settings, tcp, waiters, [*followed], find(settings.udp_loop))
+    if settings.listen_tls or settings.listen_https:
+        cert = Path(settings.certificate)
+        made.followed.append(files.certificate(cert, Path(settings.certificate_key or cert), (made.dot, made.doh)))
+        made.followed[-1].first()
+    own = [] if slots else bind_all(settings)
+    slots = slots or (own,)
+    made.listeners = slots[0]
+    collector = FrontCollector(front, waiters, lambda: made.turned_away, counts.elsewhere)
     REGISTRY.register(collector)
     try:
-        _open_plain(settings, made)
-        _open_encrypted(settings, made)
-        made.accepting += [gate.open() for gate in made.gates]
+        for slot in slots:
+            made.open(slot)
         yield made
     finally:
         REGISTRY.unregister(collector)
         await made.close()
-
-
-def _open_plain(settings: DnsSettings, made: Transports) -> None:
-    found = [("listen", text) for text in settings.listen]
-    bound = [(text, pair) for key, text in found for pair in bind(key, text)]
-    bound += [(text, pair) for text in settings.listen_optional for pair in _optional(text)]
-    if not bound:
-        raise BadSettings("listen: no address to listen on")
-    for text, pair in bound:
-        trusted = _trusted(settings, text)
-        made.udp.append(_udp_server(made, pair, trusted))
-        made.gates.append(Gate(pair.tcp, Transport.TCP, made.tcp.protocol, trusted=trusted))
-    made.places = tuple(str(pair.place) for _, pair in bound)
-    made.ips = tuple(dict.fromkeys(pair.place.ip for _, pair in bound))
-
-
-def _udp_server(made: Transports, pair: Bound, trusted: Acl | None) -> UdpServer:
-    tcp = made.tcp
-    if trusted is None and made.loop is not None:
-        return CompiledUdpServer(pair.udp, tcp.front, tcp.counts, made.waiters, made.loop)
-    if trusted is None:
-        return UdpServer(pair.udp, tcp.front, tcp.counts, made.waiters)
-    return ProxiedUdpServer(pair.udp, tcp.front, tcp.counts, made.waiters, trusted)
-
-
-def _open_encrypted(settings: DnsSettings, made: Transports) -> None:
-    if not settings.listen_tls and not settings.listen_https:
-        return
-    dot, doh = files.tls_context(("dot",)), files.tls_context(ALPN)
-    cert = Path(settings.certificate)
-    followed = files.certificate(cert, Path(settings.certificate_key or cert), (dot, doh))
-    followed.first()
-    made.followed.append(followed)
-    https = DohServer(made.tcp, settings.https_path)
-    open_streams = _Streams(settings, made)
-    made.tls = open_streams("listen_tls", Transport.DOT, made.tcp.protocol, dot)
-    made.https = open_streams("listen_https", Transport.DOH, https.protocol, doh)
-
-
-@dataclass(frozen=True, slots=True)
-class _Streams:
-    settings: DnsSettings
-    made: Transports
-
-    def __call__(self, key: str, kind: Transport, protocol: Protocol, context: ssl.SSLContext) -> tuple[str, ...]:
-        places: list[str] = []
-        texts: Iterable[str] = getattr(self.settings, key)
-        for text in texts:
-            trusted = _trusted(self.settings, text)
-            for place, sock in bind_streams(key, text):
-                self.made.gates.append(Gate(sock, kind, protocol, context, trusted))
-                places.append(str(place))
-        return tuple(places)
+        close_all(own)
 
 
 def _trusted(settings: DnsSettings, text: str) -> Acl | None:
     return told.acl("proxied_by", settings.proxied_by) if text in settings.proxied else None
 
 
-def _optional(text: str) -> list[Bound]:
+def _optional(text: str) -> list[Listener]:
     try:
         return bind("listen_optional", text)
     except BadSettings as error:

@@ -134,7 +134,8 @@ async def serving(certificate: tuple[Path, Path], *, instances: int = 1) -> Asyn
     tcp = TcpServer(made.front, Counts(), Limits(connections=50, per_client=50, idle_s=30), waiters)
     context = files.tls_context(ALPN)
     files.certificate(*certificate, (context,)).first()
-    ((place, sock),) = bind_streams("listen_https", "127.0.0.1:0")
+    (bound,) = bind_streams("listen_https", "127.0.0.1:0")
+    place, sock = bound.place, bound.stream
     accepting = Gate(sock, Transport.DOH, DohServer(tcp, "/dns-query").protocol, context).open()
     yield place.port, tcp, later
     accepting.cancel()

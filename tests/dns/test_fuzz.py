@@ -145,7 +145,8 @@ def test_the_heaviest_messages_cost_little(packet: bytes) -> None:
 async def serving() -> AsyncIterator[int]:
     waiters = Waiters(most=10, patience_s=5)
     tcp = TcpServer(everything(), Counts(), Limits(connections=50, per_client=50, idle_s=30), waiters)
-    ((place, sock),) = bind_streams("listen", "127.0.0.1:0")
+    (bound,) = bind_streams("listen", "127.0.0.1:0")
+    place, sock = bound.place, bound.stream
     accepting = Gate(sock, Transport.TCP, tcp.protocol).open()
     yield place.port
     accepting.cancel()

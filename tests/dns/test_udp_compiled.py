@@ -41,7 +41,7 @@ class Pair:
     def __init__(self, made: Names, loop: Any = None, host: str = "127.0.0.1") -> None:
         text = f"[{host}]:0" if ":" in host else f"{host}:0"
         (bound,) = bind("listen", text)
-        bound.tcp.close()
+        bound.stream.close()
         self.counts, waiters = Counts(), Waiters(most=1, patience_s=1)
         if loop is None:
             self.server = UdpServer(bound.udp, made.front, self.counts, waiters)
@@ -128,7 +128,7 @@ async def test_clients_are_told_apart_by_address(loop: Any) -> None:
     """Each address has its own table, whatever hashes to the same place; many more than are kept."""
     made = names(member())
     (bound,) = bind("listen", "127.0.0.1:0")
-    bound.tcp.close()
+    bound.stream.close()
     server = CompiledUdpServer(bound.udp, made.front, Counts(), Waiters(most=1, patience_s=1), loop)
     for number in range(3000):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

@@ -28,9 +28,10 @@ class Served:
         self.waiters = Waiters(most=100, patience_s=60)
         (pair,) = bind("listen", "127.0.0.1:0")
         self.port = pair.place.port
+        assert pair.udp is not None
         self.udp = UdpServer(pair.udp, made.front, self.counts, self.waiters)
         self.tcp = TcpServer(made.front, self.counts, limits, self.waiters)
-        self.listener = pair.tcp
+        self.listener = pair.stream
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from aiohttp import web
 from fairlead_dns.adapters.tcp import REPLIES_BYTES, TcpServer
 from fairlead_dns.decisions import doh
 from fairlead_dns.decisions.asked import Came
-from fairlead_dns.decisions.front import Stream, Waiting
+from fairlead_dns.decisions.front import Relayed, Stream, Waiting
 from fairlead_dns.decisions.wire import reply_code
 
 ALPN = ("h2", "http/1.1")
@@ -55,7 +55,7 @@ class DohServer:
         reply = self.tcp.front.reply(packet, came)
         if isinstance(reply, Waiting):
             return self.tcp.waiters.add(reply, answered)
-        assert not isinstance(reply, Stream)  # the front refuses here what would need one
+        assert not isinstance(reply, Stream | Relayed)  # the front refuses here what would need one
         answered(reply)
         return None
 

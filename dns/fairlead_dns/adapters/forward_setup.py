@@ -23,7 +23,7 @@ from fairlead_dns.decisions.forward_upstreams import Place, Zones, resolv_conf, 
 from fairlead_dns.decisions.front import Front
 from fairlead_dns.decisions.wire import text as name_text
 from fairlead_dns.forward_settings import ROOT, Own
-from fairlead_dns.metrics import ForwardCollector, ForwardState
+from fairlead_dns.metrics import Elsewhere, ForwardCollector, ForwardState
 from fairlead_dns.settings import DnsSettings
 
 log = Log("dns")
@@ -74,7 +74,9 @@ class Running:
 
 
 @asynccontextmanager
-async def forwarding(front: Front, settings: DnsSettings, places: Iterable[str]) -> AsyncIterator[Running]:
+async def forwarding(
+    front: Front, settings: DnsSettings, places: Iterable[str], elsewhere: Elsewhere | None = None
+) -> AsyncIterator[Running]:
     """`places`: where we listen, as `127.0.0.1:53`. Raises BadSettings; on the way out nothing is asked any more."""
     own = tuple((place.ip, place.port) for place in (parse_place("listen", text) for text in places))
     forwarder = install(front, settings, own)
@@ -83,7 +85,7 @@ async def forwarding(front: Front, settings: DnsSettings, places: Iterable[str])
         return
     upstreams = [f"{zone} {place}" for zone, place in state(forwarder).upstreams]
     log.info("forwarding", upstreams=", ".join(upstreams) or "none yet", recursion=",".join(settings.recursion))
-    collector = ForwardCollector(lambda: state(forwarder))
+    collector = ForwardCollector(lambda: state(forwarder), {} if elsewhere is None else elsewhere)
     REGISTRY.register(collector)
     try:
         yield Running(forwarder, settings, own)

@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -31,17 +31,35 @@ class Place:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A pair of sockets on one address, not yet served."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Listener:
+    """The sockets of one address, bound, not yet served. `key` and `text`: the setting it stands in, and as what."""
 
+    key: str
+    text: str
     place: Place
-    udp: socket.socket
-    tcp: socket.socket
+    stream: socket.socket
+    udp: socket.socket | None = None
 
     def close(self) -> None:
-        self.udp.close()
-        self.tcp.close()
+        self.stream.close()
+        if self.udp is not None:
+            self.udp.close()
+
+    def again(self) -> "Listener":
+        """Another one on the same address: the kernel spreads what comes over all of them. Raises OSError."""
+        stream = _socket(self.place, socket.SOCK_STREAM)
+        try:
+            udp = None if self.udp is None else _socket(self.place, socket.SOCK_DGRAM)
+        except OSError:
+            stream.close()
+            raise
+        return Listener(self.key, self.text, self.place, stream, udp)
+
+
+def close_all(listeners: Iterable[Listener]) -> None:
+    for each in listeners:
+        each.close()
 
 
 def parse_place(option: str, text: str) -> Place:
@@ -57,36 +75,31 @@ def parse_place(option: str, text: str) -> Place:
     return Place(ip, int(port))
 
 
-def bind(option: str, text: str) -> list[Bound]:
-    """One pair for each local address that `text` means: 0.0.0.0 is every address there is now.
+def bind(option: str, text: str) -> list[Listener]:
+    """UDP and TCP, for each local address that `text` means: 0.0.0.0 is every address there is now.
 
     Raises BadSettings naming port and option; then nothing stays bound.
     """
-    place = parse_place(option, text)
-    bound: list[Bound] = []
-    try:
-        bound.extend(_bind_pair(each) for each in _explicit(place))
-    except OSError as error:
-        for pair in bound:
-            pair.close()
-        reason = REASONS.get(error.errno or 0, error.strerror)
-        raise BadSettings(f"{option}: cannot listen on {place}: {reason}") from error
-    if not bound:
-        raise BadSettings(f"{option}: cannot listen on {place}: this machine has no such address")
-    return bound
+    return _bound(option, text, lambda place: _bind_pair(option, text, place))
 
 
-def bind_streams(option: str, text: str) -> list[tuple[Place, socket.socket]]:
+def bind_streams(option: str, text: str) -> list[Listener]:
     """As `bind`, but for TCP alone."""
+
+    def one(place: Place) -> Listener:
+        made = _socket(place, socket.SOCK_STREAM)
+        return Listener(option, text, Place(place.ip, made.getsockname()[1]), made)
+
+    return _bound(option, text, one)
+
+
+def _bound(option: str, text: str, one: Callable[[Place], Listener]) -> list[Listener]:
     place = parse_place(option, text)
-    found: list[tuple[Place, socket.socket]] = []
+    found: list[Listener] = []
     try:
-        for each in _explicit(place):
-            made = _socket(each, socket.SOCK_STREAM)
-            found.append((Place(each.ip, made.getsockname()[1]), made))
+        found.extend(one(each) for each in _explicit(place))
     except OSError as error:
-        for _, sock in found:
-            sock.close()
+        close_all(found)
         reason = REASONS.get(error.errno or 0, error.strerror)
         raise BadSettings(f"{option}: cannot listen on {place}: {reason}") from error
     if not found:
@@ -94,12 +107,12 @@ def bind_streams(option: str, text: str) -> list[tuple[Place, socket.socket]]:
     return found
 
 
-def _bind_pair(place: Place) -> Bound:
+def _bind_pair(option: str, text: str, place: Place) -> Listener:
     for attempt in range(PORT_TRIES):
         udp = _socket(place, socket.SOCK_DGRAM)
         chosen = Place(place.ip, udp.getsockname()[1])
         try:
-            return Bound(chosen, udp, _socket(chosen, socket.SOCK_STREAM))
+            return Listener(option, text, chosen, _socket(chosen, socket.SOCK_STREAM), udp)
         except OSError:
             udp.close()
             if place.port or attempt == PORT_TRIES - 1:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from fairlead_dns.adapters.waiting import Waiters
 from fairlead_dns.decisions.asked import Came
-from fairlead_dns.decisions.front import Front, Stream, Waiting
+from fairlead_dns.decisions.front import Front, Relayed, Stream, Waiting
 from fairlead_dns.decisions.wire import reply_code
 from fairlead_dns.metrics import Counts
 
@@ -110,6 +110,8 @@ class Connection(asyncio.BufferedProtocol):
         self._asked = 0
         self._waiting: set[asyncio.Future[bytes | None]] = set()
         self._stream: Iterator[bytes] | None = None
+        self._relaying: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
         self._came = came
 
     @property
@@ -141,10 +143,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._blocked = True
+        self._writable.clear()
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._blocked = False
+        self._writable.set()
         self._work()
 
     def abort(self) -> None:
@@ -158,6 +162,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         self._stream = None
+        if self._relaying is not None:
+            self._relaying.cancel()
         for future in tuple(self._waiting):
             future.cancel()
         self._waiting.clear()
@@ -165,7 +171,12 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def _busy(self) -> bool:
-        return bool(self._waiting) or self._stream is not None
+        return bool(self._waiting) or self._is_long
+
+    @property
+    def _is_long(self) -> bool:
+        """A reply of many messages is on its way: no other may come between them."""
+        return self._stream is not None or self._relaying is not None
 
     def _whole(self) -> bool:
         """Whether a whole query waits."""
@@ -192,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._stream is not None or (self._whole() and self._may_ask()):
             self.transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._work)
-        elif self._waiting and not self._may_ask():
+        elif self._busy and not self._may_ask():
             self.transport.pause_reading()  # the next late reply goes on
         elif not self._ended:
             self.transport.resume_reading()
@@ -200,7 +211,7 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.close()
 
     def _may_ask(self) -> bool:
-        return len(self._waiting) < MOST_WAITING and self._asked < self._server.limits.queries and self._stream is None
+        return len(self._waiting) < MOST_WAITING and self._asked < self._server.limits.queries and not self._is_long
 
     def _pull(self, stream: Iterator[bytes]) -> None:
         """One message of a long reply, which takes some milliseconds to make: others have their turn after each."""
@@ -232,6 +243,8 @@ class Connection(asyncio.BufferedProtocol):
             self._wait(reply)
         elif isinstance(reply, Stream):
             self._stream = reply.messages
+        elif isinstance(reply, Relayed):
+            self._relaying = asyncio.ensure_future(self._relay(reply))
         elif reply is None:
             self._server.counts.silences += 1
         else:
@@ -250,6 +263,24 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._write([reply])
         asyncio.get_running_loop().call_soon(self._work)
+
+    async def _relay(self, relayed: Relayed) -> None:
+        """As fast as the client reads. What breaks off ends the connection, for half a zone is none."""
+        some = False
+        try:
+            async for message in relayed.messages:
+                some = True
+                self._write([message])
+                if self._blocked:
+                    await self._writable.wait()  # not for ever: who takes nothing is swept
+        except OSError:
+            if some:
+                self.abort()
+            else:
+                self._write([relayed.failed()])
+        finally:
+            self._relaying = None
+            asyncio.get_running_loop().call_soon(self._work)
 
     def _write(self, replies: list[bytes]) -> None:
         if not replies:

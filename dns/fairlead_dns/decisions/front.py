@@ -7,7 +7,7 @@ None` (see asked.Handler). The handler of the root is the forwarder. A transport
 gets a whole reply, a `Waiting` to finish later and out of order, a `Stream` to pull messages from, or None for silence.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -97,7 +97,25 @@ class Stream:
     messages: Iterator[bytes]
 
 
-Replied = bytes | Waiting | Stream | None
+@dataclass(frozen=True, slots=True, eq=False)
+class Relayed:
+    """Messages another process makes, whole and signed, to send in order. It may break off with an OSError.
+
+    `failed()`: goes out when none has come.
+    """
+
+    messages: AsyncIterator[bytes]
+    failed: Callable[[], bytes]
+
+
+class Relay(Protocol):
+    """Asks the process that holds the journals. Both raise OSError."""
+
+    def one(self, packet: bytes, came: Came) -> Awaitable[bytes | None]: ...
+    def messages(self, packet: bytes, came: Came) -> AsyncIterator[bytes]: ...
+
+
+Replied = bytes | Waiting | Stream | Relayed | None
 
 
 @dataclass(slots=True)
@@ -131,6 +149,8 @@ class Front:
     """How long an idle TCP connection is kept, told to clients that ask (RFC 7828)."""
     transfers: Handler | None = None
     """Answers AXFR and IXFR of all zones that are ours. None: each handler refuses them."""
+    relay: Relay | None = None
+    """Gets AXFR and IXFR as they came, in place of `transfers`. None: this process holds the journals itself."""
     routes: dict[bytes, Route] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     recursive: bool = False
@@ -170,7 +190,18 @@ class Front:
         view = self.views.of(came.client)
         kept = flags & (wire.OPCODE_MASK | wire.RD) | (wire.RA if view.recursion and self.recursive else 0)
         room = room_for(query.edns) if came.transport is Transport.UDP else STREAM_BYTES
-        return self._accepted(Asked(packet, query, came, view, kept, room))
+        asked = Asked(packet, query, came, view, kept, room)
+        if self.relay is not None and query.kind in TRANSFERS:
+            return self._relayed(asked, self.relay)
+        return self._accepted(asked)
+
+    def _relayed(self, asked: Asked, relay: Relay) -> Replied:
+        def failed() -> bytes:
+            return error(asked, wire.SERVFAIL, ede=EDE_NO_REACHABLE_AUTHORITY)
+
+        if asked.came.transport.streams:
+            return Relayed(relay.messages(asked.packet, asked.came), failed)
+        return Waiting(relay.one(asked.packet, asked.came), lambda reply: reply, failed)
 
     def within_rate(self, limiter: Limiter, client: str, reply: bytes, name: bytes) -> bytes | None:
         """The reply, or what is left of it."""

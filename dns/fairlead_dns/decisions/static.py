@@ -111,10 +111,22 @@ def compile_zone(apex: bytes, entries: Iterable[Entry]) -> StaticZone:
         apex=apex,
         names=MappingProxyType(names),
         between=frozenset(_between(apex, names)),
-        cuts=frozenset(owner for owner, sets in names.items() if wire.NS in sets and owner != apex),
+        cuts=_cuts(apex, names),
     )
     warnings += _doubts(zone, places)
     return StaticZone(apex=apex, names=zone.names, between=zone.between, cuts=zone.cuts, warnings=tuple(warnings))
+
+
+def zone_of(apex: bytes, sets: Iterable[RRset]) -> StaticZone:
+    """The zone of which these are the sets: it has been checked before."""
+    names: dict[bytes, dict[int, RRset]] = {}
+    for rrset in sets:
+        names.setdefault(rrset.owner, {})[rrset.kind] = rrset
+    return StaticZone(apex=apex, names=names, between=frozenset(_between(apex, names)), cuts=_cuts(apex, names))
+
+
+def _cuts(apex: bytes, names: Mapping[bytes, Sets]) -> frozenset[bytes]:
+    return frozenset(owner for owner, sets in names.items() if wire.NS in sets and owner != apex)
 
 
 def lookup(zone: StaticZone, name: bytes, kind: int) -> Outcome:

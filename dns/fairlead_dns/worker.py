@@ -1,0 +1,262 @@
+"""One worker process: answers at its sockets from what its parent has written. `python -m fairlead_dns.worker`, by it alone.
+
+It reads no registry and builds no zone. When its parent is gone it goes on with the last good answers, marked stale,
+until the next one sends it away.
+"""
+
+import asyncio
+import gc
+import math
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import msgspec
+from prometheus_client import REGISTRY
+
+from fairlead_daemon import logs
+from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.logs import Log
+from fairlead_discovery.snapshots import Trust
+from fairlead_dns import answer_settings
+from fairlead_dns import settings as told
+from fairlead_dns.adapters import shared_memory
+from fairlead_dns.adapters.channel import (
+    Beat,
+    Changed,
+    Channel,
+    Counted,
+    Done,
+    Hello,
+    KeysSet,
+    Message,
+    Serving,
+    Told,
+    ZoneGone,
+    ZonePut,
+)
+from fairlead_dns.adapters.forward_setup import forwarding
+from fairlead_dns.adapters.relay import Relay
+from fairlead_dns.adapters.sockets import Listener, Place
+from fairlead_dns.adapters.zonefiles import Unloaded
+from fairlead_dns.decisions.answer import Answers
+from fairlead_dns.decisions.clients import Clients
+from fairlead_dns.decisions.front import Front, Route
+from fairlead_dns.decisions.shared_zone import Read, Routes, SharedTraits, SharedZone
+from fairlead_dns.decisions.static import StaticAnswers, zone_of
+from fairlead_dns.decisions.store import Reader
+from fairlead_dns.decisions.tsig import KeyRing
+from fairlead_dns.metrics import Counts, DnsCollector, State
+from fairlead_dns.settings import DnsSettings
+from fairlead_dns.transports import Transports, prepare, serving
+
+log = Log("dns")
+GREETING_S = 30.0
+ALONE_S = 600.0
+"""How long answers without anybody to keep them true are better than none."""
+COUNT_S = 1.0
+SHARED = ("rate_answers", "rate_nodata", "rate_nxdomain", "rate_errors", "tcp_connections", "tcp_per_client", "waiting")
+SHARED_FORWARDING = ("forward_in_flight", "forward_cache_entries", "forward_cache_mb")
+SUMMED = ("_cache_entries", "_tcp_connections", "_waiting", "_in_flight", "_queued", "_cached", "_cached_bytes")
+"""Gauges that are sums over all processes; every counter is."""
+
+
+def share(settings: DnsSettings, of: int) -> DnsSettings:
+    """What one of `of` processes may, so that together they may what the settings say: at least one of each."""
+    values = {key: math.ceil(getattr(settings, key) / of) for key in (*SHARED, *SHARED_FORWARDING)}
+    return msgspec.structs.replace(settings, **values)
+
+
+@dataclass(slots=True)
+class Worker:
+    """The names as its parent tells them, and the front that answers with them. Owned by one task."""
+
+    hello: Hello
+    channel: Channel
+    reader: Reader
+    settings: DnsSettings = field(init=False)
+    answers: Answers = field(init=False)
+    front: Front = field(init=False)
+    read: Read = field(init=False)
+    counts: Counts = field(default_factory=Counts)
+    known: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there is something to answer."""
+    zones: dict[bytes, StaticAnswers] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        whole = msgspec.json.decode(self.hello.settings, type=DnsSettings)
+        self.settings = share(whole, self.hello.of)
+        authority, manner = told.authority(whole), answer_settings.manner(whole)
+        self.read = Read(self.reader)
+        clients = Clients(manner.localities)
+        traits = SharedTraits(self.read, places=bool(manner.localities))
+        zone = SharedZone(authority.apexes, self.read)
+        self.answers = Answers(zone, authority, random.random, traits, clients, manner.chooser)
+        self.front = Front(time.time, routes=Routes(self.read, Route(self.answers)), relay=Relay(self.hello.relay))
+        if manner.localities:
+            self.front.views.classify = lambda client: clients.of(client).place
+        for apex in authority.apexes:
+            self.front.serve(apex, self.answers)
+
+    def take(self, message: Message) -> None:
+        match message:
+            case Changed():
+                self._change(message)
+            case ZonePut():
+                self._put(message)
+            case ZoneGone():
+                self.zones.pop(message.apex, None)
+                self.front.withdraw(message.apex)
+            case KeysSet():
+                self.front.keys = KeyRing({key.name: key for key in message.keys})
+            case Beat():
+                pass
+            case _:
+                raise TypeError(f"no message to a worker: {message}")
+        self.channel.send(Done(number=message.number))
+
+    def stale(self) -> None:
+        """Nobody tells us any more."""
+        if self.answers.trust is not None:
+            self.answers.changed((), serial=self.answers.serial, trust=Trust.STALE)
+
+    def _change(self, message: Changed) -> None:
+        self.read.forget()
+        if message.all:
+            self.answers.forget()
+        if message.trust is not None:
+            self.answers.changed(message.names, serial=message.serial, trust=message.trust)
+            self.known.set()
+
+    def _put(self, message: ZonePut) -> None:
+        if not message.sets:
+            self.front.serve(message.apex, Unloaded())
+            return
+        zone = zone_of(message.apex, message.sets)
+        known = self.zones.get(message.apex)
+        if known is not None:
+            known.replace(zone)
+            return
+        self.zones[message.apex] = made = StaticAnswers(zone)
+        self.front.serve(message.apex, made)
+
+
+def samples() -> list[tuple[str, Sequence[tuple[str, str]], float]]:
+    """Those of this process that are summed over all."""
+    return [
+        (sample.name, sorted(sample.labels.items()), sample.value)
+        for family in REGISTRY.collect()
+        if family.name.startswith("fairlead_dns_")
+        for sample in family.samples
+        if sample.name.endswith(("_total", *SUMMED)) and sample.value
+    ]
+
+
+async def run(control: int, store: int) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    for number in (signal.SIGINT, signal.SIGHUP):  # to the whole group: the parent says what follows
+        signal.signal(number, signal.SIG_IGN)
+    inbox: asyncio.Queue[Message] = asyncio.Queue()
+    channel = Channel(inbox.put_nowait)
+    await loop.create_connection(lambda: channel, sock=socket.socket(fileno=control))
+    async with asyncio.timeout(GREETING_S):
+        hello = await inbox.get()
+    assert isinstance(hello, Hello)
+    worker = Worker(hello, channel, Reader(shared_memory.read(store)))
+    logs.set_up(worker.settings.log_level)
+    try:
+        await _answer(worker, inbox, stop)
+    except BadSettings as error:
+        log.warning("worker cannot start", worker=hello.number, why=str(error))
+        return 2
+    return 0
+
+
+async def _answer(worker: Worker, inbox: asyncio.Queue[Message], stop: asyncio.Event) -> None:
+    hello = worker.hello
+    followed = prepare(worker.settings, worker.front, hello.version, hello.server)
+    listeners = [_listener(each) for each in hello.listeners]
+    places = [str(each.place) for each in listeners if each.key in ("listen", "listen_optional")]
+    hearing = asyncio.ensure_future(_hear(worker, inbox))
+    await _first(worker.known.wait(), stop.wait(), hearing)
+    if stop.is_set():
+        return
+    async with (
+        serving(worker.settings, worker.front, worker.counts, followed, [listeners]) as transports,
+        forwarding(worker.front, worker.settings, places) as forwards,
+    ):
+        collector = DnsCollector(worker.counts, lambda: _state(worker, transports))
+        REGISTRY.register(collector)
+        gc.freeze()
+        worker.channel.send(Serving(number=hello.number))
+        await _first(stop.wait(), hearing, transports.run(), forwards.run(), _count(worker), _alone(worker))
+    worker.channel.send(Counted(samples=samples()))
+    worker.channel.close()
+    await asyncio.sleep(0)
+
+
+async def _first(*works: Awaitable[object]) -> None:
+    """Until one of them ends; raises what it raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        if not isinstance(works[tasks.index(task)], asyncio.Future):  # who was begun elsewhere goes on
+            task.cancel()
+    for task in done:
+        task.result()
+
+
+async def _hear(worker: Worker, inbox: asyncio.Queue[Message]) -> None:
+    while True:
+        worker.take(await inbox.get())
+
+
+async def _count(worker: Worker) -> None:
+    while True:
+        await asyncio.sleep(COUNT_S)
+        worker.channel.send(Counted(samples=samples()))
+
+
+async def _alone(worker: Worker) -> None:
+    await worker.channel.lost.wait()
+    worker.stale()
+    log.warning("the name server is gone, its worker goes on with the last good answers", worker=worker.hello.number)
+    await asyncio.sleep(ALONE_S)
+
+
+def _listener(told_: Told) -> Listener:
+    stream = socket.socket(fileno=told_.stream)
+    udp = socket.socket(fileno=told_.udp) if told_.udp >= 0 else None
+    for each in (stream, udp):
+        if each is not None:
+            each.setblocking(False)
+    return Listener(told_.key, told_.text, Place(told_.ip, told_.port), stream, udp)
+
+
+def _state(worker: Worker, transports: Transports) -> State:
+    trust = worker.answers.trust
+    return State(
+        serial=worker.answers.serial,
+        names=0,
+        cached=worker.answers.cached,
+        tcp_connections=len(transports.tcp.open),
+        trust=trust.value if trust else "none",
+    )
+
+
+def main(argv: Iterable[str]) -> int:
+    control, store = map(int, argv)
+    with suppress(KeyboardInterrupt):
+        return asyncio.run(run(control, store))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,148 @@
+"""`fairlead dns` with worker processes: one reading of the registry, several that answer, none of which may be missed."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead_daemon.processes import command_line, pids
+from fairlead_discovery.backends import open_registry
+from fairlead_discovery.records import Ips
+from fairlead_discovery.registry import Registry
+from harness.names import DnsDaemon, ede, member, opt, publish, rcode
+from harness.ports import free_port
+from harness.waiting import wait_until
+from harness.zookeeper import ZooKeeper
+
+pytestmark = [pytest.mark.needs("dig")]
+
+WEB = "web.marathon.mesos"
+ZONE = """\
+$ORIGIN example.
+@ 60 SOA ns1 host 7 60 60 60 60
+@ 60 NS ns1
+ns1 60 A 10.9.9.9
+www 60 A 10.9.9.8
+"""
+
+
+def doing(url: str, body: Callable[[Registry], Any]) -> None:
+    """With a registry of its own."""
+
+    async def run() -> None:
+        registry = await open_registry(url)
+        try:
+            await body(registry)
+        finally:
+            await registry.close()
+
+    asyncio.run(run())
+
+
+def dig(port: int, *words: str) -> list[str]:
+    command = ["dig", "@127.0.0.1", "-p", str(port), "+tries=1", "+time=15", "+short", *words]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    return [line for line in text.splitlines() if line and not line.startswith(";")]
+
+
+@pytest.fixture
+def url(zookeeper: ZooKeeper, request: pytest.FixtureRequest) -> str:
+    return f"{zookeeper.url}/{request.node.name}"
+
+
+@pytest.fixture
+def dns(url: str, short_dir: Path) -> Iterator[DnsDaemon]:
+    """Two workers."""
+    (short_dir / "zones").mkdir()
+    (short_dir / "zones" / "example.zone").write_text(ZONE)
+    doing(url, lambda r: publish(r, member()))
+    made = DnsDaemon(
+        short_dir,
+        registry=url,
+        port=free_port(),
+        http_port=free_port(),
+        workers=2,
+        zones_dir=str(short_dir / "zones"),
+        transfers=["127.0.0.1"],
+    )
+    made.start()
+    made.wait_serving()
+    yield made
+    made.stop()
+    assert [] == workers_of(made)
+
+
+def workers_of(server: DnsDaemon) -> list[int]:
+    """Those that answer at its port; also when they have lost their parent."""
+    return [pid for pid in pids() if b"fairlead_dns.worker" in command_line(pid) and _serves(pid, server.port)]
+
+
+def _serves(pid: int, port: int) -> bool:
+    """Whether it holds a socket of this port."""
+    try:
+        handles = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    except OSError:
+        return False
+    lines = Path("/proc/net/udp").read_text().splitlines()[1:]
+    return any(f":{port:04X} " in line and f"socket:[{line.split()[9]}]" in handles for line in lines)
+
+
+def answered(server: DnsDaemon) -> float:
+    return server.metric('fairlead_dns_queries_total{rcode="NOERROR",transport="udp"')
+
+
+def test_workers_answer_what_one_process_reads(url: str, dns: DnsDaemon) -> None:
+    """Both answer, a change reaches both, other zones and transfers work, and the metrics are of all together."""
+    assert 2 == len(workers_of(dns)) == dns.metric("fairlead_dns_workers")
+    before = answered(dns)
+    for _ in range(40):
+        assert ["10.0.0.1"] == dns.answers(WEB)
+    wait_until("they are counted", lambda: answered(dns) >= before + 40)
+    doing(url, lambda r: publish(r, member(1, ips=Ips(host=("10.0.0.2",), netinfo=("172.16.0.2",)))))
+    wait_until("a change comes through", lambda: all(len(dns.answers(WEB)) == 2 for _ in range(20)))
+
+    assert ["10.9.9.8"] == dig(dns.port, "www.example", "A")
+    assert ["10.9.9.8"] == dig(dns.port, "www.example", "A", "+tcp")
+    transferred = dig(dns.port, "example", "AXFR")
+    assert "10.9.9.8" in "".join(transferred)
+    assert "10.0.0.2" in "".join(dig(dns.port, "mesos", "AXFR"))
+    assert 1 == len(dig(dns.port, "mesos", "IXFR=1", "+notcp"))
+    assert all(1 == len(dns.answers("2.0.16.172.in-addr.arpa", "PTR")) for _ in range(20))
+    assert "REFUSED" == rcode(dns.ask("3.0.16.172.in-addr.arpa", "PTR"))
+
+
+def test_nobody_misses_a_worker(dns: DnsDaemon) -> None:
+    """One is killed: every question is answered meanwhile, and another one takes its place. One hangs: the same."""
+    first, second = workers_of(dns)
+    os.kill(first, signal.SIGKILL)
+    for _ in range(100):
+        assert ["10.0.0.1"] == dns.answers(WEB)
+    wait_until("another one is there", lambda: len(workers_of(dns)) == 2 and dns.metric("fairlead_dns_workers") == 2)
+    assert first not in workers_of(dns)
+
+    os.kill(second, signal.SIGSTOP)
+    wait_until("it is replaced", lambda: second not in workers_of(dns) and len(workers_of(dns)) == 2, within_s=40)
+    wait_until("all answer", lambda: dns.metric("fairlead_dns_workers") == 2)
+    assert all(["10.0.0.1"] == dns.answers(WEB) for _ in range(20))
+    assert 2 <= dns.metric("fairlead_dns_worker_restarts_total")
+
+
+def test_workers_outlive_their_name_server(url: str, dns: DnsDaemon) -> None:
+    """It is killed: the last good answers go on, marked stale, until the next one has taken over."""
+    left = workers_of(dns)
+    dns.kill()
+    wait_until("they say so", lambda: ede(dns.ask(WEB, opt=opt())) == 3)
+    assert all(["10.0.0.1"] == dns.answers(WEB) for _ in range(20))
+    assert 2 == len(workers_of(dns))
+
+    dns.start()
+    wait_until("it has workers of its own", lambda: len(set(workers_of(dns)) - set(left)) == 2)
+    wait_until("the old ones are gone", lambda: not set(workers_of(dns)) & set(left))
+    wait_until("answers are true", lambda: all(ede(dns.ask(WEB, opt=opt())) is None for _ in range(10)))
+    doing(url, lambda r: publish(r, member(1)))
+    wait_until("changes come through", lambda: all(len(dns.answers(WEB)) == 2 for _ in range(20)))
