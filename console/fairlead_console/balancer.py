@@ -52,6 +52,7 @@ async def _registration(registry: Any, name: str) -> Registration:
     return Registration(
         id=name,
         admin=balancer.admin if balancer is not None else "?",
+        node=balancer is not None and balancer.node,
         applied=progress.applied_revision if progress is not None else None,
         age_s=max(0.0, time.time() - progress.written_s) if progress is not None and progress.written_s else None,
     )

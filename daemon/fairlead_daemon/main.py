@@ -49,6 +49,8 @@ class Daemon(Generic[S]):
     run: Callable[[S, Context], Awaitable[None]]
     files: Mapping[str, str] = field(default_factory=dict)
     """Keys that have an option of their own, as `mesos_dns_config` has `--mesos-dns-config FILE`: what it is for."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """Keys that an option without a value sets to true, as `node` by `--node`: what it is for."""
     beneath: Beneath | None = None
     """See settings.load."""
     check: Callable[[S], None] | None = None
@@ -57,6 +59,7 @@ class Daemon(Generic[S]):
     def load(self, arguments: argparse.Namespace) -> S:
         """Raises BadSettings."""
         sets = [f"{key}={json.dumps(getattr(arguments, key))}" for key in self.files if getattr(arguments, key)]
+        sets += [f"{key}=true" for key in self.flags if getattr(arguments, key)]
         file = Path(arguments.config) if arguments.config else None
         overrides = (*sets, *arguments.set)
         if self.beneath is None:
@@ -95,6 +98,8 @@ def _parser(daemon: Daemon[S]) -> argparse.ArgumentParser:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one key of the file")
     for key, text in daemon.files.items():
         parser.add_argument(f"--{key.replace('_', '-')}", dest=key, metavar="FILE", help=text)
+    for key, text in daemon.flags.items():
+        parser.add_argument(f"--{key.replace('_', '-')}", dest=key, action="store_true", help=text)
     parser.add_argument("--check", action="store_true", help="check the settings, print them whole, and exit")
     return parser
 

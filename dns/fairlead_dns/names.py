@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fairlead_discovery.decisions.delta import differing
+from fairlead_discovery.decisions.vips import VipNames, addresses, parse_range
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
 from fairlead_discovery.snapshots import UNKNOWN, Snapshot, Trust
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.answer import Answers, Authority
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Clients, Locality
+from fairlead_dns.decisions.dialects import l4lb
 from fairlead_dns.decisions.front import Front, Route
 from fairlead_dns.decisions.journal import Held, Journal, later
 from fairlead_dns.decisions.ledger import Ledger, LedgerSource
@@ -72,6 +74,7 @@ class Names:
     version: int = 0
     """Counts all changes; `others_version` those that come from no commit."""
     others_version: int = 0
+    vips: VipNames = field(default_factory=VipNames)
     _followed: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,11 +135,14 @@ class Names:
             return
         self.snapshot, self.applying = snapshot, True
         concerned = self._concerned(snapshot)
+        moved = self._with_vips_moved(snapshot)
         for touched in self.sources.steps(snapshot, now_s=now_s):
             self._point(touched)
             self._answered(touched)
             yield len(touched)
         self._answer_queries(concerned)
+        if moved:
+            self._answer_vips()
         self.applying = False
         self._answered((), snapshot.trust)
         self._changed()
@@ -211,6 +217,25 @@ class Names:
             for tasks in (self.sources.members.get(service, {}), snapshot.members.get(service, {})):
                 found |= self.queries.concerned({(t.task.name, t.discovery.name): t for t in tasks.values()}.values())
         return found
+
+    def _with_vips_moved(self, snapshot: Snapshot) -> bool:
+        """Whether there may be other VIPs now."""
+        if all(dialect.kind != "l4lb" for dialect in self.rules.dialects):
+            return False
+        return self.vips.take(differing(self.sources.members, snapshot.members, snapshot.delta), snapshot.members)
+
+    def _answer_vips(self) -> None:
+        touched: set[bytes] = set()
+        records = {
+            f"vip {dialect.domain} {name}": l4lb(name, address, dialect)
+            for dialect in self.rules.dialects
+            if dialect.kind == "l4lb"
+            for name, address in addresses(self.vips.counts.keys(), parse_range(dialect.vip_range)).items()
+        }
+        for key in self._followed.get("vip", set()) | records.keys():
+            touched |= self.sources.take_other(key, records.get(key, ()))
+        self._followed["vip"] = set(records)
+        self._touched(touched)
 
     def _answer_queries(self, keys: Iterable[str]) -> None:
         touched: set[bytes] = set()

@@ -7,6 +7,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
+from fairlead_discovery.decisions.vips import BadVip, parse_range
 from fairlead_dns.adapters.regular import read_regular
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.dialects import DOMAINS, domain_of
@@ -58,7 +59,8 @@ class NamingSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_f
     mesos_dns_api: bool = True
     """Whether Mesos-DNS' HTTP API is there, under /v1; Mesos-DNS' httpon."""
     dialects: tuple[Dialect, ...] = ()
-    """The same endpoints by other systems' names: `consul`, `kubernetes`, `dcos`, `numbered_ports`, `svcb`, `dns_sd`."""
+    """The same endpoints by other systems' names: `consul`, `kubernetes`, `dcos`, `l4lb`, `numbered_ports`, `svcb`,
+    `dns_sd`."""
     records: tuple[str, ...] = ()
     """Records of ours in `domain`, as lines of a zone file: `www 60 A 10.0.0.7`. No NS, SOA, DNAME: use a zone.
     A CNAME only right below `domain`, where no task has a name."""
@@ -110,6 +112,10 @@ def _check_dialect(key: str, dialect: Dialect, before: tuple[Dialect, ...]) -> N
         raise BadSettings(f"{key}: {dialect.kind} is there twice")
     if own and not _is_name(domain_of(dialect)):
         raise BadSettings(f"{key}.domain: {dialect.domain!r} is no domain name")
+    try:
+        parse_range(dialect.vip_range)
+    except BadVip as error:
+        raise BadSettings(f"{key}.vip_range: {error}") from error
     if dialect.kind == "consul" and dialect.datacenter and not _is_name(dialect.datacenter):
         raise BadSettings(f"{key}.datacenter: {dialect.datacenter!r} is no label")
 

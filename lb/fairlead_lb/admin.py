@@ -109,7 +109,7 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "reload_due": list(state.pending),
         "last_error": state.last_error,
         "refused": dict(sorted(state.wanted.refused.items())),
-        "problems": problems(state.wanted, state.taken) if snapshot is not None else {},
+        "problems": problems(state.wanted, state.taken, state.taken_vips) if snapshot is not None else {},
         "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
         "services": services_of(state, slots),
@@ -141,6 +141,9 @@ def services_of(state: State, slots: Mapping[str, Slots]) -> list[dict[str, Any]
     by_backend: dict[str, list[str]] = {}
     for key, backend in serving.maps.hosts.items():
         by_backend.setdefault(backend, []).append(key.removesuffix("/"))
+    vips: dict[str, list[str]] = {}
+    for place, backend in serving.maps.vips.items():
+        vips.setdefault(backend, []).append(place)
     ports = {backend: int(port) for port, backend in serving.maps.ports.items()}
     return [
         {
@@ -150,6 +153,7 @@ def services_of(state: State, slots: Mapping[str, Slots]) -> list[dict[str, Any]
             "wanted": state.wanted.revision < 0 or name in state.wanted.backends,
             "mode": serving.structure.shapes[name].mode,
             "service_port": ports.get(name, 0),
+            "vips": vips.get(name, []),
             "hosts": by_backend.get(name, []),
             "servers": [_server(p, s) for p, s in slots.get(name, {}).items() if not s.empty],
             "slots": len(slots.get(name, {})),

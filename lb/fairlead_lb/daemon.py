@@ -10,6 +10,7 @@ from fairlead_daemon.web import make_app, serve
 from fairlead_discovery.records import Balancer
 from fairlead_discovery.registry import Registry
 from fairlead_lb import admin, metrics
+from fairlead_lb.adapters import local_routes
 from fairlead_lb.adapters.process import find_program
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.certificates import Certificates
@@ -17,6 +18,7 @@ from fairlead_lb.controller import Controller
 from fairlead_lb.decisions.change import Surroundings
 from fairlead_lb.decisions.derived import route_from_labels
 from fairlead_lb.decisions.render import worker_socket
+from fairlead_lb.decisions.vips import route_from_vips
 from fairlead_lb.reporter import Reporter
 from fairlead_lb.settings import (
     LbSettings,
@@ -25,9 +27,11 @@ from fairlead_lb.settings import (
     frame,
     groups,
     lb_folder,
+    node_defaults,
     service_ports,
     socket_folder,
     spare_backends,
+    vip_rules,
     with_tls,
 )
 from fairlead_lb.supervisor import Supervisor
@@ -51,13 +55,18 @@ async def run(settings: LbSettings, context: Context) -> None:
         forbidden=forbidden(settings),
         spare_backends=spare_backends(settings),
         groups=groups(settings),
+        vips=vip_rules(settings),
     )
+    for network in local_routes.needed(around.vips):
+        await local_routes.add(network)
     program = find_program(settings.haproxy)
     store.prepare()
     certificates = _certificates(settings)
     if certificates is not None and certificates.any:
         around = replace(around, frame=with_tls(around.frame, str(certificates.listing)))
-    controller = Controller(Supervisor(store, program), store, around, route_from_labels)
+    controller = Controller(
+        Supervisor(store, program), store, around, route_from_vips if settings.node else route_from_labels
+    )
     stopping = asyncio.Event()
 
     def reached(why: str) -> None:
@@ -95,7 +104,7 @@ async def _work(
     from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # kazoo's import can wait until HAProxy serves
 
     registry = await open_registry(settings.registry)
-    me = Balancer(id=balancer_id(settings), admin=beside.admin_url)
+    me = Balancer(id=balancer_id(settings), admin=beside.admin_url, node=settings.node)
     reporter = Reporter(registry, me, lambda: controller.state.progress)
     keep = lb_folder(settings) / "snapshot.json"
     try:
@@ -108,6 +117,8 @@ async def _work(
         )
         if stopping.is_set():
             await _end(controller, reporter, context)
+            for network in local_routes.needed(controller.around.vips):
+                await local_routes.remove(network)
     finally:
         await registry.close()
 
@@ -162,4 +173,11 @@ async def _end(controller: Controller, reporter: Reporter, context: Context) -> 
     context.log.info("haproxy stopped")
 
 
-DAEMON = Daemon(name="lb", summary="HAProxy from endpoints and routes.", settings=LbSettings, run=run)
+DAEMON = Daemon(
+    name="lb",
+    summary="HAProxy from endpoints and routes.",
+    settings=LbSettings,
+    run=run,
+    flags={"node": "one a machine, on localhost: every service's port, and DC/OS' VIPs; kills do not wait for it"},
+    beneath=node_defaults,
+)

@@ -31,6 +31,7 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
         names_in_use=desk.names_in_use(),
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,
+        vips=desk.around.vips,
         spares=spares.free(serving.structure) if serving else {},
     )
     last = desk.state.wanted
@@ -40,6 +41,8 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
     metrics.REFUSED.set(len(desk.state.wanted.refused))
     asked = desk.asked(desk.state.wanted.maps)
     desk.note_taken({port: why for port, why in desk.state.taken.items() if port in asked})
+    wanted_vips = desk.state.wanted.maps.vips
+    desk.note_taken_vips({place: why for place, why in desk.state.taken_vips.items() if place in wanted_vips})
     _lend(desk)
     desk.recognise()
 

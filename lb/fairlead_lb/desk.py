@@ -9,7 +9,7 @@ from fairlead_lb import metrics
 from fairlead_lb.adapters import ports
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import picture, routes
+from fairlead_lb.decisions import picture, routes, vips
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Surroundings
 from fairlead_lb.decisions.parts import Parts
@@ -73,11 +73,19 @@ class Desk:
         self.around = replace(self.around, taken_ports=frozenset(taken))
         metrics.TAKEN_PORTS.set(len(taken))
 
+    def note_taken_vips(self, taken: Mapping[str, str]) -> None:
+        if set(taken) - set(self.state.taken_vips):
+            log.warning("VIPs held by other processes", vips=" ".join(sorted(taken))[:200])
+        self.state.taken_vips = taken
+        self.around = replace(self.around, taken_vips=frozenset(taken))
+
     def probe(self, running: Structure | None, maps: Maps) -> None:
         """Tries the ports HAProxy does not hold yet; `running` None: all of them."""
         same_host = running is not None and running.frame.host == self.around.frame.host
         held = set(ports_of(running)) if running is not None and same_host else set()
         self.note_taken(ports.taken(self.around.frame.host, sorted(self.asked(maps) - held)))
+        listening = set(running.vips) if running is not None else set()
+        self.note_taken_vips(ports.taken_places(map(vips.split, sorted(set(maps.vips) - listening))))
 
     def draining(self) -> list[str]:
         """Backends with a slot in quarantine."""

@@ -40,7 +40,10 @@ class Reporter:
                 failed = True
                 changed.set()
             await asyncio.sleep(PAUSE_S if not failed else 10 * PAUSE_S)
-            await _within(changed, RENEW_S)
+            if self._me.node and not failed:  # nobody waits for its word, and there is one a machine
+                await asyncio.sleep(RENEW_S)
+            else:
+                await _within(changed, RENEW_S)
 
     async def end(self) -> None:
         """Takes the registration away: HAProxy has really stopped. Raises Unavailable."""

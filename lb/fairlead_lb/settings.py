@@ -5,7 +5,10 @@ import os
 import pwd
 import re
 import socket
+from collections.abc import Mapping
+from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,9 +16,11 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
 from fairlead_discovery.decisions import words
 from fairlead_discovery.decisions.ports import parse_ranges
+from fairlead_discovery.decisions.vips import RANGE, BadVip, parse_range
 from fairlead_lb.decisions import grammar
 from fairlead_lb.decisions.forbidden import FIRST_ORDINARY_PORT, Forbidden
 from fairlead_lb.decisions.values import Frame
+from fairlead_lb.decisions.vips import VipRules
 
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 _WORD = re.compile(r"[A-Za-z0-9/._+@%:~-]+")
@@ -56,8 +61,35 @@ class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_field
     """Connections HAProxy serves at once; lowered to what the limit of open files allows."""
     keepalive_s: float = 30.0
     """How long an idle client connection is kept; an old worker lives as long after a reload."""
+    node: bool = False
+    """One a machine (`--node`): services on localhost's service ports, and DC/OS' VIPs. Kills do not wait for it. Other
+    defaults hold then: see NODE_DEFAULTS."""
+    vip_range: str = RANGE
+    """Node: where named VIPs get their addresses; the same for name servers. Beyond 127.0.0.0/8 it takes root, and makes
+    the whole range this machine's own (`ip route add local`)."""
+    vip_low_ports: tuple[int, ...] = (80, 443)
+    """Node: ports below 1024 that VIPs may have. While a VIP has one, no other process of this machine can listen on it
+    at all addresses."""
+    ip_vips: tuple[str, ...] = ()
+    """Node: networks of which VIP labels may name addresses (`10.99.0.0/24`), which takes root and makes them this
+    machine's own. Empty: no label may."""
     id: str = ""
     """This balancer's name in the registry; kills wait for every registered one. Empty: `<host name>-<admin port>`."""
+
+
+NODE_DEFAULTS: Mapping[str, object] = {
+    "port": 9191,
+    "http_port": 9081,
+    "https_port": 0,
+    "reserved_ports": "31000-32000",
+}
+"""What a node balancer has unless it is told otherwise: nothing that an edge balancer on the same machine has too, but
+for the service ports, which that should listen on at another address. Tasks' own ports are no VIPs' ports.
+"""
+
+
+def node_defaults(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    return NODE_DEFAULTS if given.get("node") is True else {}
 
 
 def frame(settings: LbSettings) -> Frame:
@@ -103,8 +135,8 @@ def with_tls(frame: Frame, certificates: str) -> Frame:
     return msgspec.structs.replace(frame, certificates=certificates)
 
 
-def lb_folder(settings: DaemonSettings) -> Path:
-    return Path(settings.data_dir).absolute() / "lb"
+def lb_folder(settings: LbSettings) -> Path:
+    return Path(settings.data_dir).absolute() / ("lb-node" if settings.node else "lb")
 
 
 LONGEST_SOCKET_FOLDER = 80  # HAProxy takes 97 characters, and appends `.<pid>.tmp` while it binds
@@ -154,6 +186,28 @@ def forbidden(settings: LbSettings) -> Forbidden:
         own=frozenset({settings.port, settings.http_port, settings.https_port if settings.certificate else 0} - {0}),
         reserved=parse_ranges(settings.reserved_ports, place="reserved_ports"),
         low_allowed=settings.allow_low_ports,
+    )
+
+
+def vip_rules(settings: LbSettings) -> VipRules | None:
+    """None for a balancer that is no machine's own. Raises BadSettings naming the key."""
+    if not settings.node:
+        return None
+    literal: list[IPv4Network] = []
+    for at, text in enumerate(settings.ip_vips):
+        try:
+            literal.append(IPv4Network(text))
+        except ValueError as error:
+            raise BadSettings(f"ip_vips[{at}]: {error}") from error
+    try:
+        network = parse_range(settings.vip_range)
+    except BadVip as error:
+        raise BadSettings(f"vip_range: {error}") from error
+    return VipRules(
+        network=network,
+        literal=tuple(literal),
+        low_ports=frozenset(settings.vip_low_ports),
+        forbidden=forbidden(settings),
     )
 
 

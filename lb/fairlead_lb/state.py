@@ -54,6 +54,7 @@ class State:
     reloads: int = 0
     last_error: str = ""
     taken: Mapping[int, str] = field(default_factory=dict)
+    taken_vips: Mapping[str, str] = field(default_factory=dict)
     pending: tuple[str, ...] = ()
     """Why a reload is due."""
     former: dict[str, Key] = field(default_factory=dict)

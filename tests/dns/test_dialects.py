@@ -204,10 +204,11 @@ def test_dialects_have_zones_of_their_own() -> None:
             Dialect(kind="kubernetes", domain="k8s.mesos"),
             Dialect(kind="svcb"),
             Dialect(kind="dcos"),
+            Dialect(kind="l4lb"),
         )
     )
 
-    assert ("consul", "dcos.thisdcos.directory") == speaking.apexes(rules)
+    assert ("consul", "dcos.thisdcos.directory", "l4lb.thisdcos.directory") == speaking.apexes(rules)
 
 
 def test_rivals_stay_apart_in_every_dialect() -> None:

@@ -1,18 +1,20 @@
 """Names by setting, in the daemon: dialects, records, prepared queries, TTLs of services."""
 
 import json
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
-from fairlead_discovery.records import Discovery, Framework, Member, NameServer, decode
+from fairlead_discovery.decisions import vips
+from fairlead_discovery.records import Discovery, Framework, Member, NameServer, Port, decode
 from fairlead_dns import tending
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.naming import Dialect, of_framework
 from fairlead_dns.naming_settings import MesosSource, NamingSettings, with_naming
-from fairlead_dns.settings import rules
+from fairlead_dns.settings import DnsSettings, rules
 from harness.names import member, publish, rcode, withdraw
 from harness.naming import Running, running, told
 from harness.waiting import eventually
@@ -149,3 +151,29 @@ def test_wrong_settings_are_named(tmp_path: Path, wrong: dict[str, object], said
 
     with pytest.raises(BadSettings, match=said):
         with_naming(rules(told(tmp_path)), given)
+
+
+async def test_vips_are_answered_while_a_service_has_them(tmp_path: Path) -> None:
+    """One address a name, that of node balancers, however many tasks there are; gone with the last one."""
+    labelled = Port(index=0, number=80, host_port=31000, labels={"VIP_0": "/shop/web:80", "VIP_1": "10.99.0.1:80"})
+    one, two = (member(number, ports=(labelled,)) for number in range(2))
+    async with running(tmp_path, dialects=(Dialect(kind="l4lb"),)) as dns:
+        await publish(dns.registry, one, two)
+        address = vips.addresses({"shopweb.marathon"}, IPv4Network(vips.RANGE))["shopweb.marathon"]
+        await dns.until("shopweb.marathon.l4lb.thisdcos.directory", [address])
+        await withdraw(dns.registry, one)
+        await dns.until("web.marathon.mesos", ["10.0.0.2"])
+
+        assert [address] == await dns.knows("SHOPWEB.marathon.l4lb.thisdcos.directory")
+        assert "NXDOMAIN" == rcode(await dns.ask("other.marathon.l4lb.thisdcos.directory"))
+        await withdraw(dns.registry, two)
+        await dns.until("shopweb.marathon.l4lb.thisdcos.directory", [])
+        assert "NXDOMAIN" == rcode(await dns.ask("shopweb.marathon.l4lb.thisdcos.directory"))
+
+
+def test_a_range_for_vips_that_is_none_is_refused() -> None:
+    """Naming the dialect and its key."""
+    settings = NamingSettings(dialects=(Dialect(kind="l4lb", vip_range="127.0.0.1"),))
+
+    with pytest.raises(BadSettings, match=r"^dialects\[0\].vip_range: 127.0.0.1/32 is too small"):
+        with_naming(rules(DnsSettings()), settings)

@@ -34,7 +34,7 @@ from fairlead_discovery.records import (
 from fairlead_discovery.registry import Delete, Put
 from fairlead_lb.adapters.store import Running
 from fairlead_lb.daemon import run
-from fairlead_lb.settings import LbSettings
+from fairlead_lb.settings import LbSettings, lb_folder
 from harness.ports import free_port, free_range
 from harness.waiting import eventually
 
@@ -183,7 +183,7 @@ class Balancer:
         self._running = None
 
     def kill_haproxy(self) -> None:
-        path = self.folder / "data" / "lb" / "process.json"
+        path = lb_folder(self.settings) / "process.json"
         if path.exists():
             running = msgspec.json.decode(path.read_bytes(), type=Running)
             for identity in (running.master, *running.workers):

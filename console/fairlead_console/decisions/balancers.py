@@ -7,6 +7,7 @@ from typing import Any
 SILENT_S = 35.0
 """A balancer writes its progress every 10 s; three in a row were missed."""
 
+NODE_SILENT = "silent for {age_s:.0f} s: its machine's tasks may reach no service; no kill waits for it"
 SILENT = "silent for {age_s:.0f} s: every kill waits its full drain time for it; `fairlead lb forget {id}` ends that"
 
 
@@ -16,6 +17,8 @@ class Registration:
 
     id: str
     admin: str
+    node: bool = False
+    """One a machine: no kill waits for it."""
     applied: int | None = None
     age_s: float | None = None
 
@@ -46,7 +49,7 @@ def problems(
     rows += [
         (
             f"balancer {one.id}",
-            SILENT.format(age_s=one.age_s, id=one.id),
+            (NODE_SILENT if one.node else SILENT).format(age_s=one.age_s, id=one.id),
         )
         for one in registered
         if one.state == "silent"

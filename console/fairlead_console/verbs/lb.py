@@ -27,12 +27,22 @@ def list_(use: Use) -> None:
     found: Sequence[Registration] = in_registry(use, registrations)
     if use.as_json:
         show_json([
-            {"id": r.id, "admin": r.admin, "applied_revision": r.applied, "age_s": r.age_s, "state": r.state}
+            {
+                "id": r.id,
+                "admin": r.admin,
+                "node": r.node,
+                "applied_revision": r.applied,
+                "age_s": r.age_s,
+                "state": r.state,
+            }
             for r in found
         ])  # fmt: skip
         return
-    rows = [(r.id, r.admin, "-" if r.applied is None else r.applied, _age(r), r.state) for r in found]
-    show_table(("balancer", "admin", "applied", "said", "state"), rows, empty="no balancer is registered")
+    rows = [
+        (r.id, r.admin, "node" if r.node else "edge", "-" if r.applied is None else r.applied, _age(r), r.state)
+        for r in found
+    ]
+    show_table(("balancer", "admin", "kind", "applied", "said", "state"), rows, empty="no balancer is registered")
 
 
 @lb.command(epilog="Example: fairlead lb forget web-1-9090")

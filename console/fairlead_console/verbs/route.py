@@ -171,7 +171,10 @@ def explain(use: Use, where: str) -> None:
 @click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds.")
 @registry_verb
 def wait(use: Use, service: str, revision: int, timeout_s: float) -> None:
-    """Wait until every registered balancer has applied a revision, as read back from HAProxy. Exit 3 when one has not."""
+    """Wait until every registered balancer has applied a revision, as read back from HAProxy. Exit 3 when one has not.
+
+    Node balancers, one a machine, are not asked.
+    """
     wanted = revision if revision >= 0 else in_registry(use, _revision)
     end_s = time.monotonic() + timeout_s
     while left := _behind(use, wanted, service):
@@ -186,7 +189,7 @@ def wait(use: Use, service: str, revision: int, timeout_s: float) -> None:
 
 def _behind(use: Use, revision: int, service: str) -> Sequence[str]:
     """Who has not applied it yet, in words."""
-    registered = in_registry(use, balancer.registrations)
+    registered = [one for one in in_registry(use, balancer.registrations) if not one.node]
     if not registered:
         return ("no balancer is registered",)
     left = [f"{one.id} is at {one.applied}" for one in registered if one.applied is None or one.applied < revision]

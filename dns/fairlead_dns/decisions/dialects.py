@@ -8,6 +8,7 @@ Kubernetes   svc.ns.svc.domain                                A/AAAA, and SRV of
              _port._proto.svc.ns.svc.domain                   SRV -> 10-0-0-1.svc.ns.svc.domain
              10-0-0-1.ns.pod.domain                           A/AAAA
 dcos-net     T.F.agentip.domain  T.F.containerip.domain  T.F.autoip.domain      A/AAAA
+l4lb         V.F.domain                                       A of the VIP that the label VIP_n of a port names
 
 A service is reached at its own address and port number when it has an address of its own, else at its agent's.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from fairlead_discovery.decisions import dns_labels as labels
+from fairlead_discovery.decisions import vips
 from fairlead_discovery.records import Port
 from fairlead_dns.decisions import naming, wire
 from fairlead_dns.decisions.naming import IP4_BYTES, Dialect, Instance, Record, Rules, apart, is_port, wired
@@ -24,7 +26,7 @@ TAGS_LABEL = "FAIRLEAD_DNS_TAGS"
 """On an app or in a DiscoveryInfo: Consul tags, comma separated."""
 NAMESPACE_LABEL = "FAIRLEAD_DNS_NAMESPACE"
 """The Kubernetes namespace; else the app's folder, else the framework."""
-DOMAINS = {"consul": "consul", "kubernetes": "cluster.local", "dcos": "dcos.thisdcos.directory"}
+DOMAINS = {"consul": "consul", "kubernetes": "cluster.local", "dcos": "dcos.thisdcos.directory", "l4lb": vips.DOMAIN}
 NAMESPACE = "default"
 KUBERNETES_VERSION = b"1.1.0"
 CONSUL_PRIORITY = 1
@@ -161,6 +163,11 @@ def dcos(one: Instance, dialect: Dialect, rules: Rules) -> Iterator[Record]:
     for task in consul_services(one, rules) if fragment else ():
         for kind, addresses in (("agentip", one.agents), ("containerip", container), ("autoip", auto)):
             yield from addressed((task, *fragment.split("."), kind, domain_of(dialect)), addresses)
+
+
+def l4lb(name: str, address: str, dialect: Dialect) -> tuple[Record, ...]:
+    """Of one VIP: `web.marathon` at the address that node balancers listen on."""
+    return tuple(addressed((*name.split("."), domain_of(dialect)), naming.parsed((address,))))
 
 
 TXT = 16

@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fairlead_discovery.decisions import dns_labels as labels
+from fairlead_discovery.decisions.vips import RANGE
 from fairlead_discovery.records import Agent, Discovery, Framework, MasterInfo, Member, Port, Portless, TaskRef
 from fairlead_dns.decisions import wire
 
@@ -50,16 +51,19 @@ class Record(NamedTuple):
 class Dialect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One more way to call the same endpoints."""
 
-    kind: Literal["consul", "kubernetes", "dcos", "numbered_ports", "svcb", "dns_sd"]
-    """`consul`, `kubernetes` and `dcos` (dcos-net) have a domain of their own; the others stand in `domain`."""
+    kind: Literal["consul", "kubernetes", "dcos", "l4lb", "numbered_ports", "svcb", "dns_sd"]
+    """`consul`, `kubernetes`, `dcos` (dcos-net) and `l4lb` (DC/OS' VIPs) have a domain of their own; the others stand in
+    `domain`."""
     domain: str = ""
-    """Its zone. Empty: `consul`, `cluster.local`, `dcos.thisdcos.directory`."""
+    """Its zone. Empty: `consul`, `cluster.local`, `dcos.thisdcos.directory`, `l4lb.thisdcos.directory`."""
     datacenter: str = "dc1"
     """Consul: the name of ours, which may stand before the domain; and what prepared queries take for near."""
     queries: tuple[str, ...] = ()
     """Consul: files of prepared queries, or folders of such files (`*.json`)."""
     nearest: tuple[str, ...] = ()
     """Consul: the other data centres, which are members' regions or zones, nearest first, for NearestN."""
+    vip_range: str = RANGE
+    """l4lb: where VIPs get their addresses; the same as that of node balancers (`fairlead lb --node`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

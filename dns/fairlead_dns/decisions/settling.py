@@ -16,7 +16,7 @@ from fairlead_dns.decisions.naming import Record
 
 OWN = ("server", "dialects")
 """What each server says of itself: in no digest, for it stays while the server runs."""
-DERIVED = "query"
+DERIVED = ("query", "vip")
 """Made of the commits' members: the queries themselves are in the digest instead."""
 PATIENCE_S = 1.0
 LONGEST_S = 300.0
@@ -80,6 +80,6 @@ def digest(others: Mapping[str, Iterable[Record]], queries: str = "") -> str:
     """Of every record that comes from no commit, in no order; `others` by `<kind> <who>`."""
     made = sha256(queries.encode())
     for who in sorted(others):
-        if not who.startswith((*OWN, DERIVED)):
+        if not who.startswith((*OWN, *DERIVED)):
             made.update(repr((who, sorted(others[who]))).encode())
     return made.hexdigest()

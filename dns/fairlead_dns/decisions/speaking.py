@@ -22,7 +22,9 @@ def of_task(task: Member | Portless, rules: Rules, rival: str = "") -> tuple[Rec
     if not rules.dialects:
         return naming.of_task(task, rules, rival)
     one = naming.instance(task, rules, rival)
-    others = chain.from_iterable(OF_TASK[dialect.kind](one, dialect, rules) for dialect in rules.dialects)
+    others = chain.from_iterable(
+        OF_TASK[dialect.kind](one, dialect, rules) for dialect in rules.dialects if dialect.kind in OF_TASK
+    )
     return naming.timed(dict.fromkeys(chain(naming.of_instance(one, rules), others)), task.discovery, rules)
 
 

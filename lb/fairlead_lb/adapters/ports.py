@@ -9,6 +9,11 @@ def taken(host: str, ports: Iterable[int]) -> dict[int, str]:
     return {port: why for port in ports if (why := _probe(host, port))}
 
 
+def taken_places(places: Iterable[tuple[str, int]]) -> dict[str, str]:
+    """The same for addresses with a port each, by `address:port`."""
+    return {f"{host}:{port}": why for host, port in places if (why := _probe(host, port))}
+
+
 def _probe(host: str, port: int) -> str:
     """Without SO_REUSEPORT, so that a listener that would share its port with us is found too."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -13,6 +13,7 @@ from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.naming import is_spare
 from fairlead_lb.decisions.routes import Wanted
 from fairlead_lb.decisions.values import DIALS, LAYOUT, Backend, Frame, Maps, Slots, Structure, bound, ports_of
+from fairlead_lb.decisions.vips import VipRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,8 @@ class Surroundings:
     forbidden: Forbidden = field(default_factory=Forbidden)
     groups: frozenset[str] = frozenset({"*"})
     """Whose ports this balancer serves."""
+    vips: VipRules | None = None
+    taken_vips: frozenset[str] = frozenset()
 
     def in_range(self, port: int) -> bool:
         """Held from the start, whether a service has it or not."""
@@ -129,6 +132,8 @@ def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> l
         number = int(port)
         if not bound(structure, number) and around.may_bind(number):
             reasons.append(f"service port {port} is not bound")
+    bindable = set(wanted.maps.vips) - around.taken_vips
+    reasons += [f"VIP {place} is not bound" for place in sorted(bindable - set(structure.vips))]
     reasons += [f"{why}, but bound" for port in ports_of(structure) if (why := around.forbidden.why(port))]
     return reasons
 
@@ -139,6 +144,7 @@ def leftovers(structure: Structure, wanted: Wanted, around: Surroundings) -> tup
     """
     unused = (p for p in ports_of(structure) if not around.in_range(p) and str(p) not in wanted.maps.ports)
     given_up = tuple(f"service port {port} is bound for nobody" for port in unused)
+    given_up += tuple(f"VIP {place} is bound for nobody" for place in structure.vips if place not in wanted.maps.vips)
     return given_up + spares.low(structure, wanted, around.spare_backends)
 
 
@@ -167,11 +173,13 @@ def servable(structure: Structure, wanted: Wanted) -> Maps:
     }
     ports = {p: b for p, b in wanted.maps.ports.items() if b in there and structure.binds}
     hosts = {h: b for h, b in wanted.maps.hosts.items() if b in there}
+    vips = {v: b for v, b in wanted.maps.vips.items() if b in there} if structure.vips else {}
     return Maps(
         hosts=hosts,
         wilds=wanted.maps.wilds,
         ports=ports,
-        modes={p: m for p, m in wanted.maps.modes.items() if p in ports},
+        vips=vips,
+        modes={p: m for p, m in wanted.maps.modes.items() if p in ports or p in vips},
     )
 
 
@@ -192,7 +200,7 @@ def _dial_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
 def _map_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
     target = servable(serving.structure, wanted)
     found: list[MapCommand] = []
-    for name in ("modes", "ports", "hosts"):  # a port's mode before its way: never TCP to an HTTP backend
+    for name in ("modes", "ports", "vips", "hosts"):  # a port's mode before its way: never TCP to an HTTP backend
         found += _entries(name, getattr(serving.maps, name), getattr(target, name))
     if list(serving.maps.wilds.items()) != list(target.wilds.items()):
         found.append(MapWhole("wilds", tuple(target.wilds.items())))

@@ -21,11 +21,15 @@ class Forbidden:
         """Empty when a service may have it."""
         if port in self.own:
             return f"service port {port} is the balancer's own"
-        if holds(self.reserved, port):
-            return f"service port {port} is reserved for others (reserved_ports)"
+        if why := self.reserved_why(port):
+            return f"service {why}"
         if port < FIRST_ORDINARY_PORT and not self.low_allowed:
             return f"service port {port} is below {FIRST_ORDINARY_PORT} (allow_low_ports)"
         return ""
+
+    def reserved_why(self, port: int) -> str:
+        """The same of ports of others alone."""
+        return f"port {port} is reserved for others (reserved_ports)" if holds(self.reserved, port) else ""
 
     def among(self, ports: Iterable[int]) -> set[int]:
         return {port for port in ports if self.why(port)}

@@ -10,6 +10,7 @@ LEAST_CONNECTIONS = 100
 def descriptors(picture: Picture, connections: int) -> int:
     """Two a connection, one a listener, one a checked slot even when it is disabled (measured)."""
     listeners = sum(high - low + 1 for low, high in picture.structure.binds) + 2
+    listeners += len(picture.structure.vips)
     checked = sum(
         len(slots) for name, slots in picture.slots.items() if picture.structure.shapes[name].check is not None
     )

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions.vips import Vip
 from fairlead_discovery.records import Member, Route, RoutePort
-from fairlead_lb.decisions import grammar
+from fairlead_lb.decisions import grammar, vips
 from fairlead_lb.decisions.values import Key, Server, Shape
 
 FULL_WEIGHT = 100  # HAProxy's weight of a member of weight 1; leaves room both ways in 1 to 256
@@ -23,6 +24,7 @@ class Part:
     hosts: tuple[str, ...]
     servers: tuple[Server, ...]
     groups: frozenset[str] = frozenset()
+    vips: tuple[Vip, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ def derive(service: str, route: Route, members: Mapping[str, Member], *, derived
     for port, shape, hosts in checked(route):
         servers, faults = _servers(members, port)
         problems += faults
+        problems += vips.problems(members, port.index)
         key = Key(service, port.index)
         found.append(
             Part(
@@ -59,6 +62,7 @@ def derive(service: str, route: Route, members: Mapping[str, Member], *, derived
                 hosts=hosts,
                 servers=tuple(servers),
                 groups=frozenset(port.groups),
+                vips=vips.of_members(members, port.index),
             )
         )
     return Parts(route=route, members=members, parts=tuple(found), derived=derived, problems=tuple(problems))

@@ -30,6 +30,7 @@ def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Pi
         frame=around.frame,
         layout=LAYOUT,
         binds=ranges(ports_to_bind(wanted.maps, around)),
+        vips=vips_to_bind(wanted.maps, around),
         shapes={**{name: casing(b.shape) for name, b in wanted.backends.items()}, **spare},
         owners={name: b.key for name, b in wanted.backends.items()},
     )
@@ -83,7 +84,10 @@ def successor(serving: Serving) -> Picture:
 def rebound(picture: Picture, around: Surroundings) -> Picture:
     """The same picture on other binds: for a fresh start, when ports were taken meanwhile."""
     structure = msgspec.structs.replace(
-        picture.structure, frame=around.frame, binds=ranges(ports_to_bind(picture.maps, around))
+        picture.structure,
+        frame=around.frame,
+        binds=ranges(ports_to_bind(picture.maps, around)),
+        vips=vips_to_bind(picture.maps, around),
     )
     return msgspec.structs.replace(picture, structure=structure)
 
@@ -93,6 +97,10 @@ def ports_to_bind(maps: Maps, around: Surroundings) -> set[int]:
     low, high = around.service_ports
     whole = set(range(low, high + 1)) if high else set()
     return {port for port in whole | {int(p) for p in maps.ports} if around.may_bind(port)}
+
+
+def vips_to_bind(maps: Maps, around: Surroundings) -> tuple[str, ...]:
+    return tuple(sorted(set(maps.vips) - around.taken_vips)) if around.vips is not None else ()
 
 
 def ranges(ports: Iterable[int]) -> tuple[tuple[int, int], ...]:

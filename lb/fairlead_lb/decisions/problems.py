@@ -5,10 +5,16 @@ from collections.abc import Iterator, Mapping
 from fairlead_lb.decisions.routes import Wanted
 
 
-def problems(wanted: Wanted, taken: Mapping[int, str]) -> Mapping[str, tuple[str, ...]]:
-    """By service; `taken` are ports that other processes hold, with the reason."""
+def problems(
+    wanted: Wanted, taken: Mapping[int, str], taken_vips: Mapping[str, str] | None = None
+) -> Mapping[str, tuple[str, ...]]:
+    """By service; `taken` are ports that other processes hold, `taken_vips` places, with the reason."""
     services = sorted({*wanted.parts, *wanted.refused})
-    found = {service: tuple(_of(service, wanted, taken)) for service in services}
+    lost: dict[str, list[str]] = {}
+    for place, why in (taken_vips or {}).items():
+        if (backend := wanted.backends.get(wanted.maps.vips.get(place, ""))) is not None:
+            lost.setdefault(backend.key.service, []).append(f"VIP {place} is held by another process: {why.lower()}")
+    found = {service: (*_of(service, wanted, taken), *lost.get(service, ())) for service in services}
     return {service: told for service, told in found.items() if told}
 
 

@@ -9,11 +9,12 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import dials, naming
+from fairlead_lb.decisions import dials, naming, vips
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.parts import Part, Parts, derive
 from fairlead_lb.decisions.values import DIALS, Backend, Key, Maps, Shape
+from fairlead_lb.decisions.vips import VipRules
 
 Derive = Callable[[str, Mapping[str, Member]], tuple[Route, tuple[str, ...]] | None]
 """A route for a service that nobody wrote one for, and what is wrong with the labels it is made of."""
@@ -30,6 +31,8 @@ class Rules:
     """What HAProxy's own check turned down, with its words."""
     good: Mapping[str, Parts] = field(default_factory=dict)
     """What HAProxy has taken, by service."""
+    vips: VipRules | None = None
+    """None: nobody gets any."""
     spares: Mapping[str, Shape] = field(default_factory=dict)
     """Backends that stand empty for whoever comes next, and their casings."""
     groups: frozenset[str] = frozenset({"*"})
@@ -49,6 +52,7 @@ class Wanted:
     refused: Mapping[str, str] = field(default_factory=dict)
     dead: frozenset[str] = frozenset()
     names: naming.Names = field(default_factory=dict)
+    vip_book: vips.Book = field(default_factory=dict)
     parts: Mapping[str, Parts] = field(default_factory=dict)
 
 
@@ -60,10 +64,13 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
     backends = {name: _backend(name, part, last) for part, name in named}
+    book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
+    maps = _maps(named, backends.values(), last.maps, rules, refused)
     return Wanted(
         revision=snapshot.revision,
         backends=backends,
-        maps=_maps(named, backends.values(), last.maps, rules, refused),
+        maps=_with_vips(maps, named, book, last.maps, rules, refused),
+        vip_book=book,
         refused=refused,
         dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
         names=names,
@@ -87,7 +94,7 @@ def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
 
 def _moved(maps: Maps, moved: Mapping[str, str]) -> Maps:
     """With every backend under its new name."""
-    by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in ("hosts", "ports")}
+    by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in ("hosts", "ports", "vips")}
     by_key = {name: {moved[b]: v for b, v in getattr(maps, name).items()} for name in DIALS}
     return msgspec.structs.replace(maps, **by_value, **by_key)
 
@@ -216,6 +223,26 @@ def _maps(
         modes={port: "http" for port, name in ports.items() if modes[name] == "http"},
         **dials.dials(backends),
     )
+
+
+def _with_vips(
+    maps: Maps, named: list[tuple[Part, str]], book: vips.Book, last: Maps, rules: Rules, refused: dict[str, str]
+) -> Maps:
+    if rules.vips is None or not any(part.vips for part, _ in named):
+        return maps
+    addresses = vips.addresses(book, rules.vips.network)
+    claims: list[tuple[str, str, Part]] = []
+    for part, name in named:
+        for vip in part.vips:
+            place = vips.place(vip, addresses)
+            if why := rules.vips.why_not(vip) or ("" if place else f"VIP {vip}: vip_range has no address left"):
+                _note(refused, part.key.service, why)
+            else:
+                claims.append((place, name, part))
+    held = _claimed(claims, last.vips, refused)
+    modes = {name: part.shape.mode for part, name in named}
+    http = {place: "http" for place, name in held.items() if modes[name] == "http"}
+    return msgspec.structs.replace(maps, vips=held, modes={**maps.modes, **http})
 
 
 def _claimed(

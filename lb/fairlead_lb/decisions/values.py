@@ -94,6 +94,7 @@ class Maps(Value, frozen=True):
 
     `hosts`: `shop.example.com/cart/` -> backend (longest prefix wins); `wilds`: `.example.com` -> `*.example.com`,
     longest suffix first; `ports`: service port -> backend; `modes`: service port -> `http`, absent for TCP;
+    `vips`: place (`127.230.155.221:80`) -> backend, and such places are in `modes` too;
     `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take; `rates`,
     `client_rates`: backend -> requests it takes in its period; `aborts`, `delays`: backend -> of 10,000 requests so many
     are refused, or wait; each absent where it is the default.
@@ -103,6 +104,7 @@ class Maps(Value, frozen=True):
     wilds: Mapping[str, str] = msgspec.field(default_factory=dict)
     ports: Mapping[str, str] = msgspec.field(default_factory=dict)
     modes: Mapping[str, str] = msgspec.field(default_factory=dict)
+    vips: Mapping[str, str] = msgspec.field(default_factory=dict)
     checks: Mapping[str, str] = msgspec.field(default_factory=dict)
     timeouts: Mapping[str, str] = msgspec.field(default_factory=dict)
     rates: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -112,7 +114,7 @@ class Maps(Value, frozen=True):
 
 
 DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays")
-MAP_NAMES = ("hosts", "wilds", "ports", "modes", *DIALS)
+MAP_NAMES = ("hosts", "wilds", "ports", "modes", "vips", *DIALS)
 LAYOUT = 2
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules."""
 
@@ -149,6 +151,8 @@ class Structure(Value, frozen=True):
     """HAProxy's maxconn: `frame.max_connections`, or fewer where the limit of open files is lower."""
     binds: tuple[tuple[int, int], ...] = ()
     """Service ports HAProxy listens on: inclusive ranges, ascending."""
+    vips: tuple[str, ...] = ()
+    """Places (see Maps) HAProxy listens on beside, in order."""
     shapes: Mapping[str, Shape] = msgspec.field(default_factory=dict)
     owners: Mapping[str, Key] = msgspec.field(default_factory=dict)
 

@@ -1,0 +1,220 @@
+"""`fairlead lb --node`: services on localhost's ports and DC/OS' VIPs, as name servers answer them, without reloads."""
+
+import asyncio
+import dataclasses
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from fairlead_discovery import paths
+from fairlead_discovery.audience import Audience
+from fairlead_discovery.records import Balancer as Registered
+from fairlead_discovery.records import Member, Port, decode
+from fairlead_dns.decisions.naming import Dialect
+from fairlead_lb.settings import NODE_DEFAULTS
+from harness.balancer import Balancer, Task, fetch, route
+from harness.clients import Clients
+from harness.naming import Running, running
+from harness.ports import free_port
+from harness.waiting import eventually
+
+pytestmark = [pytest.mark.needs("haproxy"), pytest.mark.asyncio(loop_scope="module")]
+NAMES = "l4lb.thisdcos.directory"
+
+
+@dataclasses.dataclass
+class Machine:
+    """A node balancer and a name server of one registry."""
+
+    lb: Balancer
+    dns: Running
+
+    async def applied(self, revision: int) -> None:
+        """By `/status`: a node balancer tells the registry only now and then."""
+
+        async def probe() -> bool:
+            return int((await self.lb.status())["applied_revision"] or 0) >= revision
+
+        await eventually(f"revision {revision} is applied", probe, within_s=30)
+
+    async def deploy(self, app: str, *labels: str, count: int = 1, **port: Any) -> list[Task]:
+        tasks = [await Task(f"{app.strip('/')}-{n}", app=app).start() for n in range(count)]
+        await self.applied(await self.lb.publish(*(labelled(t, *labels) for t in tasks), routes=[route(app, **port)]))
+        return tasks
+
+    async def remove(self, tasks: list[Task], *labels: str) -> None:
+        revision = await self.lb.leave(*(labelled(t, *labels) for t in tasks))
+        await self.applied(revision)
+        for task in tasks:
+            await task.stop()
+
+    async def resolved(self, name: str) -> str:
+        async def probe() -> str:
+            return (await self.dns.knows(f"{name}.{NAMES}") or [""])[0]
+
+        return await eventually(f"{name} resolves", probe)
+
+
+def labelled(task: Task, *labels: str) -> Member:
+    given = {f"VIP_{number}": label for number, label in enumerate(labels)}
+    port = Port(index=0, number=task.port, host_port=task.port, labels=given)
+    return msgspec.structs.replace(task.member(), ports=(port,))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def machine() -> AsyncIterator[Machine]:
+    with tempfile.TemporaryDirectory(prefix="fl", dir="/tmp") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        url = f"memory:{folder.name}"
+        kept = {"keepalive_s": 2, "reserved_ports": str(NODE_DEFAULTS["reserved_ports"])}
+        async with (
+            running(folder / "dns", registry=url, dialects=(Dialect(kind="l4lb"),)) as dns,
+            Balancer(folder, url, node=True, id="node", **kept) as lb,
+        ):
+            await lb.start()
+            yield Machine(lb, dns)
+
+
+async def test_a_vip_is_resolved_and_served_and_gone_with_its_service(machine: Machine) -> None:
+    """A name server and a node balancer that know of one another nothing but the registry."""
+    port = free_port()
+    tasks = await machine.deploy("/shop/web", f"/shop/web:{port}", count=2, mode="http")
+    address = await machine.resolved("shopweb.marathon")
+    reloads = (await machine.lb.status())["reloads"]
+    answers = {(await fetch(f"http://{address}:{port}", "/"))[1] for _ in range(8)}
+    more = await Task("shop/web-2", app="/shop/web").start()
+    await machine.applied(await machine.lb.publish(labelled(more, f"/shop/web:{port}")))
+    rescaled = {(await fetch(f"http://{address}:{port}", "/"))[1] for _ in range(9)}
+
+    assert {"shop/web-0", "shop/web-1"} == answers
+    assert {"shop/web-0", "shop/web-1", "shop/web-2"} == rescaled
+    assert reloads == (await machine.lb.status())["reloads"]
+    await machine.remove([*tasks, more], f"/shop/web:{port}")
+    await eventually("it is refused", lambda: refused(address, port))
+    await eventually("the name is gone", lambda: unknown(machine, "shopweb.marathon"))
+
+
+async def refused(address: str, port: int) -> bool:
+    try:
+        await fetch(f"http://{address}:{port}", "/")
+    except OSError:
+        return True
+    return False
+
+
+async def unknown(machine: Machine, name: str) -> bool:
+    return not await machine.dns.knows(f"{name}.{NAMES}")
+
+
+async def test_a_vip_passes_tcp_and_stands_at_more_than_one_port(machine: Machine) -> None:
+    """Two labels of one port; a service without HTTP."""
+    one, two = free_port(), free_port()
+    tasks = await machine.deploy("/db", f"/db:{one}", f"db:{two}", mode="tcp")
+    address = await machine.resolved("db.marathon")
+
+    assert [(200, "db-0")] * 2 == [await fetch(f"http://{address}:{port}", "/") for port in (one, two)]
+    [service] = [s for s in (await machine.lb.status())["services"] if s["service"] == "marathon:/db"]
+    assert {f"{address}:{one}", f"{address}:{two}"} == set(service["vips"])
+    await machine.remove(tasks, f"/db:{one}", f"db:{two}")
+
+
+async def test_a_foreign_task_with_nothing_but_a_vip_is_served(machine: Machine) -> None:
+    """Another framework's, with its name in the VIP's."""
+    port = free_port()
+    task = await Task("worker", app="").start()
+    made = labelled(task, f"/worker:{port}")
+    made = msgspec.structs.replace(made, task=msgspec.structs.replace(made.task, framework="etl"))
+    await machine.applied(await machine.lb.publish_as("etl:worker", made))
+
+    assert (200, "worker") == await fetch(f"http://{await machine.resolved('worker.etl')}:{port}", "/")
+    await task.stop()
+
+
+async def test_vips_that_nobody_may_have_are_told_and_harm_nothing(machine: Machine) -> None:
+    """Low ports, tasks' ports, addresses of no network that was set, what is no VIP, what another process holds."""
+    taken = await asyncio.start_server(lambda _r, w: w.close(), "0.0.0.0", 0)
+    held = taken.sockets[0].getsockname()[1]
+    labels = ("/a:22", "/a:31005", "10.99.0.1:80", "a b", f"/a:{held}", f"/a:{(good := free_port())}")
+    tasks = await machine.deploy("/a", *labels, mode="http")
+    address = await machine.resolved("a.marathon")
+
+    async def told() -> str:
+        return "; ".join((await machine.lb.status())["problems"].get("marathon:/a", ()))
+
+    async def all_told() -> bool:
+        return "held" in await told()
+
+    await eventually("all is told", all_told)
+    assert (200, "a-0") == await fetch(f"http://{address}:{good}", "/")
+    words = await told()
+    for part in (
+        "VIP a.marathon:22: port 22 is none of vip_low_ports",
+        "VIP a.marathon:31005: port 31005 is reserved for others",
+        "VIP 10.99.0.1:80: 10.99.0.1 is in no network of ip_vips",
+        "VIP_3: 'a b' is no VIP",
+        f"VIP {address}:{held} is held by another process",
+    ):
+        assert part in words
+    taken.close()
+    await machine.remove(tasks, *labels)
+
+
+async def test_a_known_place_changes_hands_without_a_reload(machine: Machine) -> None:
+    """The name goes from one app to another: nobody reloads for it."""
+    port = free_port()
+    one = await machine.deploy("/blue", f"/front:{port}", mode="http")
+    address = await machine.resolved("front.marathon")
+    two = await machine.deploy("/green", f"/front:{port}", mode="http")
+    held = await fetch(f"http://{address}:{port}", "/")
+    reloads = (await machine.lb.status())["reloads"]
+    await machine.remove(one, f"/front:{port}")
+
+    assert (200, "blue-0") == held
+    assert (200, "green-0") == await fetch(f"http://{address}:{port}", "/")
+    assert reloads == (await machine.lb.status())["reloads"]
+    await machine.remove(two, f"/front:{port}")
+
+
+async def test_kills_wait_for_no_node_balancer(machine: Machine) -> None:
+    """It is registered, and among those that must drain it is not."""
+    audience = Audience(machine.lb.registry, lambda: None)
+    following = asyncio.gather(*audience.bodies())
+    try:
+        async with asyncio.timeout(20):
+            await audience.known.wait()
+        node = await machine.lb.registry.read(paths.below(paths.BALANCERS, "node"))
+        readers = audience.readers(now_s=0)
+    finally:
+        following.cancel()
+
+    assert node is not None
+    assert decode(Registered, node.data, place="node").node
+    assert frozenset() == readers.balancers
+
+
+async def test_a_rolling_change_without_drain_loses_no_idempotent_request(machine: Machine) -> None:
+    """Tasks are gone as soon as they are withdrawn: nobody waits for this balancer. GETs go elsewhere; a POST that was
+    under way at that moment may be answered with an error, and none is executed twice.
+    """
+    port = machine.lb.first_port
+    here = await machine.deploy("/roll", count=3, mode="http", service_port=port)
+    every = list(here)
+    async with Clients(port, "roll") as clients:
+        for number in range(3):
+            new = await Task(f"roll-new-{number}", app="/roll").start()
+            every.append(new)
+            await machine.lb.publish(new.member())
+            await machine.lb.leave(here[number].member())
+            await here[number].stop()
+            await asyncio.sleep(0.15)
+
+    seen = [request for task in every for request in task.seen]
+    assert [] == [f for f in clients.failures if f.startswith("GET")]
+    assert [] == clients.doubled_posts(seen)
+    assert {t.id for t in every} <= {*clients.answers, *(t.id for t in here)}
