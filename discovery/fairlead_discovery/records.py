@@ -211,6 +211,8 @@ class Traffic(Record, frozen=True, kw_only=True):
     eject_after: int = 0
     """Errors in a row that put a server aside."""
     eject_s: float = 10.0
+    eject_at_most_percent: float = 50.0
+    """Of the servers; never the last one."""
     abort: Abort | None = None
     delay: Delay | None = None
     strip_path: str = ""

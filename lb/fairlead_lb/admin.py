@@ -184,5 +184,9 @@ def _server(place: str, slot: Slot) -> Mapping[str, Any]:
 
 
 def _state_of(slot: Slot) -> str:
-    """`ready` gets new requests; `down` would, but its check failed; `drain` and `maint` do not."""
+    """`ready` gets new requests; `down` would, but its check failed, `aside` too, but for its errors; `drain` and `maint`
+    do not.
+    """
+    if slot.admin is Admin.READY and slot.up and not slot.weight:
+        return "aside"
     return "down" if slot.admin is Admin.READY and not slot.up else str(slot.admin)

@@ -13,7 +13,7 @@ import msgspec
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb import deciding, metrics, reading, reloading
+from fairlead_lb import deciding, metrics, reading, reloading, watching
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, routes
@@ -167,6 +167,8 @@ class Controller:
         await reading.look_at_drains(self.desk)
         if time.monotonic() - self.desk.times.audited > AUDIT_S or self.desk.times.deaf_since:
             await reading.audit(self.desk)
+        if await watching.look(self.desk) and self.state.snapshot is not None:
+            deciding.want(self.desk, self.state.snapshot)
         found = await self._apply()
         if isinstance(found, Reload):
             if await reloading.reload_when_due(self.desk, found):
@@ -248,6 +250,8 @@ class Controller:
         ]
         if self.desk.draining():
             waits.append(times.drains_looked + pace.poll_s(now - times.drains_since) - now)
+        if (watch_s := watching.due_in_s(self.desk)) is not None:
+            waits.append(watch_s)
         if self.desk.unsaved:
             waits.append(times.saved + SAVE_S - now)
         return max(0.001, min(waits))

@@ -28,6 +28,8 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
     rules = routes.Rules(
         forbidden=desk.around.forbidden,
         groups=desk.around.groups,
+        aside=desk.state.judgement.aside,
+        spent=desk.state.judgement.spent,
         names_in_use=desk.names_in_use(),
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,

@@ -30,6 +30,10 @@ REFUSED = Gauge("fairlead_lb_refused_routes", "Services whose route is refused, 
 TAKEN_PORTS = Gauge("fairlead_lb_taken_ports", "Service ports that another process holds")
 OLD_WORKERS = Gauge("fairlead_lb_old_workers", "HAProxy workers that finish old sessions")
 BUSY = Gauge("fairlead_lb_busy_tasks", "Leaving tasks that still have sessions")
+EJECTED = Gauge("fairlead_lb_ejected_servers", "Servers put aside for their errors")
+EJECTIONS = Counter("fairlead_lb_ejections_total", "Times a server was put aside for its errors")
+EJECTIONS_CAPPED = Gauge("fairlead_lb_ejections_capped", "Servers with errors that stay, for too many are put aside")
+BUDGETS_SPENT = Gauge("fairlead_lb_retry_budgets_spent", "Ports of services whose requests are not repeated now")
 
 BAD_CERTIFICATES = Gauge("fairlead_lb_bad_certificates", "Certificate files that are not taken")
 CERTIFICATE_EXPIRY = Gauge(

@@ -7,6 +7,7 @@ from fairlead_discovery.records import Progress
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import pace, routes
 from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.judging import Judgement
 from fairlead_lb.decisions.values import Key, Shape
 
 OLD_WORKERS_S = 1.0
@@ -23,6 +24,7 @@ class Times:
     drains_looked: float = 0.0
     drains_since: float = 0.0
     old_looked: float = 0.0
+    watched: float = 0.0
     leftovers_since: float = 0.0
     deaf_since: float = 0.0
     """0: HAProxy was reached last time."""
@@ -50,6 +52,7 @@ class State:
     """Why HAProxy is left as it is, "" when it is not."""
     wanted: routes.Wanted = field(default_factory=routes.Wanted)
     serving: Serving | None = None
+    judgement: Judgement = field(default_factory=Judgement)
     progress: Progress | None = None
     reloads: int = 0
     last_error: str = ""

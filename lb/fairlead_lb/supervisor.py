@@ -314,6 +314,10 @@ class Supervisor:
         adds = [f"add map @{version} {file} {key} {value}" for key, value in whole.entries]
         await socket_cli.ask_all(socket, [*adds, f"commit map @{version} {file}"])
 
+    async def stats_of(self, structure: Structure, names: Sequence[str]) -> list[str]:
+        """Counts of the backends and their servers, a CSV each."""
+        return await socket_cli.ask_all(self._worker_socket(structure), [f"show stat {name} 6 -1" for name in names])
+
     async def show_stat(self, structure: Structure) -> str:
         return await socket_cli.ask(self._worker_socket(structure), "show stat")
 

@@ -49,6 +49,7 @@ class Task:
         self.app = app
         self.port = 0
         self.seen: list[str] = []
+        self.status = 200
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -82,7 +83,7 @@ class Task:
         if "slow=" in path:
             await asyncio.sleep(float(path.rpartition("slow=")[2]))
         body = self.id.encode()
-        status = path.rpartition("status=")[2].partition("&")[0] if "status=" in path else "200"
+        status = path.rpartition("status=")[2].partition("&")[0] if "status=" in path else str(self.status)
         moved = f"Location: {path.rpartition('moved=')[2]}\r\n" if "moved=" in path else ""
         writer.write(f"HTTP/1.1 {status} X\r\n{moved}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()

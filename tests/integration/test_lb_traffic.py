@@ -110,6 +110,56 @@ async def test_only_what_may_be_repeated_is_repeated_after_an_error(place: Balan
     assert {"GET /?status=503": 4, "POST /post?status=503": 1} == {one: task.seen.count(one) for one in task.seen}
 
 
+async def test_servers_with_errors_in_a_row_are_set_aside_but_never_too_many(place: Balancer):
+    """The good one serves alone; the bad one comes back. When all are bad, half of them go on: not 503 for everybody."""
+    rules = Traffic(eject_after=3, eject_s=1)
+    good = await service(place, "/shop/web", vhosts=(HOST,), traffic=rules)
+    bad = await Task("bad").start()
+    bad.status = 500
+    await place.applied(await place.publish(bad.member()))
+    await eventually("the bad one is put aside", lambda: _seen(place, {"bad": "aside", good.id: "ready"}))
+    assert {200} == set(await statuses(place, 4))
+    bad.status = 200
+    await eventually("it is back", lambda: _seen(place, {"bad": "ready", good.id: "ready"}))
+
+    good.status = bad.status = 500
+    await eventually("one is put aside", lambda: _count(place, "aside"))
+    assert {500} == set(await statuses(place, 4))
+    assert ["aside", "ready"] == sorted((await place.servers()).values())
+
+
+async def _seen(place: Balancer, states: dict[str, str]) -> bool:
+    await ask(place)
+    return await place.servers() == states
+
+
+async def _count(place: Balancer, state: str) -> bool:
+    await ask(place)
+    return state in (await place.servers()).values()
+
+
+async def test_a_spent_budget_ends_repeating(place: Balancer):
+    """A service that fails whole is not asked four times for each request any more; when it is well, retries return."""
+    rules = Traffic(retry_on=("503",), retry_budget_percent=10)
+    task = await service(place, "/shop/web", vhosts=(HOST,), traffic=rules)
+    before = await reloads(place)
+
+    async def asked_once(path: str) -> bool:
+        count = len(task.seen)
+        await ask(place, path)
+        return len(task.seen) == count + 1
+
+    assert not await asked_once("/?status=503")
+    await eventually("the budget is spent", lambda: asked_once("/?status=503"))
+
+    async def asked_again() -> bool:
+        await statuses(place, 20)
+        return not await asked_once("/?status=503")
+
+    await eventually("it is not spent any more", asked_again)
+    assert before == await reloads(place)
+
+
 async def test_faults_strike_the_share_they_are_told_to(place: Balancer):
     """All, then none, without a reload; a delay lasts, and what is not delayed does not wait."""
     faults = Traffic(abort=Abort(percent=100, status=502), delay=Delay(percent=0.01, delay_s=0.5))

@@ -34,7 +34,7 @@ traffics = st.builds(
     retry_on=st.lists(st.sampled_from(words.RETRY_ON), unique=True).map(tuple),
     retry_budget_percent=shares,
     eject_after=st.integers(0, 1_000),
-    eject_s=st.integers(100, 3_600_000).map(lambda ms: ms / 1000),
+    eject_s=st.integers(1_000, 3_600_000).map(lambda ms: ms / 1000),
     abort=st.none() | st.builds(Abort, percent=shares, status=st.integers(400, 599)),
     delay=st.none() | st.builds(Delay, percent=shares, delay_s=st.integers(1, 60_000).map(lambda ms: ms / 1000)),
     strip_path=st.sampled_from(("", "/svc1")),
@@ -142,7 +142,7 @@ def test_a_rule_of_a_route_file_may_be_a_number_or_a_truth():
     ("bad", "reason"),
     [
         (Traffic(retries=11), "retries 11: not between 0 and 10"),
-        (Traffic(eject_s=0), "eject_s 0: not between 0.1 and 3600"),
+        (Traffic(eject_s=0), "eject_s 0: not between 1 and 3600"),
         (Traffic(allow=("x",)), "allow: 'x' is no network"),
         (Traffic(users=("joe:a\nb",), realm="r"), "auth: a user is name:hash"),
         (Traffic(delay=Delay(percent=1, delay_s=61)), "delay 61 s: not between 1 ms and 60 s"),

@@ -201,6 +201,7 @@ TRAFFIC: Mapping[str, Word] = {
     "retry_budget": _one("retry_budget_percent", percent, lambda value: f"{value:g}%"),
     "eject_after": _one("eject_after", whole, str),
     "eject_for": _one("eject_s", seconds, duration),
+    "eject_at_most": _one("eject_at_most_percent", percent, lambda value: f"{value:g}%"),
     "abort": _one("abort", abort, lambda value: f"{value.percent:g}%:{value.status}"),
     "delay": _one("delay", delay, lambda value: f"{value.percent:g}%:{duration(value.delay_s)}"),
     "strip_path": _one("strip_path", path, str),

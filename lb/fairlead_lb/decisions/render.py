@@ -8,7 +8,7 @@ from importlib import resources
 import jinja2
 
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.records import Check, Traffic
+from fairlead_discovery.records import Traffic
 from fairlead_lb.decisions.values import DIALS, MAP_NAMES, Frame, Maps, Picture, Shape, Slots, Structure
 
 _SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
@@ -46,9 +46,7 @@ def backend(picture: Picture, name: str) -> str:
 
 
 def backend_text(name: str, shape: Shape, slots: Slots, frame: Frame) -> str:
-    text = _template("backend.cfg.j2").render(
-        name=name, shape=shape, slots=slots, maps=map_folder(frame), frame=frame, check=checked(shape)
-    )
+    text = _template("backend.cfg.j2").render(name=name, shape=shape, slots=slots, maps=map_folder(frame), frame=frame)
     return "\n".join(line for line in text.split("\n") if line.strip())
 
 
@@ -102,13 +100,6 @@ def _faster(interval_s: float) -> float:
 def literal(text: str) -> str:
     """A value inside one of HAProxy's format strings."""
     return guard(text).replace("%", "%%")
-
-
-def checked(shape: Shape) -> Check | None:
-    """Who puts servers aside must ask them later: by connecting, when nothing else is said."""
-    if shape.check is None and shape.traffic.eject_after:
-        return Check(interval_s=shape.traffic.eject_s)
-    return shape.check
 
 
 def _at(host: str) -> str:

@@ -35,6 +35,10 @@ class Rules:
     """None: nobody gets any."""
     spares: Mapping[str, Shape] = field(default_factory=dict)
     """Backends that stand empty for whoever comes next, and their casings."""
+    aside: frozenset[tuple[Key, str]] = frozenset()
+    """Tasks that get no requests for their errors."""
+    spent: frozenset[Key] = frozenset()
+    """Whose requests are not repeated any more."""
     groups: frozenset[str] = frozenset({"*"})
     """Of this balancer, as marathon-lb's `--group`; `*` serves every port."""
 
@@ -63,7 +67,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     flat = [part for service in sorted(parts) for part in parts[service].parts]
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
-    backends = {name: _backend(name, part, last) for part, name in named}
+    backends = {name: _backend(name, part, last, rules.aside) for part, name in named}
     book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
     maps = _maps(named, backends.values(), last.maps, rules, refused)
     return Wanted(
@@ -199,8 +203,11 @@ def _check_shapes(parts: Parts, rules: Rules) -> None:
             raise Refused(f"port {part.key.index}: HAProxy refused it: {why}")
 
 
-def _backend(name: str, part: Part, last: Wanted) -> Backend:
-    made = Backend(name=name, key=part.key, app=part.app, shape=part.shape, servers=part.servers)
+def _backend(name: str, part: Part, last: Wanted, aside: Collection[tuple[Key, str]]) -> Backend:
+    servers = part.servers
+    if aside and any((part.key, server.task) in aside for server in servers):
+        servers = tuple(msgspec.structs.replace(s, weight=0) if (part.key, s.task) in aside else s for s in servers)
+    made = Backend(name=name, key=part.key, app=part.app, shape=part.shape, servers=servers)
     before = last.backends.get(name)
     return before if before is not None and before == made else made
 
@@ -222,6 +229,7 @@ def _maps(
         ports=ports,
         modes={port: "http" for port, name in ports.items() if modes[name] == "http"},
         **dials.dials(backends),
+        budgets={b.name: "spent" for b in backends if b.key in rules.spent} if rules.spent else {},
     )
 
 

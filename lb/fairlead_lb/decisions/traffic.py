@@ -34,7 +34,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "tunnel_timeout_s": (1, 604_800),
     "retries": (0, 10),
     "eject_after": (0, 1_000),
-    "eject_s": (0.1, 3_600),
+    "eject_s": (1, 3_600),
 }
 PARTS = 100
 """Of a percent: shares are told to HAProxy in ten-thousandths."""
@@ -81,6 +81,10 @@ def cast(traffic: Traffic) -> Traffic:
     for name in ("rate", "client_rate"):
         if (rate := getattr(traffic, name)) is not None:
             changes[name] = msgspec.structs.replace(rate, count=1)
+    if traffic.eject_after:
+        changes |= {"eject_after": 0, "eject_s": _PLAIN.eject_s, "eject_at_most_percent": _PLAIN.eject_at_most_percent}
+    if traffic.retry_budget_percent:
+        changes["retry_budget_percent"] = 100.0
     for name in ("abort", "delay"):
         if (fault := getattr(traffic, name)) is not None:
             changes[name] = msgspec.structs.replace(fault, percent=0.0)

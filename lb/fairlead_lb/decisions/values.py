@@ -40,7 +40,7 @@ class Shape(Value, frozen=True):
 
 
 class Server(Value, frozen=True):
-    """One task behind a backend. `weight` is HAProxy's, 1 to 256."""
+    """One task behind a backend. `weight` is HAProxy's, 1 to 256; 0 while it is put aside."""
 
     task: str
     host: str
@@ -97,7 +97,7 @@ class Maps(Value, frozen=True):
     `vips`: place (`127.230.155.221:80`) -> backend, and such places are in `modes` too;
     `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take; `rates`,
     `client_rates`: backend -> requests it takes in its period; `aborts`, `delays`: backend -> of 10,000 requests so many
-    are refused, or wait; each absent where it is the default.
+    are refused, or wait; `budgets`: backend -> `spent`, when nothing more is repeated; absent where it is the default.
     """
 
     hosts: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -111,9 +111,10 @@ class Maps(Value, frozen=True):
     client_rates: Mapping[str, str] = msgspec.field(default_factory=dict)
     aborts: Mapping[str, str] = msgspec.field(default_factory=dict)
     delays: Mapping[str, str] = msgspec.field(default_factory=dict)
+    budgets: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays")
+DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "budgets")
 MAP_NAMES = ("hosts", "wilds", "ports", "modes", "vips", *DIALS)
 LAYOUT = 2
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules."""

@@ -1,0 +1,168 @@
+"""Which servers are put aside for their errors, and whose requests are not repeated any more: from HAProxy's counts.
+
+HAProxy puts a server aside by itself (`on-error mark-down`), but all of them at once when all answer with errors, and
+then nobody is served. So it is decided here, with a cap: a server that is aside has weight 0.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from fairlead_discovery.records import Traffic
+from fairlead_lb.decisions.values import Backend, Key, Slots
+
+LONGEST = 10
+"""A server that comes back only to fail again stays away longer each time, up to so many times `eject_s`."""
+FADES = 0.8
+"""What counts of a second one second later, for budgets: half of it is forgotten in three seconds."""
+FREE_RETRIES = 3.0
+"""So many may always be repeated."""
+BACKEND = "BACKEND"
+_MINE = ("hrsp_5xx", "eresp", "econ")
+_GOOD = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx")
+
+Task = tuple[Key, str]
+Counts = Mapping[tuple[str, str], "Count"]
+"""By backend and slot; BACKEND for the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Since HAProxy's worker began."""
+
+    good: int = 0
+    errors: int = 0
+    retries: int = 0
+
+    def since(self, before: "Count") -> "Count":
+        """A worker that is another one counts from 0."""
+        if self.good < before.good or self.errors < before.errors or self.retries < before.retries:
+            return self
+        return Count(self.good - before.good, self.errors - before.errors, self.retries - before.retries)
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """`until_s` by the clock the judge is given; `times` in a row it has been put aside."""
+
+    until_s: float
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What follows from the counts so far. `capped` would be aside, were not too many already."""
+
+    aside: frozenset[Task] = frozenset()
+    spent: frozenset[Key] = frozenset()
+    capped: frozenset[Task] = frozenset()
+    counts: Counts = field(default_factory=dict)
+    in_a_row: Mapping[Task, int] = field(default_factory=dict)
+    away: Mapping[Task, Away] = field(default_factory=dict)
+    repeats: Mapping[Key, tuple[float, float]] = field(default_factory=dict)
+    """Faded sums: requests, and those repeated."""
+
+
+def watched(backend: Backend) -> bool:
+    return bool(backend.shape.traffic.eject_after or backend.shape.traffic.retry_budget_percent)
+
+
+def counts(csv: str) -> Counts:
+    """`show stat B 6 -1`: servers and the whole, as `# pxname,svname,…`."""
+    head, _, body = csv.partition("\n")
+    columns = head.removeprefix("# ").split(",")
+    rows = (dict(zip(columns, line.split(","), strict=False)) for line in body.splitlines() if line)
+    return {(row["pxname"], row["svname"]): _count(row) for row in rows if "pxname" in row and "svname" in row}
+
+
+def _count(row: Mapping[str, str]) -> Count:
+    good, errors = (sum(_number(row, name) for name in names) for names in (_GOOD, _MINE))
+    if not row.get("hrsp_2xx"):  # TCP: a connection that came about is good
+        good = max(0, _number(row, "stot") - errors)
+    return Count(good=good, errors=errors, retries=_number(row, "wretr"))
+
+
+def _number(row: Mapping[str, str], name: str) -> int:
+    text = row.get(name, "")
+    return int(text) if text.isdigit() else 0
+
+
+def judge(
+    last: Judgement, now: Counts, backends: Mapping[str, Backend], slots: Mapping[str, Slots], now_s: float
+) -> Judgement:
+    """`now` holds the backends that are watched; what is not in it has no judgement any more."""
+    rows: dict[Task, int] = {}
+    away: dict[Task, Away] = {}
+    capped: set[Task] = set()
+    repeats: dict[Key, tuple[float, float]] = {}
+    spent: set[Key] = set()
+    for name, backend in backends.items():
+        if not watched(backend) or (name, BACKEND) not in now:
+            continue
+        news = {s: now[name, s].since(last.counts.get((name, s), Count())) for s in slots[name] if (name, s) in now}
+        if backend.shape.traffic.eject_after:
+            mine = dict(_rows(last, backend, slots[name], news, now_s))
+            found = _away(last, backend, mine, now_s)
+            rows.update({task: row for task, row in mine.items() if row})
+            away.update(found.away)
+            capped |= found.capped
+        if (percent := backend.shape.traffic.retry_budget_percent) > 0:
+            whole = now[name, BACKEND].since(last.counts.get((name, BACKEND), Count()))
+            repeats[backend.key] = after = _faded(last.repeats.get(backend.key, (0.0, 0.0)), whole)
+            if after[1] > max(FREE_RETRIES, after[0] * percent / 100):
+                spent.add(backend.key)
+    return Judgement(
+        aside=frozenset(task for task, one in away.items() if one.until_s > now_s),
+        spent=frozenset(spent),
+        capped=frozenset(capped),
+        counts=now,
+        in_a_row=rows,
+        away=away,
+        repeats=repeats,
+    )
+
+
+def _rows(
+    last: Judgement, backend: Backend, slots: Slots, news: Mapping[str, Count], now_s: float
+) -> Iterator[tuple[Task, int]]:
+    """Errors in a row of each server: one good answer, and they count anew, as after a time aside."""
+    places = {slot.task: place for place, slot in slots.items() if slot.task}
+    for server in backend.servers:
+        task = (backend.key, server.task)
+        new = news.get(places.get(server.task, ""), Count())
+        away = last.away.get(task)
+        fresh = new.good or (away is not None and away.until_s > now_s)
+        yield task, 0 if fresh else last.in_a_row.get(task, 0) + new.errors
+
+
+def _away(last: Judgement, backend: Backend, rows: Mapping[Task, int], now_s: float) -> Judgement:
+    """Who is aside, or was so lately; at most the share of servers the rule allows, and never the last one."""
+    rule = backend.shape.traffic
+    kept = {t: one for t in rows if (one := last.away.get(t)) is not None and not _forgiven(one, rule, now_s)}
+    gone = sum(one.until_s > now_s for one in kept.values())
+    most = min(len(rows) - 1, max(1, int(len(rows) * rule.eject_at_most_percent / 100)))
+    capped: set[Task] = set()
+    for task in sorted(rows, key=lambda t: (-rows[t], t)):
+        before = kept.get(task)
+        if rows[task] < rule.eject_after or (before is not None and before.until_s > now_s):
+            continue
+        if gone >= most:
+            capped.add(task)
+            continue
+        times = min(LONGEST, before.times + 1 if before is not None else 1)
+        kept[task] = Away(now_s + rule.eject_s * times, times)
+        gone += 1
+    return Judgement(away=kept, capped=frozenset(capped))
+
+
+def _forgiven(away: Away, rule: Traffic, now_s: float) -> bool:
+    """It has been back for as long as it was away."""
+    return now_s >= away.until_s + rule.eject_s * away.times
+
+
+def _faded(before: tuple[float, float], new: Count) -> tuple[float, float]:
+    return before[0] * FADES + new.good + new.errors, before[1] * FADES + new.retries
+
+
+def without_rows(judgement: Judgement) -> Judgement:
+    """After a time in which nobody looked: what is in a row is not known."""
+    return replace(judgement, counts={}, in_a_row={})
