@@ -55,7 +55,16 @@ class Intentions(Policy, frozen=True, kw_only=True, tag="intentions"):
     sources: tuple[Source, ...] = ()
 
 
-AnyPolicy = Split | Intentions
+class Bamboo(Policy, frozen=True, kw_only=True, tag="bamboo"):
+    """A Bamboo rule: which requests go to the service's first port, besides those its own route asks for."""
+
+    acl: str = ""
+    """HAProxy's ACL text as it was given; each balancer parses it. Empty: `path_beg -i <app id>`."""
+    config: Mapping[str, str] = {}
+    """What else Bamboo's record says, for its templates."""
+
+
+AnyPolicy = Split | Intentions | Bamboo
 """What a node may hold. One of another kind (a newer version's) is named among a snapshot's `bad`."""
 
 

@@ -11,7 +11,7 @@ from fairlead_daemon.web import json_response
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
-from fairlead_lb.decisions import render
+from fairlead_lb.decisions import map_keys, render
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.values import Admin, Slot, Slots
@@ -140,7 +140,7 @@ def services_of(state: State, slots: Mapping[str, Slots]) -> list[dict[str, Any]
         return []
     by_backend: dict[str, list[str]] = {}
     for key, backend in serving.maps.hosts.items():
-        by_backend.setdefault(backend, []).append(key.removesuffix("/"))
+        by_backend.setdefault(backend, []).append(map_keys.shown(key))
     vips: dict[str, list[str]] = {}
     for place, backend in serving.maps.vips.items():
         vips.setdefault(backend, []).append(place)

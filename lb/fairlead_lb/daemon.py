@@ -1,18 +1,25 @@
 """`fairlead lb`: HAProxy from endpoints and routes."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fairlead_daemon.errors import BadSettings, FairleadError
 from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery.records import Balancer
 from fairlead_discovery.registry import Registry
+from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb import admin, metrics
 from fairlead_lb.adapters import local_routes
 from fairlead_lb.adapters.process import find_program
 from fairlead_lb.adapters.store import Store
+from fairlead_lb.bamboo.rest import CALLBACK
+from fairlead_lb.bamboo.settings import beneath as of_bamboo
+from fairlead_lb.bamboo.settings import check, manner
+from fairlead_lb.bamboo.side import Side
 from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
 from fairlead_lb.decisions.change import Surroundings
@@ -43,6 +50,7 @@ class _Beside:
 
     admin_url: str
     certificates: Certificates | None
+    bamboo: Side
 
 
 async def run(settings: LbSettings, context: Context) -> None:
@@ -56,6 +64,7 @@ async def run(settings: LbSettings, context: Context) -> None:
         spare_backends=spare_backends(settings),
         groups=groups(settings),
         vips=vip_rules(settings),
+        manner=manner(settings),
     )
     for network in local_routes.needed(around.vips):
         await local_routes.add(network)
@@ -67,6 +76,7 @@ async def run(settings: LbSettings, context: Context) -> None:
     controller = Controller(
         Supervisor(store, program), store, around, route_from_vips if settings.node else route_from_labels
     )
+    bamboo = Side(settings, folder, controller.offer)
     stopping = asyncio.Event()
 
     def reached(why: str) -> None:
@@ -82,17 +92,21 @@ async def run(settings: LbSettings, context: Context) -> None:
         context.stop.set()
 
     metrics.SNAPSHOT_AGE.set_function(lambda: admin.age_s(controller.state))
-    app = make_app(settings, context.health)
+    app = make_app(settings, context.health, own_proof=(CALLBACK,))
     admin.add_pages(app, controller, store, stop_all, certificates)
+    bamboo.api.add_to(app)
     context.health.wait("snapshot", "nothing read from the registry yet")
     runner, port = await serve(app, settings)
+    beside = _Beside(f"http://{settings.host}:{port}", certificates, bamboo)
     try:
+        await bamboo.listen(context)
         await controller.serve_first()
         if settings.https_port and not settings.certificate:
             context.log.info("https is off: no certificate is set", https_port=settings.https_port)
         context.log.info("serving", admin=port, http=settings.http_port, haproxy=controller.supervisor.processes.master)
-        await _work(settings, context, controller, stopping, _Beside(f"http://{settings.host}:{port}", certificates))
+        await _work(settings, context, controller, stopping, beside)
     finally:
+        await bamboo.close()
         await runner.cleanup()
         if not stopping.is_set():
             controller.supervisor.leave()
@@ -111,9 +125,10 @@ async def _work(
         await until_stopped(
             context,
             controller.run(),
-            _follow(registry, keep, controller, context),
+            _follow(registry, keep, beside.bamboo.book.offer, context),
             reporter.run(controller.reported),
             _follow_certificates(beside.certificates, controller),
+            *beside.bamboo.bodies(registry, lambda: controller.state.wanted.revision),
         )
         if stopping.is_set():
             await _end(controller, reporter, context)
@@ -155,11 +170,11 @@ def _worker_socket(controller: Controller) -> str | None:
     return worker_socket(serving.structure.frame, serving.structure.generation)
 
 
-async def _follow(registry: Registry, keep: Path, controller: Controller, context: Context) -> None:
+async def _follow(registry: Registry, keep: Path, offer: Callable[[Snapshot], None], context: Context) -> None:
     from fairlead_discovery.reading import snapshots  # noqa: PLC0415  # see above
 
     async for snapshot in snapshots(registry, keep=keep):
-        controller.offer(snapshot)
+        offer(snapshot)
         context.health.ready("snapshot")
 
 
@@ -173,11 +188,18 @@ async def _end(controller: Controller, reporter: Reporter, context: Context) -> 
     context.log.info("haproxy stopped")
 
 
+def _beneath(given: Mapping[str, Any]) -> dict[str, Any]:
+    bamboo = of_bamboo(given)
+    return {**node_defaults({**bamboo, **given}), **bamboo}
+
+
 DAEMON = Daemon(
     name="lb",
     summary="HAProxy from endpoints and routes.",
     settings=LbSettings,
     run=run,
     flags={"node": "one a machine, on localhost: every service's port, and DC/OS' VIPs; kills do not wait for it"},
-    beneath=node_defaults,
+    files={"bamboo_config": "Bamboo's JSON file, read as it is; what is set here as well counts"},
+    beneath=_beneath,
+    check=check,
 )

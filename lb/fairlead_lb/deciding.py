@@ -34,6 +34,8 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,
         vips=desk.around.vips,
+        refused_rules=desk.state.refused_rules,
+        manner=desk.around.manner,
         spares=spares.free(serving.structure) if serving else {},
     )
     last = desk.state.wanted

@@ -35,6 +35,9 @@ EJECTIONS = Counter("fairlead_lb_ejections_total", "Times a server was put aside
 EJECTIONS_CAPPED = Gauge("fairlead_lb_ejections_capped", "Servers with errors that stay, for too many are put aside")
 BUDGETS_SPENT = Gauge("fairlead_lb_retry_budgets_spent", "Ports of services whose requests are not repeated now")
 
+TEMPLATES = Counter(
+    "fairlead_lb_template_total", "Outputs of the Bamboo template by result: written, failed", ["result"]
+)
 BAD_CERTIFICATES = Gauge("fairlead_lb_bad_certificates", "Certificate files that are not taken")
 CERTIFICATE_EXPIRY = Gauge(
     "fairlead_lb_certificate_expiry_timestamp_seconds", "When a served certificate ends, Unix time", ["certificate"]

@@ -2,13 +2,16 @@
 
 import time
 
+import msgspec
+
 from fairlead_daemon.errors import Refused
 from fairlead_daemon.logs import Log
 from fairlead_lb import deciding, metrics, reading
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, render, routes
 from fairlead_lb.decisions.change import Reload
-from fairlead_lb.decisions.values import Picture
+from fairlead_lb.decisions.conditions import FrontRule
+from fairlead_lb.decisions.values import Picture, Structure
 from fairlead_lb.desk import Desk
 
 log = Log("lb")
@@ -71,9 +74,11 @@ async def _blame(desk: Desk, candidate: Picture, error: Refused) -> None:
     """Finds the tenants whose fragments HAProxy refuses by themselves; their last good ones stay."""
     metrics.RELOADS.labels("refused").inc()
     _not_reloaded(desk, error)
-    if await _refused(desk, render.config_of(candidate.structure, [])):
+    if await _refused_with(desk, candidate, ()):
         return  # it is nobody's route
     running = desk.state.serving.structure if desk.state.serving else candidate.structure
+    if await _blame_rules(desk, candidate, running):
+        return
     new = [n for n in candidate.structure.owners if running.shapes.get(n) != candidate.structure.shapes[n]]
     faulty = {
         name: why
@@ -88,6 +93,25 @@ async def _blame(desk: Desk, candidate: Picture, error: Refused) -> None:
         deciding.want(desk, desk.state.snapshot)
         desk.times.reload_not_before = 0.0
         desk.wake.set()
+
+
+async def _blame_rules(desk: Desk, candidate: Picture, running: Structure) -> bool:
+    """Whether new lines of the frontend are at fault; they are left out from here on."""
+    new = [rule for rule in candidate.structure.rules if rule not in running.rules]
+    faulty = {rule: why for rule in new if (why := await _refused_with(desk, candidate, (rule,)))}
+    for rule, why in faulty.items():
+        desk.state.refused_rules[rule.service, rule.conditions] = why
+        log.warning("rule refused by haproxy", service=rule.service, reason=why)
+    if faulty and desk.state.snapshot is not None:
+        deciding.want(desk, desk.state.snapshot)
+        desk.times.reload_not_before = 0.0
+        desk.wake.set()
+    return bool(faulty)
+
+
+async def _refused_with(desk: Desk, candidate: Picture, rules: tuple[FrontRule, ...]) -> str:
+    """What HAProxy says against a configuration of no backends and these rules alone."""
+    return await _refused(desk, render.config_of(msgspec.structs.replace(candidate.structure, rules=rules), []))
 
 
 async def _refused(desk: Desk, text: str) -> str:

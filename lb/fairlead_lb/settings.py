@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from fairlead_daemon.errors import BadSettings
-from fairlead_daemon.settings import DaemonSettings
 from fairlead_discovery.decisions import words
 from fairlead_discovery.decisions.ports import parse_ranges
 from fairlead_discovery.decisions.vips import RANGE, BadVip, parse_range
+from fairlead_lb.bamboo.settings import BambooSettings
 from fairlead_lb.decisions import grammar
 from fairlead_lb.decisions.forbidden import FIRST_ORDINARY_PORT, Forbidden
 from fairlead_lb.decisions.values import Frame
@@ -29,7 +29,7 @@ _WORD = re.compile(r"[A-Za-z0-9/._+@%:~-]+")
 MOST_SPARES = 1000
 
 
-class LbSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `fairlead lb` can be told."""
 
     port: int = 9090

@@ -7,6 +7,7 @@ from fairlead_discovery.records import Progress
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import pace, routes
 from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.conditions import Condition
 from fairlead_lb.decisions.judging import Judgement
 from fairlead_lb.decisions.values import Key, Shape
 
@@ -63,3 +64,4 @@ class State:
     former: dict[str, Key] = field(default_factory=dict)
     """Owners of backends that only old workers may still have."""
     refused_shapes: dict[tuple[Key, Shape], str] = field(default_factory=dict)
+    refused_rules: dict[tuple[str, tuple[Condition, ...]], str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import msgspec
 
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions import spares
+from fairlead_lb.decisions.bamboo import Manner
 from fairlead_lb.decisions.commands import Command, MapCommand, MapEntry, MapWhole, ServerCommand
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
@@ -68,6 +69,7 @@ class Surroundings:
     """Whose ports this balancer serves."""
     vips: VipRules | None = None
     taken_vips: frozenset[str] = frozenset()
+    manner: Manner = field(default_factory=Manner)
 
     def in_range(self, port: int) -> bool:
         """Held from the start, whether a service has it or not."""
@@ -128,6 +130,8 @@ def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> l
             reasons.append(f"backend {name} is new")
         elif structure.shapes[name] != casing(backend.shape):
             reasons.append(f"backend {name} has another shape")
+    if structure.rules != wanted.rules:
+        reasons.append("rules that no map can hold changed")
     for port in wanted.maps.ports:
         number = int(port)
         if not bound(structure, number) and around.may_bind(number):

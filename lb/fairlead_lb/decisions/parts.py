@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions.vips import Vip
 from fairlead_discovery.records import Member, Route, RoutePort
-from fairlead_lb.decisions import grammar, vips
+from fairlead_lb.decisions import grammar, map_keys, vips
 from fairlead_lb.decisions.values import Key, Server, Shape
 
 FULL_WEIGHT = 100  # HAProxy's weight of a member of weight 1; leaves room both ways in 1 to 256
@@ -68,16 +68,11 @@ def derive(service: str, route: Route, members: Mapping[str, Member], *, derived
     return Parts(route=route, members=members, parts=tuple(found), derived=derived, problems=tuple(problems))
 
 
-def map_key(host: str, path: str) -> str:
-    """`a.com`, `/svc1` -> `a.com/svc1/`: looked up by longest prefix of host + path + `/`, so `/svc10` is no match."""
-    return f"{host}{path}/"
-
-
 def _checked_port(port: RoutePort) -> tuple[RoutePort, Shape, tuple[str, ...]]:
     try:
         grammar.service_port(port.service_port)
         path = grammar.path(port.path)
-        hosts = tuple(dict.fromkeys(map_key(grammar.vhost(v), path) for v in port.vhosts))
+        hosts = tuple(dict.fromkeys(map_keys.key(grammar.vhost(v), path) for v in port.vhosts))
         shape = grammar.shape(port)
         _check_together(path, hosts, shape)
     except Refused as error:

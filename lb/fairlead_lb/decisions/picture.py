@@ -33,6 +33,7 @@ def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Pi
         vips=vips_to_bind(wanted.maps, around),
         shapes={**{name: casing(b.shape) for name, b in wanted.backends.items()}, **spare},
         owners={name: b.key for name, b in wanted.backends.items()},
+        rules=wanted.rules,
     )
     return Picture(
         structure=structure, slots={**slots, **{name: _empty(SPARE_SLOTS) for name in spare}}, maps=wanted.maps

@@ -9,6 +9,7 @@ import jinja2
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Traffic
+from fairlead_lb.decisions.conditions import Line, line
 from fairlead_lb.decisions.values import DIALS, MAP_NAMES, Frame, Maps, Picture, Shape, Slots, Structure
 
 _SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
@@ -28,6 +29,7 @@ def config(picture: Picture) -> str:
 def config_of(structure: Structure, fragments: list[str]) -> str:
     head = _template("haproxy.cfg.j2").render(
         structure=structure,
+        rules=[line(rule) for rule in structure.rules],
         frame=structure.frame,
         binds=structure.binds,
         tls=bool(structure.frame.https_port and structure.frame.certificates),
@@ -83,6 +85,8 @@ def map_text(table: Mapping[str, str]) -> str:
 
 def guard(value: object) -> str:
     """Any value on its way into the text. Raises Refused when it is more than one plain word."""
+    if isinstance(value, Line):
+        return value
     text = str(value)
     if not _SAFE.fullmatch(text):
         raise Refused(f"{text[:80]!r} does not belong into a configuration")

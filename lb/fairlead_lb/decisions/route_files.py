@@ -11,6 +11,7 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions import words
 from fairlead_discovery.records import Check, Route, RoutePort, Traffic
+from fairlead_lb.decisions.map_keys import ANY_HOST
 from fairlead_lb.decisions.parts import checked
 
 OPERATOR = "operator"
@@ -132,10 +133,10 @@ def writable(route: Route | None, service: str) -> None:
 
 def meets(hosts: Mapping[str, str], host: str, path: str) -> tuple[str, str] | None:
     """Which entry (`shop.example.com/cart`, `*.example.com`) a request meets, and its value, as HAProxy decides it:
-    the exact host first, then the longest wildcard; below it the longest path, which ends at segments.
+    the exact host first, then the longest wildcard, then `*/…`; below it the longest path, which ends at segments.
     """
     name = host.partition(":")[0].rstrip(".").lower()
-    for candidate in (name, *_wildcards(hosts, name)):
+    for candidate in (name, *_wildcards(hosts, name), ANY_HOST):
         fitting = [key for key in hosts if _covers(key, candidate, path)]
         if fitting:
             best = max(fitting, key=len)

@@ -9,7 +9,8 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import dials, naming, vips
+from fairlead_lb.decisions import bamboo, dials, map_keys, naming, vips
+from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.parts import Part, Parts, derive
@@ -41,6 +42,9 @@ class Rules:
     """Whose requests are not repeated any more."""
     groups: frozenset[str] = frozenset({"*"})
     """Of this balancer, as marathon-lb's `--group`; `*` serves every port."""
+    manner: bamboo.Manner = field(default_factory=bamboo.Manner)
+    refused_rules: Mapping[tuple[str, tuple[Condition, ...]], str] = field(default_factory=dict)
+    """What HAProxy's own check turned down of a service's rules."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +62,18 @@ class Wanted:
     names: naming.Names = field(default_factory=dict)
     vip_book: vips.Book = field(default_factory=dict)
     parts: Mapping[str, Parts] = field(default_factory=dict)
+    rules: tuple[FrontRule, ...] = ()
+    """Looked at in this order for what the maps do not take."""
+    ruled: bamboo.Ruled = field(default_factory=bamboo.Ruled)
 
 
 def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> Wanted:
     """Unchanged services keep their very objects of `last`."""
-    refused = dict(snapshot.bad)
-    parts = dict(_all_parts(snapshot, last, rules, derived, refused))
-    flat = [part for service in sorted(parts) for part in parts[service].parts]
+    ruled = bamboo.ruled(snapshot, last.ruled, rules.manner)
+    refused = {**snapshot.bad, **ruled.refused}
+    snapshot = bamboo.routed(snapshot, ruled.claims)
+    parts = dict(_all_parts(snapshot, last, rules, _deriving(derived, ruled), refused, ruled.claims))
+    flat = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
     backends = {name: _backend(name, part, last, rules.aside) for part, name in named}
@@ -79,7 +88,39 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
         dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
         names=names,
         parts=parts,
+        rules=tuple(_rules(named, parts, ruled, rules, refused)),
+        ruled=ruled,
     )
+
+
+def _deriving(derived: Derive, ruled: bamboo.Ruled) -> Derive:
+    return lambda service, members: bamboo.derived(service, derived(service, members), ruled.claims)
+
+
+def _claiming(part: Part, parts: Parts, ruled: bamboo.Ruled) -> Part:
+    """A rule leads to the service's first port."""
+    claims = ruled.claims.get(part.key.service)
+    if claims is None or part.shape.mode != "http" or part.key.index != min(p.key.index for p in parts.parts):
+        return part
+    return replace(part, hosts=tuple(dict.fromkeys((*part.hosts, *claims.keys))))
+
+
+def _rules(
+    named: list[tuple[Part, str]],
+    parts: Mapping[str, Parts],
+    ruled: bamboo.Ruled,
+    rules: Rules,
+    refused: dict[str, str],
+) -> Iterable[FrontRule]:
+    for part, name in named:
+        service = part.key.service
+        if service not in ruled.claims or part.key.index != min(p.key.index for p in parts[service].parts):
+            continue
+        for conditions in ruled.claims[service].rules:
+            if (why := rules.refused_rules.get((service, conditions))) is not None:
+                _note(refused, service, f"bamboo rule: HAProxy refused it: {why}")
+            else:
+                yield FrontRule(service=service, backend=name, conditions=conditions)
 
 
 def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
@@ -93,7 +134,8 @@ def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
     own = {part.key: name for part, name in _named(flat, names)}
     moved = {name: own[backend.key] for name, backend in wanted.backends.items()}
     backends = {moved[n]: msgspec.structs.replace(b, name=moved[n]) for n, b in wanted.backends.items()}
-    return replace(wanted, backends=backends, maps=_moved(wanted.maps, moved), names=names)
+    rules = tuple(msgspec.structs.replace(r, backend=moved.get(r.backend, r.backend)) for r in wanted.rules)
+    return replace(wanted, backends=backends, maps=_moved(wanted.maps, moved), names=names, rules=rules)
 
 
 def _moved(maps: Maps, moved: Mapping[str, str]) -> Maps:
@@ -130,10 +172,10 @@ def _lender(flat: Sequence[Part], spares: Mapping[str, Shape]) -> Callable[[Key]
 
 
 def _all_parts(
-    snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive, refused: dict[str, str]
+    snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive, refused: dict[str, str], claimed: Collection[str]
 ) -> Iterable[tuple[str, Parts]]:
     nothing: Mapping[str, Member] = {}
-    for service in sorted({*snapshot.routes, *snapshot.members, *_unreadable(snapshot, last)}):
+    for service in sorted({*snapshot.routes, *snapshot.members, *_unreadable(snapshot, last), *claimed}):
         members = snapshot.members.get(service, nothing)
         before = last.parts.get(service)
         try:
@@ -215,7 +257,7 @@ def _backend(name: str, part: Part, last: Wanted, aside: Collection[tuple[Key, s
 def _maps(
     named: list[tuple[Part, str]], backends: Collection[Backend], last: Maps, rules: Rules, refused: dict[str, str]
 ) -> Maps:
-    hosts = _claimed([(h, name, part) for part, name in named for h in part.hosts], last.hosts, refused)
+    hosts = _hosts(named, last.hosts, refused)
     asking = [(str(part.service_port), name, part) for part, name in named if part.service_port]
     for port, _, part in asking:
         if why := rules.forbidden.why(int(port)):
@@ -253,6 +295,13 @@ def _with_vips(
     return msgspec.structs.replace(maps, vips=held, modes={**maps.modes, **http})
 
 
+def _hosts(named: list[tuple[Part, str]], last: Mapping[str, str], refused: dict[str, str]) -> Mapping[str, str]:
+    folding = map_keys.folding(h for part, _ in named for h in part.hosts)
+    claims = [(map_keys.spelled(h, folding), name, part) for part, name in named for h in part.hosts]
+    held = {map_keys.spelled(h, folding): name for h, name in last.items()} if folding else last
+    return _claimed(claims, held, refused)
+
+
 def _claimed(
     claims: list[tuple[str, str, Part]], last: Mapping[str, str], refused: dict[str, str]
 ) -> Mapping[str, str]:
@@ -262,7 +311,7 @@ def _claimed(
     for claim, name, part in claims:
         holder = held.setdefault(claim, name)
         if holder != name:
-            _note(refused, part.key.service, f"{claim.rstrip('/')} belongs to {owners[holder]}")
+            _note(refused, part.key.service, f"{map_keys.shown(claim)} belongs to {owners[holder]}")
     return held
 
 
@@ -272,5 +321,5 @@ def _note(refused: dict[str, str], service: str, why: str) -> None:
 
 def _wilds(hosts: Mapping[str, str]) -> Mapping[str, str]:
     """`*.a.example.com/x/` -> {`.a.example.com`: `*.a.example.com`}, longest first: the first match wins."""
-    wild = {host.partition("/")[0] for host in hosts if host.startswith("*.")}
+    wild = {map_keys.host_of(host) for host in hosts if host.startswith("*.")}
     return {w[1:]: w for w in sorted(wild, key=lambda w: (-len(w), w))}

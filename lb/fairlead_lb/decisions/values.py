@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from fairlead_discovery.records import Check, Traffic
+from fairlead_lb.decisions.conditions import FrontRule
 
 DUMMY_HOST = "127.0.0.1"
 DUMMY_PORT = 1
@@ -92,9 +93,9 @@ Slots = Mapping[str, Slot]
 class Maps(Value, frozen=True):
     """What the map files hold.
 
-    `hosts`: `shop.example.com/cart/` -> backend (longest prefix wins); `wilds`: `.example.com` -> `*.example.com`,
-    longest suffix first; `ports`: service port -> backend; `modes`: service port -> `http`, absent for TCP;
-    `vips`: place (`127.230.155.221:80`) -> backend, and such places are in `modes` too;
+    `hosts`: `shop.example.com/cart/` -> backend (longest prefix wins, see `map_keys`); `wilds`: `.example.com` ->
+    `*.example.com`, longest suffix first; `ports`: service port -> backend; `modes`: service port -> `http`, absent for
+    TCP; `vips`: place (`127.230.155.221:80`) -> backend, and such places are in `modes` too;
     `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take; `rates`,
     `client_rates`: backend -> requests it takes in its period; `aborts`, `delays`: backend -> of 10,000 requests so many
     are refused, or wait; `budgets`: backend -> `spent`, when nothing more is repeated; absent where it is the default.
@@ -116,8 +117,9 @@ class Maps(Value, frozen=True):
 
 DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "budgets")
 MAP_NAMES = ("hosts", "wilds", "ports", "modes", "vips", *DIALS)
-LAYOUT = 2
-"""Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules."""
+LAYOUT = 3
+"""Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
+for any host."""
 
 
 class Frame(Value, frozen=True):
@@ -156,6 +158,7 @@ class Structure(Value, frozen=True):
     """Places (see Maps) HAProxy listens on beside, in order."""
     shapes: Mapping[str, Shape] = msgspec.field(default_factory=dict)
     owners: Mapping[str, Key] = msgspec.field(default_factory=dict)
+    rules: tuple[FrontRule, ...] = ()
 
 
 class Picture(Value, frozen=True):

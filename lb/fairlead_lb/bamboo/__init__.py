@@ -1,0 +1,1 @@
+"""Bamboo's surface: its file, its API, its tree in ZooKeeper, its templates."""

@@ -1,0 +1,37 @@
+"""Keys of the map of hosts: `shop.example.com/cart/`, found by the longest prefix of host + path + `/`.
+
+`*/cart/` is for any host that no other key takes. On a host where one rule disregards case in paths (Bamboo's `-i`) all
+do: its keys are `shop.example.com~/cart/`, in lower case, or the longest would not win.
+"""
+
+from collections.abc import Collection, Iterable
+
+ANY_HOST = "*"
+_FOLDED = "~"
+
+
+def key(host: str, path: str, *, fold: bool = False) -> str:
+    """`a.com`, `/svc1` -> `a.com/svc1/`: paths end at segments, so `/svc10` is no match."""
+    return f"{host}{_FOLDED}{path.lower()}/" if fold else f"{host}{path}/"
+
+
+def folding(keys: Iterable[str]) -> frozenset[str]:
+    """Hosts whose paths are looked up without regard to case."""
+    hosts = (k.partition("/")[0] for k in keys)
+    return frozenset(h.removesuffix(_FOLDED) for h in hosts if h.endswith(_FOLDED))
+
+
+def spelled(one: str, folding: Collection[str]) -> str:
+    """The key as it stands in the map."""
+    host, _, rest = one.partition("/")
+    return f"{host}{_FOLDED}/{rest.lower()}" if host in folding else one
+
+
+def host_of(one: str) -> str:
+    return one.partition("/")[0].removesuffix(_FOLDED)
+
+
+def shown(one: str) -> str:
+    """For people: `shop.example.com/cart`, `*/cart`."""
+    host, _, rest = one.partition("/")
+    return f"{host.removesuffix(_FOLDED)}/{rest}".removesuffix("/")
