@@ -5,9 +5,10 @@ from ipaddress import ip_network
 import msgspec
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_discovery.decisions.localities import Place
 from fairlead_dns.decisions.acl import Acl, parse_networks
 from fairlead_dns.decisions.choosing import Chooser
-from fairlead_dns.decisions.clients import Locality, Place
+from fairlead_dns.decisions.clients import Locality
 from fairlead_dns.front_settings import FrontSettings
 from fairlead_dns.names import Manner
 

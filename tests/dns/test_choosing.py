@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairlead_discovery.decisions.localities import Place
 from fairlead_discovery.records import Discovery, Ips, Member
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import Came, Transport
 from fairlead_dns.decisions.choosing import Chooser
-from fairlead_dns.decisions.clients import Locality, Place
+from fairlead_dns.decisions.clients import Locality
 from fairlead_dns.decisions.naming import Rules
 from fairlead_dns.names import Manner, Names
 from harness.names import authority, data, member, opt, option, query, rcode, snapshot

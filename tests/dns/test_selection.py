@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairlead_discovery.decisions.localities import Place
 from fairlead_dns.decisions import selection
-from fairlead_dns.decisions.clients import Client, Clients, Locality, Place, parse
+from fairlead_dns.decisions.clients import Client, Clients, Locality, parse
 from fairlead_dns.decisions.selection import Candidate
 from fairlead_dns.decisions.traits import STEPS, Traits, capacity
 from harness.names import ask, member, names

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_daemon.settings import convert
+from fairlead_discovery.decisions.localities import Place
 from fairlead_discovery.records import Discovery, Ips, Member, Port
 from fairlead_dns.decisions.answer import Answers
 from fairlead_dns.decisions.asked import Came, Transport
-from fairlead_dns.decisions.clients import Clients, Locality, Place
+from fairlead_dns.decisions.clients import Clients, Locality
 from fairlead_dns.decisions.front import Front, Route
 from fairlead_dns.decisions.naming import Rules
 from fairlead_dns.decisions.shared_zone import Published, Read, Routes, SharedTraits, SharedZone

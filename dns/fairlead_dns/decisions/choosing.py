@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fairlead_discovery.decisions.localities import NOWHERE, OWN_MACHINE, Place, tier
 from fairlead_dns.decisions import selection, wire
-from fairlead_dns.decisions.clients import NOWHERE, Client, Place
+from fairlead_dns.decisions.clients import Client
 from fairlead_dns.decisions.selection import Candidate, Chance
 
 VARIANTS = 64
 PART_VARIANTS = 8  # there may be thousands of networks
-OWN_MACHINE, SAME_ZONE, SAME_REGION, ELSEWHERE = range(4)
-"""Tiers, and priorities in SRV records."""
 LIMITED = frozenset({wire.A, wire.AAAA})
 
 
@@ -85,7 +84,7 @@ class Chooser:
         places = group.places or [NOWHERE] * len(group.candidates)
         machines = group.addresses or [frozenset[bytes]()] * len(group.candidates)
         ranked = [
-            replace(candidate, tier=tier(client, place, own=client.address in machine))
+            replace(candidate, tier=tier(client.place, place, own=client.address in machine))
             for candidate, place, machine in zip(group.candidates, places, machines, strict=True)
         ]
         if client.place == NOWHERE and all(c.tier != OWN_MACHINE for c in ranked):
@@ -120,18 +119,6 @@ def _fitting(chosen: Sequence[Candidate], group: Group, client: Client) -> int:
         if room < 0:
             return count
     return len(chosen)
-
-
-def tier(client: Client, place: Place, *, own: bool) -> int:
-    """First match wins. Zones of one name in different regions are different zones."""
-    if own:
-        return OWN_MACHINE
-    near = not place.region or not client.place.region or place.region == client.place.region
-    if place.zone and place.zone == client.place.zone and near:
-        return SAME_ZONE
-    if place.region and place.region == client.place.region:
-        return SAME_REGION
-    return ELSEWHERE
 
 
 def spoken(kind: int, candidates: Sequence[Candidate]) -> list[bytes]:

@@ -7,20 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from fairlead_discovery.decisions.localities import NOWHERE, Place
+
 NETWORK_BITS = {4: 24, 6: 56}
 """What one site or rack has, and what BIND's rate limiting takes for one client."""
 KNOWN = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a machine or a client stands; "" is not known."""
-
-    zone: str = ""
-    region: str = ""
-
-
-NOWHERE = Place()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ health       its status leaves it no weight                        traits.HEALTH
 trust        the registry is out of sight, or not believed         the last good names are answered
 limit        `a_record_limit`: the client's network gets a part    selection.part
 size         a datagram holds no more; TCP has all                 selection.part
-locality     not left out, but behind what is nearer               choosing.tier
+locality     not left out, but behind what is nearer               localities.tier
 """
 
 from collections.abc import Iterator, Sequence

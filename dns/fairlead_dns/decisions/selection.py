@@ -7,11 +7,14 @@ every record is given in proportion to its weight.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import groupby
+
+from fairlead_discovery.decisions import localities
 
 MASK = (1 << 64) - 1
 WEIGHT_STEPS = 100  # of unequal SRV weights: the largest is so many times the setting's weight
@@ -48,17 +51,7 @@ def part(candidates: Sequence[Candidate], network: bytes, count: int) -> list[Ca
 
 def merged(candidates: Sequence[Candidate], least: int) -> list[Candidate]:
     """A tier of fewer than `least` records is too small to serve its clients alone: it counts as the next one."""
-    sizes = {tier: sum(c.tier == tier for c in candidates) for tier in sorted({c.tier for c in candidates})}
-    becomes: dict[int, int] = {}
-    waiting: list[int] = []
-    gathered = 0
-    for tier, size in sizes.items():
-        waiting.append(tier)
-        gathered += size
-        if gathered >= least:
-            becomes.update(dict.fromkeys(waiting, tier))
-            waiting, gathered = [], 0
-    becomes.update(dict.fromkeys(waiting, max(sizes, default=0)))
+    becomes = localities.merged(Counter(c.tier for c in candidates), least)
     return [c if becomes[c.tier] == c.tier else replace(c, tier=becomes[c.tier]) for c in candidates]
 
 

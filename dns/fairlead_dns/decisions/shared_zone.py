@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from fairlead_discovery.decisions.localities import NOWHERE, Place
 from fairlead_dns.decisions import wire
-from fairlead_dns.decisions.clients import NOWHERE, Place
 from fairlead_dns.decisions.front import Route
 from fairlead_dns.decisions.store import Reader, Writer
 from fairlead_dns.decisions.traits import Traits

@@ -7,9 +7,9 @@ nothing, and a change costs what it changes.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from fairlead_discovery.decisions.localities import NOWHERE, Place
 from fairlead_discovery.records import Member, Portless
 from fairlead_dns.decisions import wire
-from fairlead_dns.decisions.clients import NOWHERE, Place
 from fairlead_dns.decisions.naming import Record
 
 HEALTH = {"": 1.0, "ALIVE": 1.0, "WARNING": 0.5}
