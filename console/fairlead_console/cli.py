@@ -22,6 +22,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "node": ("node", "List, drain and undrain agents."),
     "registry": ("registry", "Look into the registry; save, restore, check, move it; confirm a held reading."),
     "route": ("route", "Hosts, paths and ports that lead to services."),
+    "intention": ("intention", "Who may call whom, by identity, method and path."),
     "ca": ("ca", "Identities of services: certificates from the authority, its roots."),
     "lb": ("lb", "List registered balancers; forget one that is gone for good."),
     "announce": ("announce", "Register a service that fairlead does not schedule, while it is healthy."),

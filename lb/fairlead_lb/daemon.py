@@ -24,6 +24,7 @@ from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
 from fairlead_lb.decisions.change import Surroundings
 from fairlead_lb.decisions.derived import route_from_labels
+from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.render import worker_socket
 from fairlead_lb.decisions.vips import route_from_vips
 from fairlead_lb.reporter import Reporter
@@ -62,6 +63,7 @@ async def run(settings: LbSettings, context: Context) -> None:
         service_ports=service_ports(settings),
         forbidden=forbidden(settings),
         spare_backends=spare_backends(settings),
+        callers=MeshRules(default=settings.intentions_default),
         groups=groups(settings),
         vips=vip_rules(settings),
         manner=manner(settings),

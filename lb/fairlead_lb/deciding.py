@@ -30,6 +30,7 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
         groups=desk.around.groups,
         aside=desk.state.judgement.aside,
         spent=desk.state.judgement.spent,
+        callers=desk.around.callers,
         names_in_use=desk.names_in_use(),
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,

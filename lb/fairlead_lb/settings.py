@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -73,6 +73,8 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     ip_vips: tuple[str, ...] = ()
     """Node: networks of which VIP labels may name addresses (`10.99.0.0/24`), which takes root and makes them this
     machine's own. Empty: no label may."""
+    intentions_default: Literal["allow", "deny"] = "allow"
+    """Whether a caller may call a service that no intention speaks of; `deny` also counts for clients without a certificate."""
     id: str = ""
     """This balancer's name in the registry; kills wait for every registered one. Empty: `<host name>-<admin port>`."""
 

@@ -11,9 +11,21 @@ from fairlead_lb.decisions.bamboo import Manner
 from fairlead_lb.decisions.commands import Command, MapCommand, MapEntry, MapWhole, ServerCommand
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
+from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.naming import is_spare
 from fairlead_lb.decisions.routes import Wanted
-from fairlead_lb.decisions.values import DIALS, LAYOUT, Backend, Frame, Maps, Slots, Structure, bound, ports_of
+from fairlead_lb.decisions.values import (
+    DIALS,
+    LAYOUT,
+    VERDICTS,
+    Backend,
+    Frame,
+    Maps,
+    Slots,
+    Structure,
+    bound,
+    ports_of,
+)
 from fairlead_lb.decisions.vips import VipRules
 
 
@@ -70,6 +82,7 @@ class Surroundings:
     vips: VipRules | None = None
     taken_vips: frozenset[str] = frozenset()
     manner: Manner = field(default_factory=Manner)
+    callers: MeshRules = field(default_factory=MeshRules)
 
     def in_range(self, port: int) -> bool:
         """Held from the start, whether a service has it or not."""
@@ -109,7 +122,9 @@ def change(serving: Serving, wanted: Wanted, around: Surroundings, plans: Plans)
     brings = [c for p in plans.values() for c in p.brings]
     takes = [c for p in plans.values() for c in p.takes]
     tidies = tuple(c for p in plans.values() for c in p.tidies)
-    routing = (*_dial_commands(serving, wanted), *brings, *_map_commands(serving, wanted), *takes)
+    verdicts, forgotten = _verdict_commands(serving, wanted)
+    turns = (*verdicts, *_dial_commands(serving, wanted))  # judged by today's word before anybody is newly judged
+    routing = (*turns, *brings, *_map_commands(serving, wanted), *takes, *forgotten)
     if reasons:
         return Reload(reasons=tuple(reasons), routing_commands=routing, tidies=tidies)
     return RuntimeCommands(routing_commands=routing, tidies=tidies) if routing or tidies else Nothing()
@@ -178,13 +193,25 @@ def servable(structure: Structure, wanted: Wanted) -> Maps:
     ports = {p: b for p, b in wanted.maps.ports.items() if b in there and structure.binds}
     hosts = {h: b for h, b in wanted.maps.hosts.items() if b in there}
     vips = {v: b for v, b in wanted.maps.vips.items() if b in there} if structure.vips else {}
+    same = structure.layout == LAYOUT
     return Maps(
         hosts=hosts,
         wilds=wanted.maps.wilds,
         ports=ports,
         vips=vips,
         modes={p: m for p, m in wanted.maps.modes.items() if p in ports or p in vips},
+        targets={t: b for t, b in wanted.maps.targets.items() if b in there} if same else {},
     )
+
+
+def _verdict_commands(serving: Serving, wanted: Wanted) -> tuple[list[MapCommand], list[MapCommand]]:
+    """What is turned or new, and what goes: what a verdict refers to is there before it and goes after it."""
+    if serving.structure.layout != LAYOUT:
+        return [], []
+    rows = [c for name in VERDICTS for c in _entries(name, getattr(serving.maps, name), getattr(wanted.maps, name))]
+    gone: list[MapCommand] = [c for c in rows if isinstance(c, MapEntry) and c.value is None]
+    kept = [c for c in rows if not isinstance(c, MapEntry) or c.value is not None]
+    return kept, gone[::-1]
 
 
 def _dial_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
@@ -204,7 +231,7 @@ def _dial_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
 def _map_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
     target = servable(serving.structure, wanted)
     found: list[MapCommand] = []
-    for name in ("modes", "ports", "vips", "hosts"):  # a port's mode before its way: never TCP to an HTTP backend
+    for name in ("modes", "ports", "vips", "hosts", "targets"):  # a port's mode before its way
         found += _entries(name, getattr(serving.maps, name), getattr(target, name))
     if list(serving.maps.wilds.items()) != list(target.wilds.items()):
         found.append(MapWhole("wilds", tuple(target.wilds.items())))

@@ -23,7 +23,7 @@ def casing(shape: Shape) -> Shape:
 
 
 def dials(backends: Collection[Backend]) -> Mapping[str, Mapping[str, str]]:
-    """Every one of `values.DIALS`, by its name."""
+    """Every one of `values.DIALS` that the backend itself says, by its name."""
     return {
         "checks": checks(backends),
         "timeouts": timeouts(backends),

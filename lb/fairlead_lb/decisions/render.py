@@ -10,7 +10,7 @@ import jinja2
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Traffic
 from fairlead_lb.decisions.conditions import Line, line
-from fairlead_lb.decisions.values import DIALS, MAP_NAMES, Frame, Maps, Picture, Shape, Slots, Structure
+from fairlead_lb.decisions.values import DIALS, MAP_NAMES, VERDICTS, Frame, Maps, Picture, Shape, Slots, Structure
 
 _SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
 FASTEST_CHECK_S = 0.25
@@ -37,7 +37,7 @@ def config_of(structure: Structure, fragments: list[str]) -> str:
         maps=map_folder(structure.frame),
         socket=worker_socket(structure.frame, structure.generation),
         traffic=_used(structure),
-        dials=DIALS,
+        dials=(*DIALS, *VERDICTS, "targets"),
     )
     return "\n\n".join((head.strip("\n"), *fragments)) + "\n"
 

@@ -10,9 +10,11 @@ from fairlead_discovery import paths
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import bamboo, dials, map_keys, naming, vips
+from fairlead_lb.decisions import mesh as meshes
 from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
+from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.parts import Part, Parts, derive
 from fairlead_lb.decisions.values import DIALS, Backend, Key, Maps, Shape
 from fairlead_lb.decisions.vips import VipRules
@@ -40,6 +42,7 @@ class Rules:
     """Tasks that get no requests for their errors."""
     spent: frozenset[Key] = frozenset()
     """Whose requests are not repeated any more."""
+    callers: MeshRules = field(default_factory=MeshRules)
     groups: frozenset[str] = frozenset({"*"})
     """Of this balancer, as marathon-lb's `--group`; `*` serves every port."""
     manner: bamboo.Manner = field(default_factory=bamboo.Manner)
@@ -65,6 +68,7 @@ class Wanted:
     rules: tuple[FrontRule, ...] = ()
     """Looked at in this order for what the maps do not take."""
     ruled: bamboo.Ruled = field(default_factory=bamboo.Ruled)
+    force: meshes.InForce = field(default_factory=meshes.InForce)
 
 
 def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> Wanted:
@@ -79,10 +83,14 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     backends = {name: _backend(name, part, last, rules.aside) for part, name in named}
     book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
     maps = _maps(named, backends.values(), last.maps, rules, refused)
+    force = meshes.in_force(snapshot, frozenset(parts), last.force, rules.callers)
+    for service, why in force.refused.items():
+        _note(refused, service, why)
+    judged = meshes.maps([(part.key, name) for part, name in named], force, rules.callers)
     return Wanted(
         revision=snapshot.revision,
         backends=backends,
-        maps=_with_vips(maps, named, book, last.maps, rules, refused),
+        maps=msgspec.structs.replace(_with_vips(maps, named, book, last.maps, rules, refused), **judged),
         vip_book=book,
         refused=refused,
         dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
@@ -90,6 +98,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
         parts=parts,
         rules=tuple(_rules(named, parts, ruled, rules, refused)),
         ruled=ruled,
+        force=force,
     )
 
 
@@ -140,7 +149,8 @@ def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
 
 def _moved(maps: Maps, moved: Mapping[str, str]) -> Maps:
     """With every backend under its new name."""
-    by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in ("hosts", "ports", "vips")}
+    pointing = ("hosts", "ports", "vips", "targets")
+    by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in pointing}
     by_key = {name: {moved[b]: v for b, v in getattr(maps, name).items()} for name in DIALS}
     return msgspec.structs.replace(maps, **by_value, **by_key)
 

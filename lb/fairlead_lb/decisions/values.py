@@ -99,6 +99,8 @@ class Maps(Value, frozen=True):
     `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take; `rates`,
     `client_rates`: backend -> requests it takes in its period; `aborts`, `delays`: backend -> of 10,000 requests so many
     are refused, or wait; `budgets`: backend -> `spent`, when nothing more is repeated; absent where it is the default.
+    are refused, or wait; each absent where it is the default; `guarded`: backend -> its service, where callers may be
+    refused; `intentions`, `rules`: see `intentions`; `targets`: how callers name a service in the mesh -> backend.
     """
 
     hosts: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -113,13 +115,19 @@ class Maps(Value, frozen=True):
     aborts: Mapping[str, str] = msgspec.field(default_factory=dict)
     delays: Mapping[str, str] = msgspec.field(default_factory=dict)
     budgets: Mapping[str, str] = msgspec.field(default_factory=dict)
+    guarded: Mapping[str, str] = msgspec.field(default_factory=dict)
+    intentions: Mapping[str, str] = msgspec.field(default_factory=dict)
+    rules: Mapping[str, str] = msgspec.field(default_factory=dict)
+    targets: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "budgets")
-MAP_NAMES = ("hosts", "wilds", "ports", "modes", "vips", *DIALS)
-LAYOUT = 3
+DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "budgets", "guarded")
+VERDICTS = ("rules", "intentions")
+"""What is judged by; those before are what those after refer to."""
+MAP_NAMES = ("hosts", "wilds", "ports", "modes", "vips", "targets", *VERDICTS, *DIALS)
+LAYOUT = 4
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
-for any host."""
+for any host; 3: before intentions."""
 
 
 class Frame(Value, frozen=True):
@@ -139,6 +147,20 @@ class Frame(Value, frozen=True):
     user: str = ""
     """Whom a worker becomes when its master is root; "": it stays who it is."""
     group: str = ""
+    mesh_port: int = 0
+    """Callers with a certificate, over HTTP; 0: none."""
+    mesh_tcp_port: int = 0
+    """The same for TCP services, named by SNI."""
+    identity: str = ""
+    """Folder of our own identity; "": none yet, and no mesh."""
+    access_log: str = "off"
+    """`off`, `denied` (refused by an intention) or `all`."""
+    access_log_query: bool = False
+    log_name: str = ""
+    """Abstract unix socket that takes the log's lines."""
+    request_ids: bool = False
+    trace_sampled: int = -1
+    """Of 10,000 new traces; -1: no trace headers."""
 
 
 class Structure(Value, frozen=True):

@@ -1,0 +1,170 @@
+"""`fairlead intention`: who may call whom. Written to the registry; balancers judge by it a moment later."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from fairlead_console.output import say, show_json, show_table
+from fairlead_console.use import Use, registry_verb
+from fairlead_console.verbs.registry import in_registry
+from fairlead_daemon.errors import Refused
+
+
+@click.group(
+    epilog="Example: fairlead intention allow marathon:/shop/web marathon:/shop/cart --method GET --path /items"
+)
+def intention() -> None:
+    """Who may call whom, by identity, method and path.
+
+    FROM and TO are services (framework:name). FROM may be `*`, anybody with an identity, or `anonymous`, who has none;
+    TO may be `*`, every service. A name counts before `*`, a longer path before a shorter one, deny among equals.
+    """
+
+
+@intention.command(name="list", epilog="Example: fairlead intention list")
+@registry_verb
+def list_(use: Use) -> None:
+    """Every intention, by the service that is called."""
+    found = in_registry(use, _records)
+    rows = [
+        (s.name, service, s.action, ", ".join(s.methods) or "all", ", ".join(s.paths) or "all")
+        for service, one in sorted(found.items())
+        for s in one.sources
+    ]
+    if use.as_json:
+        import msgspec  # noqa: PLC0415  # `--help` is fast without it
+
+        show_json({service: msgspec.to_builtins(one) for service, one in sorted(found.items())})
+        return
+    rows += [("(others)", service, one.default, "all", "all") for service, one in sorted(found.items()) if one.default]
+    show_table(("from", "to", "action", "methods", "paths"), rows, empty="no intention; the balancers' default counts")
+
+
+def _options(function: Any) -> Any:
+    path = click.option("--path", "paths", multiple=True, help="Only below this path; may be repeated.")
+    return click.option("--method", "methods", multiple=True, help="Only this method; may be repeated.")(path(function))
+
+
+@intention.command(epilog="Example: fairlead intention allow marathon:/shop/web marathon:/shop/cart")
+@click.argument("caller", metavar="FROM")
+@click.argument("service", metavar="TO")
+@_options
+@registry_verb
+def allow(use: Use, caller: str, service: str, methods: tuple[str, ...], paths: tuple[str, ...]) -> None:
+    """FROM may call TO."""
+    _say(use, caller, service, "allow", (methods, paths))
+
+
+@intention.command(epilog="Example: fairlead intention deny '*' marathon:/shop/cart --path /admin")
+@click.argument("caller", metavar="FROM")
+@click.argument("service", metavar="TO")
+@_options
+@registry_verb
+def deny(use: Use, caller: str, service: str, methods: tuple[str, ...], paths: tuple[str, ...]) -> None:
+    """FROM may not call TO."""
+    _say(use, caller, service, "deny", (methods, paths))
+
+
+@intention.command(epilog="Example: fairlead intention default deny marathon:/shop/cart")
+@click.argument("action", type=click.Choice(["allow", "deny", "none"]))
+@click.argument("service", metavar="TO")
+@registry_verb
+def default(use: Use, action: str, service: str) -> None:
+    """What counts for callers of TO that no intention names; `none` leaves it to the balancers' setting."""
+    from msgspec.structs import replace  # noqa: PLC0415  # see above
+
+    wanted = "" if action == "none" else action
+    revision = in_registry(use, lambda opened: _change(opened, service, lambda one: replace(one, default=wanted)))
+    _told(use, revision, f"{service}: default {action}")
+
+
+@intention.command(epilog="Example: fairlead intention remove marathon:/shop/web marathon:/shop/cart")
+@click.argument("caller", metavar="FROM")
+@click.argument("service", metavar="TO")
+@registry_verb
+def remove(use: Use, caller: str, service: str) -> None:
+    """Forget all that was said of FROM calling TO."""
+    from msgspec.structs import replace  # noqa: PLC0415  # see above
+
+    def without(one: Any) -> Any:
+        left = tuple(s for s in one.sources if s.name != caller)
+        if len(left) == len(one.sources):
+            raise Refused(f"{service}: no intention for {caller}")
+        return replace(one, sources=left)
+
+    _told(use, in_registry(use, lambda opened: _change(opened, service, without)), f"{caller} to {service}: forgotten")
+
+
+@intention.command(epilog="Example: fairlead intention check marathon:/shop/web marathon:/shop/cart GET /items/1")
+@click.argument("caller", metavar="FROM")
+@click.argument("service", metavar="TO")
+@click.argument("method", default="")
+@click.argument("path", default="/")
+@click.option("--default", "assumed", type=click.Choice(["allow", "deny"]), default="allow", show_default=True,
+              help="The balancers' intentions_default.")  # fmt: skip
+@registry_verb
+def check(use: Use, caller: str, service: str, method: str, path: str, assumed: str) -> int:
+    """Whether FROM may call TO, and by which word. Without METHOD: as a TCP connection. Exit 0 when it may, 1 when not."""
+    from fairlead_lb.decisions.intentions import judge  # noqa: PLC0415  # see above
+
+    found = judge(service, in_registry(use, _records), assumed, caller, method.upper(), path)
+    if use.as_json:
+        show_json({"from": caller, "to": service, "allowed": found.allowed, "why": found.why})
+    else:
+        say(f"{caller} {'may' if found.allowed else 'may not'} call {service}: {found.why}")
+    return 0 if found.allowed else 1
+
+
+def _say(use: Use, caller: str, service: str, action: str, only: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    from msgspec.structs import replace  # noqa: PLC0415  # see above
+
+    from fairlead_discovery.policies import Source  # noqa: PLC0415  # see above
+
+    methods = tuple(m.upper() for m in only[0])
+    said = Source(name=caller, action=action, methods=methods, paths=only[1])
+
+    def with_it(one: Any) -> Any:
+        others = [s for s in one.sources if (s.name, s.methods, s.paths) != (caller, methods, only[1])]
+        return replace(one, sources=(*others, said))
+
+    revision = in_registry(use, lambda opened: _change(opened, service, with_it))
+    _told(use, revision, f"{caller} {'may' if action == 'allow' else 'may not'} call {service}")
+
+
+async def _change(opened: Any, service: str, change: Any) -> int:
+    """As routes: who writes last counts."""
+    from fairlead_discovery.policies import Intentions, path_of  # noqa: PLC0415  # see above
+    from fairlead_discovery.records import decode, encode  # noqa: PLC0415  # see above
+    from fairlead_discovery.registry import Delete, Put  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.intentions import checked  # noqa: PLC0415  # see above
+
+    place = path_of(Intentions(service=service))
+    node = await opened.tree.get(place)
+    before = decode(Intentions, node.data, place=place) if node is not None else Intentions(service=service)
+    after = checked(change(before))
+    empty = not after.sources and not after.default
+    return int(await opened.commit([Delete(place, missing_ok=True) if empty else Put(place, encode(after))]))
+
+
+async def _records(opened: Any) -> Mapping[str, Any]:
+    """By service. Raises Refused for one that cannot be read."""
+    from fairlead_discovery import paths  # noqa: PLC0415  # see above
+    from fairlead_discovery.policies import Intentions, name_of  # noqa: PLC0415  # see above
+    from fairlead_discovery.records import decode  # noqa: PLC0415  # see above
+
+    found = {}
+    for name in await opened.tree.names(paths.POLICIES):
+        if paths.unescape(name).startswith(name_of(Intentions(service=""))):
+            place = f"{paths.POLICIES}/{name}"
+            if (node := await opened.tree.get(place)) is not None:
+                record = decode(Intentions, node.data, place=place)
+                found[record.service] = record
+    return found
+
+
+def _told(use: Use, revision: int, what: str) -> None:
+    if use.as_json:
+        show_json({"revision": revision})
+    else:
+        say(f"{what} (revision {revision}; `fairlead route wait --revision {revision}` waits until it counts)")

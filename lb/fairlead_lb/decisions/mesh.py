@@ -1,0 +1,93 @@
+"""What of the maps says who may call whom, and how a caller with a certificate names the service it wants."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fairlead_daemon.errors import Refused
+from fairlead_discovery import paths
+from fairlead_discovery.decisions.identity import dns_name, word
+from fairlead_discovery.policies import Intentions, name_of, of_kind
+from fairlead_discovery.snapshots import Snapshot
+from fairlead_lb.decisions import intentions
+from fairlead_lb.decisions.intentions import ALLOW, DENY, Compiled
+from fairlead_lb.decisions.values import Key
+
+_HEAD = f"{paths.POLICIES}/{name_of(Intentions(service=''))}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshRules:
+    """Of the settings. `trust_domain` is "" while there is no mesh port: nobody names a service then."""
+
+    default: str = ALLOW
+    trust_domain: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """Records by service, what they were read from, and the maps made of them; an unchanged one is the same object."""
+
+    source: object = None
+    bad: Mapping[str, str] = field(default_factory=dict)
+    records: Mapping[str, Intentions] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    services: frozenset[str] = frozenset()
+    default: str = ALLOW
+    made: Compiled = field(default_factory=Compiled)
+
+
+def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules: MeshRules) -> InForce:
+    """A record that cannot be taken leaves the last good one; where there is none it denies, as it may have."""
+    bad = {path.removeprefix(_HEAD): why for path, why in snapshot.bad.items() if path.startswith(_HEAD)}
+    same = snapshot.policies is last.source and bad == last.bad
+    if same and services == last.services and rules.default == last.default:
+        return last
+    records, refused = (last.records, last.refused) if same else _records(snapshot, bad, last.records)
+    guarded = [s for s in sorted(services) if intentions.guarded(s, records, rules.default)]
+    return InForce(
+        source=snapshot.policies,
+        bad=bad,
+        records=records,
+        refused=refused,
+        services=services,
+        default=rules.default,
+        made=intentions.compiled(guarded, records, rules.default),
+    )
+
+
+def _records(
+    snapshot: Snapshot, bad: Mapping[str, str], last: Mapping[str, Intentions]
+) -> tuple[Mapping[str, Intentions], Mapping[str, str]]:
+    found: dict[str, Intentions] = {}
+    refused = {paths.unescape(service): why for service, why in bad.items()}
+    for service, record in of_kind(snapshot.policies, Intentions).items():
+        try:
+            found[service] = intentions.checked(record)
+        except Refused as error:
+            refused[service] = str(error)
+    for service, why in refused.items():
+        good = last.get(service)
+        found[service] = good or Intentions(service=service, default=DENY)
+        refused[service] = f"intentions: {why}; {'the last good ones stay' if good else 'nobody may call it'}"
+    return found, refused
+
+
+def maps(named: Sequence[tuple[Key, str]], force: InForce, rules: MeshRules) -> Mapping[str, Mapping[str, str]]:
+    """`named`: which port of which service stands in which backend."""
+    return {
+        "guarded": {
+            name: word(key.service)
+            for key, name in named
+            if intentions.guarded(key.service, force.records, force.default)
+        },
+        "intentions": force.made.verdicts,
+        "rules": force.made.rules,
+        "targets": dict(_targets(named, rules.trust_domain)) if rules.trust_domain else {},
+    }
+
+
+def _targets(named: Iterable[tuple[Key, str]], trust_domain: str) -> Iterable[tuple[str, str]]:
+    """`marathon:%2Fshop%2Fweb`, with `/1` for another port, and the host name in the service's certificate."""
+    for key, name in named:
+        yield (word(key.service) if key.index == 0 else f"{word(key.service)}/{key.index}"), name
+        yield dns_name(trust_domain, key.service, key.index), name
