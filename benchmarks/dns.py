@@ -3,7 +3,8 @@
     python benchmarks/dns.py cpu       own-zone A, 10,000 services x 3, EDNS and no EDNS: CPU µs per query of one process,
                                        its UDP loop in Python and compiled, beside Knot and NSD with the same names
     python benchmarks/dns.py srv       SRV with the addresses, 20 endpoints a service, EDNS 1232, beside Knot
-    python benchmarks/dns.py workers   queries for a second of CPU, two processes on one port beside one, 1,000 services
+    python benchmarks/dns.py workers   queries for a second of CPU, two workers beside one process, 1,000 services
+    python benchmarks/dns.py memory    memory of servers with one, two and four workers, 100,000 endpoints
     python benchmarks/dns.py publish   endpoint published -> DNS answers it, 100 and 10,000 services, both registries,
                                        while 50 endpoints/s change and 20,000 queries/s come
     python benchmarks/dns.py cold      100,000 endpoints on ZooKeeper: start -> ready, resident memory
@@ -29,6 +30,7 @@ from pathlib import Path
 import dns_changes
 from dns_servers import (
     Round,
+    cpu_s,
     dns_server,
     endpoints,
     fill,
@@ -36,7 +38,9 @@ from dns_servers import (
     load,
     local_registry,
     nsd_server,
+    proportional_mb,
     questions,
+    tree,
     warm,
     workplace,
     zone_file,
@@ -138,33 +142,46 @@ def report(what: str, results: Mapping[str, list[Round]], aims: Mapping[str, flo
 
 
 def workers(services: int, rounds: int, seconds: float) -> None:
-    """Two processes on one port beside one, all on one CPU, each with 100 questions under way: what they share costs nothing."""
+    """A server of two workers beside one process, all on one CPU, each with 100 questions under way: what workers share
+    costs nothing.
+    """
     with ExitStack() as stack:
         folder = stack.enter_context(workplace())
         url = stack.enter_context(local_registry(folder))
         fill(url, endpoints(services, 3))
-        port = free_port()
-        here = [f"127.0.0.1:{port}"]
         one = stack.enter_context(dns_server(folder, url, services=services, id="alone"))
-        pair = [
-            stack.enter_context(dns_server(folder, url, services=services, id=each, listen=here)) for each in ("a", "b")
-        ]
+        two = stack.enter_context(dns_server(folder, url, services=services, id="two", workers=2))
         file = questions(folder, services)
         warm(one.port, file, 3)
-        warm(port, file, 3)
-        results: dict[str, list[float]] = {"one process": [], "two processes": []}
+        warm(two.port, file, 3)
+        results: dict[str, list[float]] = {"one process": [], "two workers": []}
         for _ in range(rounds):
             results["one process"].append(load([one.pid], one.port, file, seconds).cpu_us)
-            both = load([each.pid for each in pair], port, file, seconds, under_way=200)
-            results["two processes"].append(both.cpu_us)
-        shares = [server.metric('fairlead_dns_queries_total{rcode="NOERROR",transport="udp"') for server in pair]
-        print(
-            f"\nqueries for a second of CPU, {rounds} rounds; the two had {shares[0]:,.0f} and {shares[1]:,.0f} queries"
-        )
+            results["two workers"].append(load([two.pid], two.port, file, seconds, under_way=200).cpu_us)
+        spent = [cpu_s(pid) for pid in tree(two.pid)]
+        print(f"\nqueries for a second of CPU, {rounds} rounds; parent and workers used {spent} s of CPU in all")
         medians = {name: 1e6 / statistics.median(costs) for name, costs in results.items()}
         for name, per_s in medians.items():
             print(f"  {name:14} {per_s:9,.0f}")
-        print(f"  ratio          {medians['two processes'] / medians['one process']:9.2f}  (aim: at least 0.9)")
+        print(f"  ratio          {medians['two workers'] / medians['one process']:9.2f}  (aim: at least 0.9)")
+
+
+def memory(each: int) -> None:
+    """100,000 endpoints: proportional set size of one process, and of servers with workers, at rest."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(workplace())
+        url = stack.enter_context(local_registry(folder))
+        fill(url, endpoints(1_000, each))
+        print(f"\n{1_000 * each:,} endpoints: memory (PSS) of all processes of a server")
+        for count in (1, 2, 4):
+            with dns_server(folder, url, services=1_000, id=f"m{count}", workers=count) as server:
+                sizes = [proportional_mb(pid) for pid in tree(server.pid)]
+                shared = server.metric("fairlead_dns_shared_bytes") / 1e6 if count > 1 else 0.0
+                print(
+                    f"  workers = {count}  {sum(sizes):7,.0f} MB: {', '.join(f'{size:,.0f}' for size in sizes)}"
+                    f"; names shared {shared:,.0f}",
+                    flush=True,
+                )
 
 
 # --- forwarded and cached ---------------------------------------------------------------------------------------------
@@ -271,7 +288,7 @@ def forward(rounds: int, seconds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    figures = ("cpu", "srv", "workers", "publish", "cold", "change", "forward")
+    figures = ("cpu", "srv", "workers", "memory", "publish", "cold", "change", "forward")
     parser.add_argument("figure", nargs="?", choices=(*figures, "all"), default="all")
     parser.add_argument("--rounds", type=int, default=4, help="rounds per server")
     parser.add_argument("--seconds", type=int, default=2, help="length of a round; `publish`: five times that")
@@ -294,6 +311,8 @@ def measure(figure: str, given: argparse.Namespace) -> None:
         srv(500 // part, 20, rounds, seconds)
     elif figure == "workers":
         workers(1_000 // part, rounds, seconds)
+    elif figure == "memory":
+        memory(100 // part)
     elif figure == "publish":
         sizes = [(s, e) for s, e in ((100, 20), (10_000, 3)) if given.services in {None, s}]
         registries = [given.registry] if given.registry else ["local", "zookeeper"]

@@ -231,6 +231,12 @@ def resident_mb(pid: int, what: str = "VmRSS") -> float:
     return int(status.split(f"{what}:")[1].split()[0]) / 1024
 
 
+def proportional_mb(pid: int) -> float:
+    """Its memory, what it shares counted in parts."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(rollup.split("\nPss:")[1].split()[0]) / 1024
+
+
 def dnsperf(port: int, file: Path, *how: str, rate: int = 0, edns: bool = True) -> list[str]:
     """`rate` 0 is as fast as it goes with 100 questions under way."""
     command = ["taskset", "-c", str(LOAD_CPU), "dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(file)]
