@@ -30,7 +30,6 @@ from pathlib import Path
 import dns_changes
 from dns_servers import (
     Round,
-    cpu_s,
     dns_server,
     endpoints,
     fill,
@@ -158,8 +157,7 @@ def workers(services: int, rounds: int, seconds: float) -> None:
         for _ in range(rounds):
             results["one process"].append(load([one.pid], one.port, file, seconds).cpu_us)
             results["two workers"].append(load([two.pid], two.port, file, seconds, under_way=200).cpu_us)
-        spent = [cpu_s(pid) for pid in tree(two.pid)]
-        print(f"\nqueries for a second of CPU, {rounds} rounds; parent and workers used {spent} s of CPU in all")
+        print(f"\nqueries for a second of CPU, {rounds} rounds")
         medians = {name: 1e6 / statistics.median(costs) for name, costs in results.items()}
         for name, per_s in medians.items():
             print(f"  {name:14} {per_s:9,.0f}")
