@@ -38,7 +38,7 @@ class ForwardSettings(AnswerSettings, frozen=True, kw_only=True, forbid_unknown_
     forward_case: bool = True
     """Mixed case in each question sent on (0x20), which a forged reply must guess. An upstream that folds it is noticed."""
     forward_in_flight: int = 256
-    """Questions at upstreams at once; more are queued, and past `waiting` clients get SERVFAIL at once."""
+    """Questions at upstreams at once; more are queued, and of more than `waiting` clients the first get SERVFAIL."""
     forward_cache_entries: int = 20_000
     """Most answers kept."""
     forward_cache_mb: int = 32

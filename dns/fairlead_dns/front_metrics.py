@@ -31,7 +31,7 @@ class FrontCollector(Collector):
             "refused",
             "Queries refused by the front",
             "why",
-            {"access": tally.denied, "recursion": tally.unrecursed, "tsig": tally.unsigned},
+            {"access": tally.denied, "recursion": tally.unrecursed, "tsig": tally.unsigned, "cookie": tally.uncookied},
         )
         yield _labelled(
             "cookies",

@@ -39,6 +39,9 @@ class FrontSettings(NamingSettings, frozen=True, kw_only=True, forbid_unknown_fi
     cookie_secrets: str = ""
     """File with a secret of 32 hexadecimal digits a line, the same for all replicas: the first makes DNS cookies (RFC
     9018), all are accepted; read again when it changes. Empty: no cookies."""
+    require_cookies: Literal["off", "tcp-or-cookie"] = "off"
+    """`tcp-or-cookie`: over UDP a client without a valid cookie gets BADCOOKIE with a new one or, if it sends none, an empty
+    cut reply, so that nobody can be flooded with answers; needs `cookie_secrets` (RFC 7873)."""
     nsid: str = ""
     """Told to clients that ask which server answered (RFC 5001). Empty: nothing is."""
     chaos: bool = False
@@ -76,6 +79,8 @@ def check(settings: FrontSettings) -> None:
     _check_number("tcp_queries", settings.tcp_queries, 1, HIGHEST_RATE)
     if len(settings.nsid.encode()) > NSID_BYTES:
         raise BadSettings(f"nsid: more than {NSID_BYTES} bytes")
+    if settings.require_cookies != "off" and not settings.cookie_secrets:
+        raise BadSettings("require_cookies: needs cookie_secrets, or no client could ever have one")
     if not settings.https_path.startswith("/") or "?" in settings.https_path:
         raise BadSettings(f"https_path: {settings.https_path!r} is no path")
     for key in ("listen_tls", "listen_https"):

@@ -129,7 +129,7 @@ FORWARD_COUNTERS = {
     "prefetches": "Popular answers asked for again before their time was over",
     "local": "Questions for names that are never sent on",
     "failures": "Questions no upstream answered",
-    "shed": "Questions refused because too many were under way",
+    "shed": "Questions that gave way to newer ones because too many waited, the oldest first",
     "loops": "Questions of our own that came back to us",
     "upstream_queries": "Queries sent to upstreams, retries and probes included",
     "evicted": "Answers forgotten for want of room",

@@ -160,7 +160,7 @@ class Publishing:
                 StaticAnswers(zone), StaticSource(zone, Journal(changes, octets), time.time())
             )
             self.transfers.sources[apex] = self.names.files[apex] = made.source
-            self.names.front.serve(apex, made.answers)
+            self.names.front.route(apex, made.answers.route)
             self.notifier.changed(apex)
             self._share(apex)
 

@@ -58,7 +58,7 @@ class DnsSettings(TransferSettings, frozen=True, kw_only=True, forbid_unknown_fi
     tcp_idle_s: float = 10.0
     """A TCP connection on which no query has been answered for so long is closed, whatever the reason."""
     waiting: int = 1000
-    """Most questions at once that wait for upstreams; a new one gets an answer past its time, or SERVFAIL, at once."""
+    """Most questions at once that wait for upstreams; for one more the one that waits longest gets SERVFAIL."""
     patience_s: float = 5.0
     """A question that has waited so long for another server gets SERVFAIL."""
 

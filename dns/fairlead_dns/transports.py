@@ -169,6 +169,7 @@ def prepare(settings: DnsSettings, front: Front, version: str, server: str) -> l
     front.identity = told.identity(settings, version, server)
     front.limiter = told.limiter(settings)
     front.keepalive_s = settings.tcp_idle_s
+    front.require_cookies = settings.require_cookies != "off"
     if not settings.cookie_secrets:
         return []
 

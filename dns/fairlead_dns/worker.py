@@ -143,7 +143,7 @@ class Worker:
             known.replace(zone)
             return
         self.zones[message.apex] = made = StaticAnswers(zone)
-        self.front.serve(message.apex, made)
+        self.front.route(message.apex, made.route)
 
 
 def samples() -> list[tuple[str, Sequence[tuple[str, str]], float]]:

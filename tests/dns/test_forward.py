@@ -1,6 +1,7 @@
 """The forwarder's decisions: local zones, who gets what at once, who waits for what."""
 
 import struct
+from functools import partial
 
 import dnslib
 import pytest
@@ -144,21 +145,37 @@ def test_do_is_a_flight_of_its_own() -> None:
     assert [True, True] == [isinstance(v, Wait) and v.new for v in verdicts]
 
 
-def test_flights_past_the_limit_are_queued_and_clients_past_theirs_refused() -> None:
-    """SERVFAIL with the reason, at once; the queue goes out in order as room comes."""
+def test_of_too_many_clients_that_wait_the_first_gives_way() -> None:
+    """SERVFAIL with the reason; a question nobody waits for any more is not sent. The queue goes out in order."""
     made = forwarding(limits=Limits(in_flight=1, waiting=2))
-    flights = []
-    for name in ("a.example", "b.example"):
+    flights, told = [], {}
+    for name in ("a.example", "b.example", "c.example", "d.example"):
         verdict = made.ask(asked(name), 0.0)
         assert isinstance(verdict, Wait)
-        made.join(verdict.flight, Waiter(asked(name), lambda _: None))
+        made.join(verdict.flight, Waiter(asked(name, opt=opt()), partial(told.setdefault, name)))
         flights.append((verdict.flight, made.start(verdict.flight)))
-    shed = at_once(made, asked("c.example", opt=opt()))
+    shed = [dnslib.DNSRecord.parse(told[name]) for name in ("a.example", "b.example")]
+    left = len(made.queue)
     following = made.end(flights[0][0], replied("192.0.2.1"), 0.1)
 
-    assert [True, False] == [started for _, started in flights]
-    assert ("SERVFAIL", 0, 1) == (rcode(shed), ede(shed), made.tally.shed)
-    assert (flights[1][0], True, 1) == (following, flights[1][0].started, made.running)
+    assert [True, False, False, False] == [started for _, started in flights]
+    assert [("SERVFAIL", 0)] * 2 == [(rcode(reply), ede(reply)) for reply in shed]
+    assert (["a.example", "b.example"], 2, 2) == ([*told], made.tally.shed, left)
+    assert (flights[2][0], True, 1) == (following, flights[2][0].started, made.running)
+
+
+def test_who_joins_the_question_of_the_first_is_answered_with_it() -> None:
+    """The first gives way, its question stays for the other."""
+    made, told = forwarding(limits=Limits(in_flight=1, waiting=1)), []
+    for number in (1, 2):
+        verdict = made.ask(asked(number=number), 0.0)
+        assert isinstance(verdict, Wait)
+        made.join(verdict.flight, Waiter(asked(number=number), told.append))
+        if verdict.new:
+            made.start(verdict.flight)
+    made.end(verdict.flight, replied("192.0.2.1"), 0.1)
+
+    assert [(1, "SERVFAIL"), (2, "NOERROR")] == [(g[1], rcode(dnslib.DNSRecord.parse(g))) for g in told]
 
 
 def test_a_failure_is_given_with_its_reason_and_kept_shortly() -> None:

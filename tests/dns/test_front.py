@@ -14,7 +14,9 @@ from fairlead_dns.decisions.cookies import Cookies
 from fairlead_dns.decisions.front import Front, Stream, Waiting
 from fairlead_dns.decisions.identity import Identity, told
 from fairlead_dns.decisions.rate import Kind, Limiter, Rates
+from fairlead_dns.decisions.static import StaticAnswers
 from fairlead_dns.decisions.tsig import KeyRing, find, parse_keys, proves_reply, sign_request
+from harness.masters import zone
 from harness.names import data, ede, member, names, opt, opt_of, option, query, rcode
 
 WEB = "web.marathon.mesos"
@@ -226,6 +228,23 @@ def test_a_query_without_question_is_for_a_cookie() -> None:
     assert wire.FORMERR == refused[3] & 15
 
 
+def test_where_cookies_are_required_nobody_is_flooded() -> None:
+    """Over UDP: with a client's cookie alone BADCOOKIE and a good one, with that the answer, without any an empty cut
+    reply. Over TCP the answer.
+    """
+    made = front(cookies=SECRETS)
+    made.require_cookies = True
+    bad = said(made, query(WEB, opt=opt(options=option(10, b"abcdefgh"))))
+    good = said(made, query(WEB, opt=opt(options=option(10, options_of(bad)[10]))))
+    plain = [said(made, query(WEB, opt=extra)) for extra in (b"", opt())]
+
+    assert (wire.BADCOOKIE, []) == (bad.header.rcode | opt_of(bad).ttl >> 24 << 4, data(bad))
+    assert ("NOERROR", ["10.0.0.1"]) == (rcode(good), data(good))
+    assert [("NOERROR", 1, [])] * 2 == [(rcode(r), r.header.tc, data(r)) for r in plain]
+    assert 3 == made.tally.uncookied
+    assert ["10.0.0.1"] == data(said(made, query(WEB), TCP))
+
+
 def test_options_leave_room_for_themselves() -> None:
     """However long the options are, a datagram is no longer than the client takes."""
     made = Front(lambda: NOW_S, cookies=SECRETS, identity=Identity(nsid=b"n" * 100))
@@ -425,3 +444,12 @@ def error_of(packet: bytes) -> bytes:
     raw = Front(lambda: NOW_S).reply(packet, TCP)
     assert isinstance(raw, bytes)
     return raw
+
+
+def test_random_names_under_a_wildcard_are_limited_as_one() -> None:
+    """A flood of answers of a file's wildcard: the first few are sent whole, then none."""
+    made = Front(lambda: NOW_S, limiter=Limiter(Rates(per_second=dict.fromkeys(Kind, 3), slip=0)))
+    made.route(b"\7example\3org\0", StaticAnswers(zone("*.w A 10.0.0.9\n")).route)
+    replies = [made.reply(query(f"n{n}.w.example.org", opt=opt()), UDP) for n in range(10)]
+
+    assert (3, 7) == (sum(isinstance(reply, bytes) for reply in replies), replies.count(None))

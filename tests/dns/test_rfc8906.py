@@ -149,6 +149,17 @@ def test_two_opts_are_formerr_with_opt() -> None:
     assert (wire.FORMERR, 1) == (raw[3] & 15, raw[11])
 
 
+@pytest.mark.parametrize("section", [7, 9])
+def test_an_opt_elsewhere_than_in_the_additional_section_is_formerr(section: int) -> None:
+    """RFC 6891, 6.1.1: not as an answer, not as an authority."""
+    packet = bytearray(query(APEX, "SOA", opt=opt()))
+    packet[section], packet[11] = 1, 0
+    raw = raw_reply(ANSWERS, bytes(packet))
+
+    assert raw is not None
+    assert (wire.FORMERR, bytes(8)) == (raw[3] & 15, raw[4:12])
+
+
 def test_several_questions_are_formerr() -> None:
     """RFC 9619."""
     raw = raw_reply(ANSWERS, query(APEX)[:5] + b"\2" + query(APEX)[6:] + query(APEX)[12:])

@@ -8,7 +8,7 @@ import dns.rdatatype
 
 from fairlead_dns.decisions import asked, wire
 from fairlead_dns.decisions.static import StaticAnswers, lookup
-from harness.masters import ask, zone
+from harness.masters import apex_of, ask, zone
 
 TEXT = """
 web A 10.0.0.2
@@ -229,3 +229,16 @@ def test_packets_that_come_again_are_answered_whole_until_the_zone_changes():
     assert 1 == len(view.fast)
     handler.replace(zone(""))
     assert {} == view.fast
+
+
+def test_names_of_one_wildcard_share_its_rate():
+    """Random names below it, as "there is none" has one account for the zone; names of their own have their own."""
+    accounts = StaticAnswers(ZONE).account
+    named = {name: wire.text(accounts(apex_of(f"{name}.example.org"))) for name in ("a.w", "b.c.w", "web", "x.out")}
+
+    assert {
+        "a.w": "*.w.example.org",
+        "b.c.w": "*.w.example.org",
+        "web": "web.example.org",
+        "x.out": "out.example.org",
+    } == named

@@ -135,7 +135,7 @@ async def test_udp_replies_may_be_late_too() -> None:
 
 
 async def test_of_too_many_waiting_the_oldest_gives_way() -> None:
-    """In all connections together; counted, and the newest is answered."""
+    """In all connections together; counted and told so, and the newest is answered."""
     made, later = with_later()
     async with serving(made) as served:
         served.waiters.most = 10
@@ -145,8 +145,10 @@ async def test_of_too_many_waiting_the_oldest_gives_way() -> None:
         await asked_for(later, 15)
         assert (10, 5) == (len(served.waiters.open), served.waiters.shed)
         assert [True] * 5 == [future.cancelled() for _, future in later.waiting[:5]]
+        shed = [dnslib.DNSRecord.parse(await receive(client)) for _ in range(5)]
         later.answer(14)
 
+        assert [(number, "SERVFAIL") for number in range(5)] == [(reply.header.id, rcode(reply)) for reply in shed]
         assert 14 == dnslib.DNSRecord.parse(await receive(client)).header.id
         client.close()
 

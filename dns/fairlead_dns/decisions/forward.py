@@ -112,7 +112,8 @@ class Forwarding:
     flights: dict[Key, Flight] = field(default_factory=dict)
     queue: deque[Flight] = field(default_factory=deque)
     running: int = 0
-    waiting: int = 0
+    open: dict[Waiter, Flight] = field(default_factory=dict)
+    """All who wait, in the order they came."""
     sent: dict[tuple[int, bytes], Upstream] = field(default_factory=dict)
     """Every query under way to an upstream, by id and question: random both, so whoever sends them is a loop."""
     tokens: dict[bytes, Upstream] = field(default_factory=dict)
@@ -151,9 +152,9 @@ class Forwarding:
 
     def _miss(self, asked: Asked, group: Group, entry: Entry | None) -> bytes | Wait:
         """`entry`: what there is past its time."""
-        if self.waiting >= self.limits.waiting:
+        if self.waiting >= self.limits.waiting and entry is not None and entry.failure is None:
             self.tally.shed += 1
-            return failed(asked, BUSY) if entry is None else self.stale(asked, entry)
+            return self.stale(asked, entry)
         flight = self.flights.get(key := key_of(asked))
         self.tally.misses += flight is None
         self.tally.merged += flight is not None
@@ -233,15 +234,30 @@ class Forwarding:
     def _has_room(self) -> bool:
         return self.running < self.limits.in_flight and not self.queue
 
+    @property
+    def waiting(self) -> int:
+        return len(self.open)
+
     def join(self, flight: Flight, waiter: Waiter) -> None:
+        """Of too many who wait the first gives way: its client has asked elsewhere, or will ask again, the soonest."""
         flight.waiters.append(waiter)
-        self.waiting += 1
+        self.open[waiter] = flight
+        while self.waiting > self.limits.waiting:
+            self._shed(next(iter(self.open)))
+
+    def _shed(self, waiter: Waiter) -> None:
+        self.tally.shed += 1
+        flight = self.open[waiter]
+        self.leave(waiter, failed(waiter.asked, BUSY))
+        flight.waiters.remove(waiter)
+        if not flight.waiters and not flight.started and flight in self.queue:
+            self._close(flight)
 
     def leave(self, waiter: Waiter, reply: bytes) -> None:
         """Gives a waiter its reply, unless it has one."""
         if not waiter.given:
             waiter.given = True
-            self.waiting -= 1
+            self.open.pop(waiter, None)
             waiter.give(reply)
 
     def start(self, flight: Flight) -> bool:

@@ -62,6 +62,8 @@ class Route:
     handler: Handler
     recursive: bool = False
     notify: bool = False
+    account: Callable[[bytes], bytes] = lambda name: name
+    """The name whose answer a name gets, where many names get one (a wildcard's): under it they share a rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class Tally:
     """Queries of clients that may not ask."""
     unrecursed: int = 0
     """Names that are not ours, asked by clients that recursion is not open to."""
+    uncookied: int = 0
+    """Queries over UDP without a valid cookie, where one is required."""
     unsigned: int = 0
     """TSIG signatures that did not hold."""
     cookies_valid: int = 0
@@ -142,6 +146,8 @@ class Front:
     """None: TSIG records are passed over and replies unsigned."""
     cookies: Cookies | None = None
     """None: cookies are passed over."""
+    require_cookies: bool = False
+    """Over UDP only who shows a valid cookie, or signs, gets an answer; others are told to come again with one, or over TCP."""
     identity: Identity = field(default_factory=Identity)
     limiter: Limiter | None = None
     """With one, no packet may be answered from `views.tables` without asking the front."""
@@ -158,7 +164,10 @@ class Front:
 
     def serve(self, apex: bytes, handler: Handler, *, recursive: bool = False, notify: bool = False) -> None:
         """From now on `handler` answers for the folded wire name `apex` and what is below it, but for longer apexes."""
-        self.routes[apex] = Route(handler, recursive, notify)
+        self.route(apex, Route(handler, recursive, notify))
+
+    def route(self, apex: bytes, route: Route) -> None:
+        self.routes[apex] = route
         self._routed()
 
     def withdraw(self, apex: bytes) -> None:
@@ -266,6 +275,9 @@ class Front:
             return error(asked, wire.REFUSED, ede=EDE_PROHIBITED)
         if not query.question:
             return error(asked, wire.NOERROR if told.cookie else wire.FORMERR)
+        if self.require_cookies and asked.came.transport is Transport.UDP and not told.proven and asked.key is None:
+            self.tally.uncookied += 1
+            return error(asked, wire.BADCOOKIE) if told.cookie else wire.truncated(error(asked, wire.NOERROR))
         if query.klass == wire.CH:
             return self.identity.reply(asked)
         if query.klass != wire.IN:
@@ -329,14 +341,15 @@ class _Finish:
         limiter = self.front.limiter
         if limiter is None or self.told.proven or self.asked.came.transport is not Transport.UDP:
             return reply
-        name = account_name(reply, self.asked.query, self.apex)
+        route = self.front.routes.get(self.apex)
+        name = account_name(reply, self.asked.query, self.apex, route)
         return self.front.within_rate(limiter, self.asked.came.client, reply, name)
 
 
-def account_name(reply: bytes, query: wire.Query, apex: bytes) -> bytes:
+def account_name(reply: bytes, query: wire.Query, apex: bytes, route: Route | None = None) -> bytes:
     """An answer has its own account, "there is none" one for the whole zone: random names must not each have one."""
     if kind_of(reply) is Kind.ANSWER:
-        return query.name + query.question[-4:-2]
+        return (query.name if route is None else route.account(query.name)) + query.question[-4:-2]
     return apex if apex != ROOT else query.name[query.starts[-2] :] if len(query.starts) > 1 else query.name
 
 

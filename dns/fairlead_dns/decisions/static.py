@@ -11,6 +11,7 @@ from types import MappingProxyType
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import EDNS_BYTES, Asked, Next, error
 from fairlead_dns.decisions.compose import CNAME, DNAME, DS, MX, RRset, reply
+from fairlead_dns.decisions.front import Route
 from fairlead_dns.decisions.journal import Change, Held, Journal, NameChange
 from fairlead_dns.decisions.zone_version import reply_with, wish_of
 
@@ -345,6 +346,20 @@ class StaticAnswers:
         if asked.repeats and query.name in self.zone.names and query.kind in self.zone.names[query.name]:
             self._keep(asked, made)
         return made
+
+    def account(self, name: bytes) -> bytes:
+        """The wildcard or the DNAME that answers for a name that has nothing of its own; else the name."""
+        if self.zone.exists(name):
+            return name
+        for ancestor in _downwards(name, self.zone.apex)[:-1]:
+            if DNAME in self.zone.names.get(ancestor, ()):
+                return ancestor
+        source = _wildcard(self.zone, name)
+        return source if source in self.zone.names else name
+
+    @property
+    def route(self) -> Route:
+        return Route(self, account=self.account)
 
     def replace(self, zone: StaticZone) -> None:
         """Nothing of the old zone is answered any more."""

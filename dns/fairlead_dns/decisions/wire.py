@@ -14,7 +14,7 @@ TSIG, IXFR, AXFR, ANY = 250, 251, 252, 255
 IN, CH = 1, 3
 QUERY, NOTIFY, UPDATE = 0, 4, 5
 TYPE_NAMES = {A: "A", NS: "NS", SOA: "SOA", PTR: "PTR", AAAA: "AAAA", SRV: "SRV"}
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH, BADVERS = 0, 1, 2, 3, 4, 5, 9, 16
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH, BADVERS, BADCOOKIE = 0, 1, 2, 3, 4, 5, 9, 16, 23
 RCODE_NAMES = {
     NOERROR: "NOERROR",
     FORMERR: "FORMERR",
@@ -24,6 +24,7 @@ RCODE_NAMES = {
     REFUSED: "REFUSED",
     NOTAUTH: "NOTAUTH",
     BADVERS: "BADVERS",
+    BADCOOKIE: "BADCOOKIE",
 }
 QR, AA, TC, RD, RA = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 OPCODE_MASK = 0x7800
@@ -273,7 +274,9 @@ def _pass_record(packet: bytes, start: int, extra: _Extra, *, additional: bool) 
         raise MalformedError("TSIG is not the last record")
     if kind == TSIG:
         extra.tsig_at = start
-    elif kind == OPT and additional:
+    elif kind == OPT:
+        if not additional:
+            raise MalformedError("OPT outside the additional section")
         if packet[start] != 0:
             raise MalformedError("OPT with a name")
         options = _options(packet, at + 10, end) if length else ()
