@@ -33,13 +33,16 @@ class Now:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Good:
-    """A state that was believed. `known_s`: wall clock, when it was last known to be true. `step` counts all states."""
+    """A state that was believed. `known_s`: wall clock, when it was last known to be true. `step` counts all states,
+    `losses` the tasks that were ever lost until then.
+    """
 
     reading: Reading
     contents: Contents
     sight: Sight
     known_s: float
     step: int = 0
+    losses: int = 0
 
 
 class Belief:
@@ -54,7 +57,7 @@ class Belief:
         self._recorded: dict[str, float] = {}
         self._recorded_s = 0.0
         self._leaving: Mapping[str, Leaving] = {}
-        self._steps = 0
+        self._steps = self._losses = 0
         self._lost: dict[str, int] = {}
         """The step in which a service lost a task last, the latest at the end."""
         self._contents = Contents()
@@ -62,7 +65,7 @@ class Belief:
     def remember(self, sight: Sight, *, known_s: float, now: Now) -> None:
         """Begins with a state of an earlier run."""
         contents = self._decoded(sight)
-        self.good = Good(reading=reading(sight, contents), contents=contents, sight=sight, known_s=known_s)
+        self.good = self._good(sight, contents, known_s=known_s)
         self._recorded = dict.fromkeys(contents.leaving, now.steady_s)
 
     def see(self, sight: Sight, *, now: Now, word: Confirmed | None = None) -> None:
@@ -81,9 +84,7 @@ class Belief:
 
     def _judge(self, sight: Sight, now: Now, word: Confirmed | None) -> None:
         contents = self._decoded(sight)
-        new = Good(
-            reading=reading(sight, contents), contents=contents, sight=sight, known_s=now.wall_s, step=self._steps
-        )
+        new = self._good(sight, contents, known_s=now.wall_s)
         self._remember_records(contents, now.steady_s)
         if self.good is not None:
             anchor = self._anchor(self.good, now.steady_s)
@@ -108,6 +109,7 @@ class Belief:
             gap_s=now.wall_s - good.known_s,
             held=self.doubt.cause if self.doubt is not None else None,
             touched=self._lost_since(anchor.step),
+            lost_most=self._losses_since(anchor),
         )
         doubt = judge(comparison)
         if doubt is not None and settles(word, doubt, new.reading, good_s=good.known_s):
@@ -126,10 +128,25 @@ class Belief:
         self._steps += 1
         if contents is not before and contents.delta is not None:
             for service in contents.delta.keys:
-                if not before.tasks.get(service, {}).keys() <= contents.tasks.get(service, {}).keys():
+                had, has = before.tasks.get(service, {}).keys(), contents.tasks.get(service, {}).keys()
+                if not had <= has:
+                    self._losses += len(had - has)
                     self._lost.pop(service, None)
                     self._lost[service] = self._steps
         return contents
+
+    def _good(self, sight: Sight, contents: Contents, *, known_s: float) -> Good:
+        return Good(
+            reading=reading(sight, contents),
+            contents=contents,
+            sight=sight,
+            known_s=known_s,
+            step=self._steps,
+            losses=self._losses,
+        )
+
+    def _losses_since(self, good: Good) -> int | None:
+        return self._losses - good.losses
 
     def _lost_since(self, step: int) -> Collection[str]:
         """Services that lost a task after that step: no others can miss one of its."""

@@ -65,6 +65,8 @@ class Comparison:
     held: Cause | None = None
     """Why the reading before this one was not believed."""
     touched: Collection[str] | None = None
+    lost_most: int | None = None
+    """No more tasks than these can have disappeared; None: nobody has counted."""
 
     @cached_property
     def known(self) -> int:
@@ -181,6 +183,7 @@ RULES: Sequence[Rule] = (
         Cause.MASS,
         lambda c: (
             c.gap_s < GAP_S
+            and (c.lost_most is None or c.known < 2 * c.lost_most)  # else there is no need to look who they are
             and 2 * c.missing_most > MASS_TASKS
             and MASS_TASKS <= c.known < 2 * c.missing_most
             and c.known < 2 * c.missing
