@@ -62,16 +62,16 @@ async def test_a_refused_commit_leaves_nothing_done(backend: Backend):
     assert revision + 1 == await registry.commit([])
 
 
-async def test_put_and_missing_ok_do_not_care_what_was_there(backend: Backend):
+@pytest.mark.parametrize("path", [paths.route(SERVICE), member(1), paths.leaving("t1")])
+async def test_put_and_missing_ok_do_not_care_what_was_there(backend: Backend, path: str):
     """Put creates or replaces, a Delete with missing_ok of nothing is fine; operations see those before them."""
     registry = await backend.open()
-    route = paths.route(SERVICE)
 
-    await registry.commit([Put(route, b"1"), Delete(paths.leaving("none"), missing_ok=True)])
-    await registry.commit([Put(route, b"2")])
-    await registry.commit([Delete(route, missing_ok=True), Create(route, b"3")])
+    await registry.commit([Put(path, b"1"), Delete(paths.leaving("none"), missing_ok=True)])
+    await registry.commit([Put(path, b"2")])
+    await registry.commit([Delete(path, missing_ok=True), Create(path, b"3")])
 
-    node = await registry.read(route)
+    node = await registry.read(path)
     assert node is not None
     assert b"3" == node.data
 

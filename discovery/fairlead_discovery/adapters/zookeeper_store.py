@@ -70,10 +70,10 @@ class ZooKeeperStore:
 
     async def multi(self, ops: Sequence[AnyOp], *, clocked: bool = False) -> Outcome:
         await self._in_sight()
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
             check_writable(self.cluster, place=self._place, admin=self.admin)
             head = self._head(clocked=clocked)
-            steps, skipped = await self._steps(ops)
+            steps, skipped = await self._steps(ops, guess=attempt == 0)
             try:
                 results = await self.client.transact((*head, *steps))
             except StepRefused as error:
@@ -96,9 +96,13 @@ class ZooKeeperStore:
         )
         return (*whose, Replace(self.full(paths.REVISION), b"")) if clocked else whose
 
-    async def _steps(self, ops: Sequence[AnyOp]) -> tuple[tuple[Step, ...], frozenset[int]]:
-        """What ZooKeeper has no operation for is decided by what is there now. Also: indices of what need not be done."""
-        there = await self._which_exist(ops)
+    async def _steps(self, ops: Sequence[AnyOp], *, guess: bool) -> tuple[tuple[Step, ...], frozenset[int]]:
+        """What ZooKeeper has no operation for is decided by what is there now. Also: indices of what need not be done.
+
+        `guess`: what is made once and removed once is taken to be as it should, which saves a round trip.
+        """
+        guessed = {op.path: isinstance(op, Drop) for op in reversed(ops) if guess and _once(op.path)}
+        there = await self._which_exist([op for op in ops if op.path not in guessed]) | guessed
         steps: list[Step] = []
         skipped: set[int] = set()
         for index, op in enumerate(ops):
@@ -317,6 +321,12 @@ class ZooKeeperStore:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _once(path: str) -> bool:
+    """Members and leaving records: hardly ever is one written that is there, or removed that is not."""
+    folder = path.rpartition("/")[0]
+    return folder == paths.LEAVING or folder.rpartition("/")[0] in paths.NESTED
 
 
 def node_of(node: Znode) -> Node:
