@@ -27,13 +27,70 @@ class Share(Record, frozen=True, kw_only=True):
     index: int = 0
 
 
+class Target(Record, frozen=True, kw_only=True):
+    """A port of another service."""
+
+    service: str
+    index: int = 0
+
+
 class Split(Policy, frozen=True, kw_only=True, tag="split"):
     """Requests for the service's port `index` are shared with others; what is left over stays with the service."""
 
     index: int = 0
     shares: tuple[Share, ...] = ()
-    sticky: bool = False
-    """A client stays where it was sent first (by a cookie)."""
+    sticky: str = ""
+    """How a client stays where it was sent first: by `cookie`, by its address (`source`), by a `header`, or "" not."""
+
+
+class Failover(Policy, frozen=True, kw_only=True, tag="failover"):
+    """Where requests for the service's port `index` go while it has too few ready servers: the first of `to` that has
+    one.
+    """
+
+    index: int = 0
+    to: tuple[Target, ...] = ()
+    min_ready: int = 1
+    """Fewer ready servers than this are too few."""
+    back_after_s: float = 10.0
+    """How long there must be enough again before requests come back."""
+
+
+class Canary(Policy, frozen=True, kw_only=True, tag="canary"):
+    """An operator's order: requests go over to another service step by step, as long as that does well.
+
+    Only operators write it; how far it is says the `CanaryStage` of the same `id`, which only the leading balancer
+    writes. So nobody's write can undo the other's.
+    """
+
+    id: str
+    to: Target
+    index: int = 0
+    steps: tuple[float, ...] = (1, 5, 25, 50, 100)
+    """Percents, ascending; the last one stays."""
+    every_s: float = 60.0
+    """How long a step is watched at the least."""
+    max_5xx_percent: float = 1.0
+    """More 5xx answers of the canary's abort it. 100: they are not looked at."""
+    max_p99_ratio: float = 1.5
+    """A 99th percentile of the canary's answer times of more than so many times the service's own aborts it. 0: not looked at."""
+    min_requests: int = 100
+    """Answers the canary must have given in a step before it is judged."""
+    sticky: str = "cookie"
+    order: str = "run"
+    """`run`, `abort` (all back at once) or `promote` (all over at once)."""
+
+
+class CanaryStage(Policy, frozen=True, kw_only=True, tag="canary-stage"):
+    """How far the canary `id` is. `state`: `running`, `promoted` or `aborted`, with the reason."""
+
+    id: str
+    state: str = "running"
+    step: int = 0
+    percent: float = 0.0
+    reason: str = ""
+    since_s: float = 0.0
+    """Unix time, for people."""
 
 
 class Source(Record, frozen=True, kw_only=True):
@@ -64,7 +121,7 @@ class Bamboo(Policy, frozen=True, kw_only=True, tag="bamboo"):
     """What else Bamboo's record says, for its templates."""
 
 
-AnyPolicy = Split | Intentions | Bamboo
+AnyPolicy = Split | Failover | Canary | CanaryStage | Intentions | Bamboo
 """What a node may hold. One of another kind (a newer version's) is named among a snapshot's `bad`."""
 
 

@@ -15,6 +15,7 @@ from fairlead_lb.decisions import map_keys, render
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.values import Admin, Slot, Slots
+from fairlead_lb.split_pages import canaries_of, splits_of
 from fairlead_lb.state import State
 
 
@@ -113,6 +114,8 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
         "services": services_of(state, slots),
+        "splits": splits_of(state, slots),
+        "canaries": canaries_of(snapshot.policies) if snapshot is not None else [],
     }
 
 

@@ -5,7 +5,7 @@ Its parts work on one `Desk`: `deciding` (snapshot to wanted), `reading` (HAProx
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -19,7 +19,7 @@ from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, routes
 from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
 from fairlead_lb.decisions.progress import progress
-from fairlead_lb.decisions.values import Frame, Picture, Slots, Structure, ports_of
+from fairlead_lb.decisions.values import Frame, Key, Picture, Slots, Structure, ports_of
 from fairlead_lb.desk import Desk
 from fairlead_lb.memory import Memory
 from fairlead_lb.sessions import sessions
@@ -70,6 +70,12 @@ class Controller:
     def use_frame(self, frame: Frame) -> None:
         self.desk.around = replace(self.desk.around, frame=frame)
         self.wake()
+
+    def use_pins(self, down: Collection[Key]) -> None:
+        """Ports whose requests stay with their fallbacks from now on."""
+        if self.desk.pinned is None or set(self.desk.pinned) != set(down):
+            self.desk.pinned = frozenset(down)
+            self.wake()
 
     async def slots_now(self) -> Mapping[str, Slots]:
         return await reading.slots_now(self.desk)
@@ -161,6 +167,7 @@ class Controller:
         if self._newest is not None:
             snapshot, self._newest = self._newest, None
             deciding.decide(self.desk, snapshot)
+        deciding.pin(self.desk)
         if self.state.serving is None:
             await self._adopt_unknown()
         await reading.look_at_old_workers(self.desk)

@@ -16,10 +16,12 @@ from fairlead_lb import admin, metrics
 from fairlead_lb.adapters import local_routes
 from fairlead_lb.adapters.process import find_program
 from fairlead_lb.adapters.store import Store
+from fairlead_lb.answering import Watcher
 from fairlead_lb.bamboo.rest import CALLBACK
 from fairlead_lb.bamboo.settings import beneath as of_bamboo
 from fairlead_lb.bamboo.settings import check, manner
 from fairlead_lb.bamboo.side import Side
+from fairlead_lb.canaries import Canaries
 from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
 from fairlead_lb.decisions.change import Surroundings
@@ -122,6 +124,7 @@ async def _work(
     registry = await open_registry(settings.registry)
     me = Balancer(id=balancer_id(settings), admin=beside.admin_url, node=settings.node)
     reporter = Reporter(registry, me, lambda: controller.state.progress)
+    watcher = Watcher(controller, me.id)
     keep = lb_folder(settings) / "snapshot.json"
     try:
         await until_stopped(
@@ -131,6 +134,9 @@ async def _work(
             reporter.run(controller.reported),
             _follow_certificates(beside.certificates, controller),
             *beside.bamboo.bodies(registry, lambda: controller.state.wanted.revision),
+            watcher.run(),
+            watcher.tell(registry),
+            Canaries(controller, me.id).run(registry),
         )
         if stopping.is_set():
             await _end(controller, reporter, context)

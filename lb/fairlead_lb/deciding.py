@@ -52,6 +52,15 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
     desk.recognise()
 
 
+def pin(desk: Desk) -> None:
+    """Ports that have fallen over stay so, whatever snapshot came since."""
+    serving, down = desk.state.serving, desk.pinned
+    if down is None:
+        pins = serving.maps.pins if serving is not None else {}
+        down = [backend.key for name, backend in desk.state.wanted.backends.items() if name in pins]
+    desk.state.wanted = routes.pinned(desk.state.wanted, down)
+
+
 def _lend(desk: Desk) -> None:
     """Spares have their owners from here on, and are free again once they are empty."""
     serving = desk.state.serving

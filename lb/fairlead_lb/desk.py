@@ -1,7 +1,7 @@
 """What the parts of the controller share. One task works on it, so nothing here is locked."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from fairlead_daemon.logs import Log
@@ -13,7 +13,7 @@ from fairlead_lb.decisions import picture, routes, vips
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Surroundings
 from fairlead_lb.decisions.parts import Parts
-from fairlead_lb.decisions.values import Maps, Slot, Structure, ports_of
+from fairlead_lb.decisions.values import Key, Maps, Slot, Structure, ports_of
 from fairlead_lb.memory import Memory
 from fairlead_lb.state import State, Times
 from fairlead_lb.supervisor import Supervisor
@@ -36,6 +36,8 @@ class Desk:
     settled: changes.Settled = field(default_factory=dict)
     good: Mapping[str, Parts] = field(default_factory=dict)
     """What HAProxy has taken, by service."""
+    pinned: Collection[Key] | None = None
+    """Ports whose requests stay with their fallbacks; None: nobody has looked yet, so as HAProxy has it."""
     live_seen: bool = False
     unsaved: bool = False
     """Whether HAProxy has been told something that is not on disk yet."""

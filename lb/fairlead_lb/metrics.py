@@ -1,7 +1,7 @@
 """Every metric of the balancer: `fairlead_lb_…`."""
 
 from collections import Counter as Counted
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -9,7 +9,8 @@ from prometheus_client.registry import Collector
 
 from fairlead_discovery.records import Progress
 from fairlead_lb.decisions import spares
-from fairlead_lb.decisions.values import Admin, Slot
+from fairlead_lb.decisions.splits import Ways
+from fairlead_lb.decisions.values import Admin, Key, Slot
 from fairlead_lb.state import State
 
 APPLIED = Gauge("fairlead_lb_applied_revision", "Registry revision that HAProxy serves, read back from it")
@@ -45,6 +46,27 @@ CERTIFICATE_EXPIRY = Gauge(
 
 COUNTED = {"stot": "sessions", "req_tot": "requests", "hrsp_5xx": "responses_5xx", "eresp": "response_errors"}
 GAUGED = {"scur": "sessions_current", "act": "servers_active"}
+
+
+SHARES_FALLEN_BACK = Gauge("fairlead_lb_shares_fallen_back", "Shares of splits whose service has no ready server")
+FAILED_OVER = Gauge("fairlead_lb_failed_over", "Ports whose requests go to a fallback")
+CANARY_PERCENT = Gauge("fairlead_lb_canary_percent", "Requests that go to the canary", ["service"])
+CANARIES = Gauge("fairlead_lb_canaries", "Canaries by state; `aborted` is worth an alert", ["state"])
+
+
+def count_splits(ways: Ways, ready: Mapping[Key, int], down: Collection[Key]) -> None:
+    given = [to for way in ways.values() for to, size in way.shares if size]
+    SHARES_FALLEN_BACK.set(sum(not ready.get(to) for to in given))
+    FAILED_OVER.set(len(down))
+
+
+def count_canaries(percents: Mapping[str, float], states: Iterable[str]) -> None:
+    CANARY_PERCENT.clear()
+    for service, percent in percents.items():
+        CANARY_PERCENT.labels(service).set(percent)
+    counts = Counted(states)
+    for state in ("running", "promoted", "aborted"):
+        CANARIES.labels(state).set(counts[state])
 
 
 def count_slots(slots: Iterable[Slot]) -> None:

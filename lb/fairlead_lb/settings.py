@@ -23,6 +23,7 @@ from fairlead_lb.decisions.values import Frame
 from fairlead_lb.decisions.vips import VipRules
 
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9/._+@%:~-]+")
 
 
@@ -59,6 +60,8 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     """Empty backends of each usual kind, so that a new service needs no reload of HAProxy. 0: each new one needs one."""
     max_connections: int = 4096
     """Connections HAProxy serves at once; lowered to what the limit of open files allows."""
+    sticky_header: str = "X-User"
+    """Which header tells a client from another where a split is sticky by header; whoever sets it chooses."""
     keepalive_s: float = 30.0
     """How long an idle client connection is kept; an old worker lives as long after a reload."""
     node: bool = False
@@ -114,9 +117,17 @@ def frame(settings: LbSettings) -> Frame:
         https_port=settings.https_port if settings.certificate else 0,
         max_connections=settings.max_connections,
         keepalive_s=settings.keepalive_s,
+        sticky_header=_header(settings.sticky_header),
         user=account[0],
         group=account[1],
     )
+
+
+def _header(name: str) -> str:
+    """Raises BadSettings."""
+    if not _HEADER.fullmatch(name):
+        raise BadSettings(f"sticky_header: {name[:80]}: not a header's name")
+    return name
 
 
 def worker_account(user: str, *, root: bool) -> tuple[str, str]:

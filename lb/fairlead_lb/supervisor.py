@@ -318,6 +318,12 @@ class Supervisor:
         """Counts of the backends and their servers, a CSV each."""
         return await socket_cli.ask_all(self._worker_socket(structure), [f"show stat {name} 6 -1" for name in names])
 
+    async def answered(self, structure: Structure, names: Sequence[str]) -> tuple[str, str]:
+        """Backends' statistics and the table of answer times. Raises Unavailable."""
+        commands = [*(f"show stat {name} 2 -1" for name in names), "show table fairlead_times"]
+        *stats, times = await socket_cli.ask_all(self._worker_socket(structure), commands)
+        return "\n".join(stats), times
+
     async def show_stat(self, structure: Structure) -> str:
         return await socket_cli.ask(self._worker_socket(structure), "show stat")
 

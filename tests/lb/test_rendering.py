@@ -137,7 +137,7 @@ def test_no_value_leaves_its_place(app: str, host: str, path: str, balance: str,
     assert all(line.isascii() and line.isprintable() for line in lines)
     known = ("backend ", "frontend ", "global", "defaults", "#", "    ")
     assert all(not line or line.startswith(known) for line in lines)
-    assert len(wanted.backends) + 3 == sum(line.startswith("backend ") for line in lines)
+    assert len(wanted.backends) + 4 == sum(line.startswith("backend ") for line in lines)
     assert sum(line.lstrip().startswith("http-request return") for line in lines) == 1
     maps = {name: text for name, text in render.map_files(made.maps).items() if name.endswith(".map")}
     for text in maps.values():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from fairlead_lb.decisions import slots as slot_plans
-from fairlead_lb.decisions import spares
+from fairlead_lb.decisions import spares, splits
 from fairlead_lb.decisions.bamboo import Manner
 from fairlead_lb.decisions.commands import Command, MapCommand, MapEntry, MapWhole, ServerCommand
 from fairlead_lb.decisions.dials import casing
@@ -17,6 +17,7 @@ from fairlead_lb.decisions.routes import Wanted
 from fairlead_lb.decisions.values import (
     DIALS,
     LAYOUT,
+    SPLITS,
     VERDICTS,
     Backend,
     Frame,
@@ -201,6 +202,7 @@ def servable(structure: Structure, wanted: Wanted) -> Maps:
         vips=vips,
         modes={p: m for p, m in wanted.maps.modes.items() if p in ports or p in vips},
         targets={t: b for t, b in wanted.maps.targets.items() if b in there} if same else {},
+        **splits.kept(wanted.maps, there),
     )
 
 
@@ -233,9 +235,19 @@ def _map_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
     found: list[MapCommand] = []
     for name in ("modes", "ports", "vips", "hosts", "targets"):  # a port's mode before its way
         found += _entries(name, getattr(serving.maps, name), getattr(target, name))
+    if serving.structure.layout == LAYOUT:
+        found += _split_commands(serving.maps, target)
     if list(serving.maps.wilds.items()) != list(target.wilds.items()):
         found.append(MapWhole("wilds", tuple(target.wilds.items())))
     return sorted(found, key=lambda c: isinstance(c, MapEntry) and c.value is None)
+
+
+def _split_commands(now: Maps, target: Maps) -> list[MapCommand]:
+    """All shares change in one moment: a client that draws between two entries would go astray."""
+    found: list[MapCommand] = [MapWhole("shares", tuple(target.shares.items()))] if now.shares != target.shares else []
+    for name in SPLITS:
+        found += [] if name == "shares" else _entries(name, getattr(now, name), getattr(target, name))
+    return found
 
 
 def _entries(name: str, now: Mapping[str, str], target: Mapping[str, str]) -> list[MapCommand]:

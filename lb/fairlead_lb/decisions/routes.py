@@ -9,7 +9,7 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import bamboo, dials, map_keys, naming, vips
+from fairlead_lb.decisions import bamboo, dials, map_keys, naming, splits, vips
 from fairlead_lb.decisions import mesh as meshes
 from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
@@ -69,19 +69,23 @@ class Wanted:
     """Looked at in this order for what the maps do not take."""
     ruled: bamboo.Ruled = field(default_factory=bamboo.Ruled)
     force: meshes.InForce = field(default_factory=meshes.InForce)
+    ways: splits.Ways = field(default_factory=dict)
 
 
 def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> Wanted:
     """Unchanged services keep their very objects of `last`."""
     ruled = bamboo.ruled(snapshot, last.ruled, rules.manner)
     refused = {**snapshot.bad, **ruled.refused}
-    snapshot = bamboo.routed(snapshot, ruled.claims)
+    snapshot = splits.with_targets(bamboo.routed(snapshot, ruled.claims), derived)
     parts = dict(_all_parts(snapshot, last, rules, _deriving(derived, ruled), refused, ruled.claims))
     flat = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
     backends = {name: _backend(name, part, last, rules.aside) for part, name in named}
     book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
+    found = splits.ways(snapshot.policies, {part.key: part.shape.mode for part in flat})
+    for service, why in found.problems.items():
+        _note(refused, service, why)
     maps = _maps(named, backends.values(), last.maps, rules, refused)
     force = meshes.in_force(snapshot, frozenset(parts), last.force, rules.callers)
     for service, why in force.refused.items():
@@ -90,12 +94,17 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     return Wanted(
         revision=snapshot.revision,
         backends=backends,
-        maps=msgspec.structs.replace(_with_vips(maps, named, book, last.maps, rules, refused), **judged),
+        maps=splits.with_ways(
+            msgspec.structs.replace(_with_vips(maps, named, book, last.maps, rules, refused), **judged),
+            found.ways,
+            {part.key: name for part, name in named},
+        ),
         vip_book=book,
         refused=refused,
         dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
         names=names,
         parts=parts,
+        ways=found.ways,
         rules=tuple(_rules(named, parts, ruled, rules, refused)),
         ruled=ruled,
         force=force,
@@ -132,6 +141,12 @@ def _rules(
                 yield FrontRule(service=service, backend=name, conditions=conditions)
 
 
+def pinned(wanted: Wanted, down: Collection[Key]) -> Wanted:
+    """With requests for these ports kept at their fallbacks."""
+    pins = splits.pin_table(down, {b.key: name for name, b in wanted.backends.items()}) if down else {}
+    return wanted if wanted.maps.pins == pins else replace(wanted, maps=msgspec.structs.replace(wanted.maps, pins=pins))
+
+
 def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
     """The same under the services' own names: what a reload may bring to those who stand in spares."""
     lent = naming.lent_names(wanted.names)
@@ -152,7 +167,7 @@ def _moved(maps: Maps, moved: Mapping[str, str]) -> Maps:
     pointing = ("hosts", "ports", "vips", "targets")
     by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in pointing}
     by_key = {name: {moved[b]: v for b, v in getattr(maps, name).items()} for name in DIALS}
-    return msgspec.structs.replace(maps, **by_value, **by_key)
+    return msgspec.structs.replace(maps, **by_value, **by_key, **splits.moved(maps, moved))
 
 
 def _bases(flat: Sequence[Part]) -> list[tuple[Key, str]]:

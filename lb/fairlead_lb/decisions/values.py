@@ -99,8 +99,9 @@ class Maps(Value, frozen=True):
     `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take; `rates`,
     `client_rates`: backend -> requests it takes in its period; `aborts`, `delays`: backend -> of 10,000 requests so many
     are refused, or wait; `budgets`: backend -> `spent`, when nothing more is repeated; absent where it is the default.
-    are refused, or wait; each absent where it is the default; `guarded`: backend -> its service, where callers may be
+    `guarded`: backend -> its service, where callers may be
     refused; `intentions`, `rules`: see `intentions`; `targets`: how callers name a service in the mesh -> backend.
+    `ways`, `shares`, `least`, `falls`, `pins`: see `splits`.
     """
 
     hosts: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -119,15 +120,21 @@ class Maps(Value, frozen=True):
     intentions: Mapping[str, str] = msgspec.field(default_factory=dict)
     rules: Mapping[str, str] = msgspec.field(default_factory=dict)
     targets: Mapping[str, str] = msgspec.field(default_factory=dict)
+    ways: Mapping[str, str] = msgspec.field(default_factory=dict)
+    shares: Mapping[str, str] = msgspec.field(default_factory=dict)
+    least: Mapping[str, str] = msgspec.field(default_factory=dict)
+    falls: Mapping[str, str] = msgspec.field(default_factory=dict)
+    pins: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "budgets", "guarded")
 VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
-MAP_NAMES = ("hosts", "wilds", "ports", "modes", "vips", "targets", *VERDICTS, *DIALS)
-LAYOUT = 4
+SPLITS = ("shares", "least", "falls", "pins", "ways")
+MAP_NAMES = ("hosts", "wilds", "ports", "modes", "vips", "targets", *VERDICTS, *DIALS, *SPLITS)
+LAYOUT = 5
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
-for any host; 3: before intentions."""
+for any host; 3: before intentions; 4: before splits."""
 
 
 class Frame(Value, frozen=True):
@@ -144,6 +151,7 @@ class Frame(Value, frozen=True):
     """HAProxy's list of certificate files; "": no TLS."""
     max_connections: int = 4096
     keepalive_s: float = 30.0
+    sticky_header: str = "X-User"
     user: str = ""
     """Whom a worker becomes when its master is root; "": it stays who it is."""
     group: str = ""

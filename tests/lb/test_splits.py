@@ -1,0 +1,262 @@
+"""Which way requests may go: shares as buckets, targets, fallbacks, and what is refused."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairlead_discovery.policies import (
+    AnyPolicy,
+    Canary,
+    CanaryStage,
+    Failover,
+    Policy,
+    Share,
+    Split,
+    Target,
+    name_of,
+)
+from fairlead_discovery.records import Route, RoutePort
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb.decisions import buckets, falling, routes, splits
+from fairlead_lb.decisions.falling import Pin
+from fairlead_lb.decisions.routes import Rules, Wanted
+from fairlead_lb.decisions.splits import Way
+from fairlead_lb.decisions.values import Key, Maps
+from harness.balancer import member
+from harness.haproxy_model import Model
+
+A, B, C, T = (f"o:{n}" for n in "abct")
+MODES = {Key(A, 0): "http", Key(B, 0): "http", Key(C, 0): "http", Key(T, 0): "tcp"}
+NAMES = {Key(A, 0): "a_p0", Key(B, 0): "b_p0", Key(C, 0): "c_p0", Key(T, 0): "t_p0"}
+
+
+def named(*policies: Policy) -> dict[str, AnyPolicy]:
+    return {name_of(p): p for p in policies}  # type: ignore[misc]  # each is one of them
+
+
+def split(*shares: tuple[str, float], sticky: str = "", service: str = A) -> Split:
+    return Split(service=service, shares=tuple(Share(service=s, percent=p) for s, p in shares), sticky=sticky)
+
+
+def drawn(shares: dict[str, str], backend: str) -> list[str]:
+    """Who gets each bucket, as HAProxy's longest prefix finds it; "" is the rest."""
+    found = []
+    for draw in range(buckets.FIRST, buckets.FIRST + buckets.BUCKETS):
+        keys = [f"{backend}:{str(draw)[:n]}" for n in range(5, 0, -1)]
+        found.append(next((shares[k] for k in keys if k in shares), ""))
+    return found
+
+
+sizes = st.sampled_from((0, 1, 7, 100, 999, 1234, 2500, 3333))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(sizes, min_size=1, max_size=3))
+def test_every_share_gets_exactly_its_buckets(given_sizes: list[int]):
+    """Whatever the sizes: as many as asked, none twice, and in few entries."""
+    found: dict[str, str] = {}
+    for number, (low, high) in enumerate(buckets.intervals(given_sizes)):
+        entries = {f"x:{prefix}": f"t{number}" for prefix in buckets.prefixes(low, high)}
+        assert not entries.keys() & found.keys()
+        assert len(entries) <= 72
+        found |= entries
+    got = drawn(found, "x")
+
+    assert given_sizes == [got.count(f"t{n}") for n in range(len(given_sizes))]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=4), st.integers(0, 50))
+def test_a_share_that_grows_takes_no_client_back(percents: list[int], other: int):
+    """Neither its own nor those of a second share."""
+    before: list[str] = []
+    for percent in sorted(percents):
+        way = Way(shares=((Key(B, 0), percent * 100), (Key(C, 0), other * 100)))
+        now = drawn(dict(splits.tables({Key(A, 0): way}, NAMES)["shares"]), "a_p0")
+        assert all(now[n] == who for n, who in enumerate(before) if who)
+        before = now
+
+
+def test_five_percent_are_five_entries():
+    """A whole share is one."""
+    assert ["100", "101", "102", "103", "104"] == list(buckets.prefixes(0, 500))
+    assert ["1"] == list(buckets.prefixes(0, 10_000))
+
+
+def test_a_split_is_a_way_and_its_shares():
+    """With a salt of its own, so that a client's luck in one service is not its luck in another."""
+    found = splits.ways(named(split((B, 10), sticky="cookie"), split((C, 5), service=B)), MODES)
+    tables = splits.tables(found.ways, NAMES)
+
+    assert {} == found.problems
+    assert f"cookie:{splits.salt(Key(A, 0))}" == tables["ways"]["a_p0"]
+    assert tables["ways"]["a_p0"].partition(":")[2] != tables["ways"]["b_p0"].partition(":")[2]
+    assert "b_p0" == tables["shares"]["a_p0:10"]
+    assert {"a_p0:10": "b_p0", **{f"b_p0:10{n}": "c_p0" for n in range(5)}} == tables["shares"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        (split((B, 60), (C, 50)), "split: the shares are more than 100 %"),
+        (split((B, -1)), "split: share to o:b: -1 %: not between 0 and 100"),
+        (split((B, float("nan"))), "split: share to o:b: nan %: not between 0 and 100"),
+        (split((A, 1)), "split: a service keeps what is left over; it needs no share of its own"),
+        (split((B, 1), (B, 2)), "split: two shares go to one service"),
+        (split((B, 1), sticky="moon"), "split: sticky 'moon': one of cookie, source, header"),
+        (split((T, 1)), "share to o:t port 0: it is tcp, not http"),
+        (split(("o:x", 1)), "share to o:x port 0: nothing is known of it"),
+        (
+            split((A, 1), service=T, sticky="cookie"),
+            "split: sticky by cookie needs mode http, not tcp; by source would do",
+        ),
+        (split((B, 1), service="o:x"), "split: o:x port 0 has no route"),
+        (Failover(service=A), "failover: 0 fallbacks; between 1 and 3"),
+        (Failover(service=A, to=(Target(service=A),)), "failover: a service cannot stand in for itself"),
+        (Failover(service=A, to=(Target(service=T),)), "failover to o:t port 0: it is tcp, not http"),
+        (
+            Failover(service=A, to=(Target(service=B),), min_ready=0),
+            "failover: min_ready 0: not between 1 and 1000",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_and_takes_no_request_away(policy: Policy, told: str):
+    """The requests stay with the service."""
+    found = splits.ways(named(policy), MODES)
+    tables = splits.tables(found.ways, NAMES)
+
+    assert {policy.service: told} == found.problems
+    assert ({}, {}) == (tables["shares"], tables["falls"])
+
+
+CANARY = Canary(service=A, id="1", to=Target(service=B), steps=(5, 50), sticky="")
+
+
+@pytest.mark.parametrize(
+    ("order", "stage", "percent"),
+    [
+        ("run", None, 0),
+        ("run", CanaryStage(service=A, id="0", percent=50), 0),
+        ("run", CanaryStage(service=A, id="1", percent=5), 5),
+        ("run", CanaryStage(service=A, id="1", state="aborted"), 0),
+        ("abort", CanaryStage(service=A, id="1", percent=50), 0),
+        ("promote", CanaryStage(service=A, id="1", percent=5), 100),
+    ],
+)
+def test_a_canary_alone_decides_and_the_operators_word_counts_at_once(
+    order: str, stage: CanaryStage | None, percent: float
+):
+    """Also before the leading balancer has seen it; the stage of an earlier canary is nobody's."""
+    canary = msgspec.structs.replace(CANARY, order=order)
+    found = splits.ways(named(canary, split((C, 90)), *([stage] if stage else [])), MODES)
+
+    assert ((Key(B, 0), percent * 100),) == found.ways[Key(A, 0)].shares
+    assert "canary" == found.ways[Key(A, 0)].why
+
+
+def test_fallbacks_stand_in_their_order():
+    """With the number of servers below which they are asked."""
+    failover = Failover(service=A, to=(Target(service=B), Target(service=C)), min_ready=2)
+    tables = splits.tables(splits.ways(named(failover), MODES).ways, NAMES)
+
+    assert {"a_p0:1": "b_p0", "a_p0:2": "c_p0"} == tables["falls"]
+    assert ({"a_p0": "2"}, {}) == (tables["least"], tables["shares"])
+
+
+FALLS = {Key(A, 0): Way(falls=(Key(B, 0),), min_ready=2, back_after_s=10)}
+
+
+@pytest.mark.parametrize(
+    ("ready", "before", "after"),
+    [
+        (2, None, None),
+        (1, None, Pin()),
+        (0, Pin(95.0), Pin()),
+        (2, Pin(), Pin(100.0)),
+        (2, Pin(91.0), Pin(91.0)),
+        (3, Pin(90.0), None),
+    ],
+)
+def test_coming_back_waits_until_there_were_enough_servers_for_long(ready: int, before: Pin | None, after: Pin | None):
+    """A server that flaps starts the wait anew; falling over waits for nobody."""
+    held = {Key(A, 0): before} if before is not None else {}
+    found = falling.pins(FALLS, {Key(A, 0): ready}, held, 100.0)
+
+    assert ({Key(A, 0): after} if after is not None else {}) == found
+
+
+def test_without_fallbacks_nothing_is_held():
+    """A pin of a failover that was removed goes."""
+    assert {} == falling.pins({Key(A, 0): Way()}, {}, {Key(A, 0): Pin()}, 100.0)
+
+
+def underived(_service: str, _members: object) -> None:
+    return None
+
+
+def sight(*policies: Policy, routed: str = "abc", revision: int = 1) -> Snapshot:
+    made = {
+        f"o:{n}": Route(service=f"o:{n}", ports=(RoutePort(index=0, vhosts=(f"{n}.example",)),), source="operator")
+        for n in routed
+    }
+    members = {f"o:{n}": {"m": member(n, 31000 + ord(n), app="")} for n in "abc"}
+    return Snapshot(revision=revision, trust=Trust.LIVE, members=members, routes=made, policies=named(*policies))
+
+
+policies = st.lists(
+    st.one_of(
+        st.builds(
+            lambda s, to, p, how: split((to, p), sticky=how, service=s),
+            st.sampled_from((A, B)),
+            st.sampled_from((A, B, C, "o:x")),
+            st.sampled_from((0, 5, 33.33, 100)),
+            st.sampled_from(("", "cookie", "source")),
+        ),
+        st.builds(
+            lambda s, to: Failover(service=s, to=(Target(service=to),)),
+            st.sampled_from((A, B)),
+            st.sampled_from((B, C)),
+        ),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(policies, st.sampled_from(("abc", "ab", "ac", "a"))), min_size=1, max_size=4))
+def test_changing_leads_to_what_is_wanted(turns: list[tuple[list[Policy], str]]):
+    """From any splits to any others, services coming and going, spares lent, reloads bringing them home."""
+    model, last = Model(), Wanted()
+    for revision, (written, routed) in enumerate(turns):
+        names = set(model.serving.structure.owners)
+        rules = Rules(names_in_use=names)
+        wanted = routes.wanted(sight(*written, routed=routed, revision=revision), last, rules, underived)
+        last = model.follow(wanted)
+        there = {n for n in last.backends if n in model.serving.structure.shapes}
+
+        assert splits.kept(last.maps, there) == {t: getattr(model.serving.maps, t) for t in splits.TABLES}
+        assert last.maps.shares.keys() == model.serving.maps.shares.keys()
+
+
+def test_a_target_that_runs_and_has_no_route_is_served_as_the_service_is():
+    """Without its hosts and ports; one that does not run is told."""
+    wanted = routes.wanted(sight(split((B, 10)), routed="a"), Wanted(), Rules(), underived)
+    strange = routes.wanted(sight(split(("o:x", 10)), routed="a"), Wanted(), Rules(), underived)
+
+    assert {"a.example/"} == set(wanted.maps.hosts)
+    assert {Key(A, 0), Key(B, 0)} == {b.key for b in wanted.backends.values()}
+    assert {} == wanted.refused
+    assert {A: "share to o:x port 0: nothing is known of it"} == strange.refused
+
+
+def test_tables_move_with_their_backends():
+    """A reload brings them home."""
+    maps = Maps(ways={"x": "random:s"}, shares={"x:10": "y"}, least={"x": "1"}, falls={"x:1": "y"}, pins={"x": "down"})
+    assert {
+        "ways": {"a": "random:s"},
+        "shares": {"a:10": "b"},
+        "least": {"a": "1"},
+        "falls": {"a:1": "b"},
+        "pins": {"a": "down"},
+    } == splits.moved(maps, {"x": "a", "y": "b"})
