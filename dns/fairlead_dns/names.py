@@ -10,7 +10,7 @@ from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.decisions.vips import VipNames, addresses, parse_range
 from fairlead_discovery.records import Agent, Framework, MasterInfo, Member, Portless
 from fairlead_discovery.snapshots import UNKNOWN, Snapshot, Trust
-from fairlead_dns.decisions import wire
+from fairlead_dns.decisions import hosts, wire
 from fairlead_dns.decisions.answer import Answers, Authority
 from fairlead_dns.decisions.choosing import Chooser
 from fairlead_dns.decisions.clients import Clients, Locality
@@ -18,7 +18,16 @@ from fairlead_dns.decisions.dialects import l4lb
 from fairlead_dns.decisions.front import Front, Route
 from fairlead_dns.decisions.journal import Held, Journal, later
 from fairlead_dns.decisions.ledger import Ledger, LedgerSource
-from fairlead_dns.decisions.naming import ZONE_TTL, Dialect, Record, Rules, of_framework, of_masters, of_server
+from fairlead_dns.decisions.naming import (
+    ZONE_TTL,
+    Dialect,
+    Record,
+    Rules,
+    agent_name,
+    of_framework,
+    of_masters,
+    of_server,
+)
 from fairlead_dns.decisions.queries import Queries, Query
 from fairlead_dns.decisions.settling import OWN
 from fairlead_dns.decisions.sources import Sources
@@ -156,12 +165,18 @@ class Names:
     def take_frameworks(self, frameworks: Mapping[str, Framework]) -> None:
         """Names of those with a literal address; a host name is not an address (Mesos-DNS published it as one)."""
         self.frameworks = frameworks
-        records = {key: of_framework(f, (f.ip or f.hostname,), self.rules) for key, f in frameworks.items()}
+        rivals = self.sources.claims.host("framework", hosts.frameworks(frameworks, self.rules))
+        records = {
+            key: of_framework(f, (f.ip or f.hostname,), self.rules, rival=f.name in rivals)
+            for key, f in frameworks.items()
+        }
         self._replace("framework", records)
 
     def take_agents(self, agents: Mapping[str, Agent]) -> None:
         self.agents = agents
-        self._replace("agent", {key: of_agent(a, self.rules) for key, a in agents.items()})
+        rivals = self.sources.claims.host("agent", hosts.agents(agents))
+        records = {key: of_agent(a, self.rules, rival=agent_name(a) in rivals) for key, a in agents.items()}
+        self._replace("agent", records)
 
     def take_masters(self, masters: tuple[MasterInfo, ...], leader: MasterInfo | None) -> None:
         self.masters, self.leader = masters, leader

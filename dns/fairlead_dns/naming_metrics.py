@@ -22,9 +22,17 @@ class NamingCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         names = self._names
         for name, text, value in (
-            ("shared_names", "Names that more than one service has", len(names.sources.claims.shared)),
+            (
+                "shared_names",
+                "Names that more than one service, framework or agent has",
+                names.sources.claims.shared_count,
+            ),
             ("rival_services", "Services that have such a name", len(names.sources.rivals)),
-            ("cut_services", "Services with a name too long for a label", len(names.sources.claims.cut)),
+            (
+                "cut_services",
+                "Services, frameworks and agents with a name that was cut",
+                names.sources.claims.cut_count,
+            ),
             ("prepared_queries", "Prepared queries served", len(names.queries.known)),
             ("longest_ttl_seconds", "Largest TTL given out, which kills wait for", names.zone.longest_ttl_s),
         ):

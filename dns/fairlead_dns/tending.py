@@ -67,16 +67,14 @@ async def tell(names: Names) -> None:
     told: set[str] = set()
     while True:
         await asyncio.sleep(LOOK_S)
-        collisions, cut = names.sources.claims.collisions(), names.sources.claims.cut
+        collisions, cut = names.sources.claims.collisions(), names.sources.claims.shortened()
         told &= {*collisions, *cut}
         for name in [n for n in collisions if n not in told][:TOLD]:
-            log.warning(
-                "services share a name, each has one of its own beside it", name=name, services=collisions[name]
-            )
+            log.warning("a name is shared, each has one of its own beside it", name=name, services=collisions[name])
             told.add(name)
-        for service in [s for s in cut if s not in told][:TOLD]:
-            log.warning("too long for a DNS label, cut", service=service, names=tuple(cut[service]))
-            told.add(service)
+        for who in [w for w in cut if w not in told][:TOLD]:
+            log.warning("no names of DNS as they are, cut", who=who, names=cut[who])
+            told.add(who)
 
 
 async def follow_queries(settings: NamingSettings, names: Names) -> None:

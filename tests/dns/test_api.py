@@ -451,7 +451,7 @@ async def test_enumeration_can_be_off(tmp_path: Path) -> None:
     ):
         assert "web.marathon" not in str(await made.get(page)), page
     status = await made.page("status")
-    assert (None, None) == (status["collisions"], status["unreadable"])
+    assert (None, None, None) == (status["collisions"], status["shortened"], status["unreadable"])
     await made.client.close()
 
 

@@ -1,9 +1,10 @@
-"""Mesos-DNS' label algorithm, bit exact: any name becomes a legal DNS label.
+"""Mesos-DNS' label algorithm: any name becomes a legal DNS label. Bit exact, but for a cut label that would end in `-`.
 
 `Web_Shop.2` -> `web-shop-2`; a framework's dots stay dots: `pod_1.Marathon` -> `pod-1.marathon`.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,8 @@ KEPT = 16384  # labels: all tasks of a service have most in common
 ZBASE32 = "ybndrfg8ejkmcpqxot1uwisza345h769"
 
 Spec = Callable[[str], str]
+SPEAKABLE = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
+"""A label of a raw discovery name that is published: a host's, or one with the underscores that Aurora's names have."""
 
 _KEPT = {
     **{ord(c): c for c in "abcdefghijklmnopqrstuvwxyz0123456789"},
@@ -61,8 +64,8 @@ def task_hash(task_id: str) -> str:
 
 
 def agent_tail(agent_id: str) -> str:
-    """Last `-` separated field of an agent's id: `2014-S0` -> `s0`."""
-    return agent_id.rpartition("-")[2].lower()
+    """Last `-` separated field of an agent's id: `2014-S0` -> `s0`; "" when nothing legal is in it."""
+    return legal(agent_id.rpartition("-")[2]).strip("-")
 
 
 def fit(label: str) -> str:
@@ -79,15 +82,21 @@ def fit(label: str) -> str:
 
 def spoken_names(task: str, discovery: str, spec: Spec) -> Iterator[tuple[str, ...]]:
     """What a task is called, as labels: by its DiscoveryInfo's name, else its own. With DiscoveryInfo Mesos-DNS makes
-    all records for the raw name too (`server.dev` stays two labels): Marathon's and Aurora's users rely on it.
+    all records for the raw name too (`server.dev` stays two labels): Marathon's and Aurora's users rely on it. A raw
+    name with a label that nobody could write (`my web`, `-x`) is left out.
     """
     name = discovery or task
     mangled = spec(name)
-    if discovery:
+    if discovery and is_speakable(name):
         raw = tuple(fit(part) for part in name.lower().split("."))
-        if all(raw) and raw != (mangled,):
+        if raw != (mangled,):
             yield raw
     yield (mangled,)
+
+
+def is_speakable(name: str) -> bool:
+    """Whether a raw discovery name is published as it is written."""
+    return all(map(SPEAKABLE.fullmatch, name.lower().split(".")))
 
 
 def legal(text: str) -> str:
@@ -96,11 +105,11 @@ def legal(text: str) -> str:
 
 
 def _trim(text: str, cut: _Cut) -> str:
-    """Mesos-DNS' own trimming: what right-trimming frees is refilled from the rest, untrimmed."""
+    """Mesos-DNS' own trimming: what right-trimming frees is refilled from the rest. It left a `-` that came last so."""
     trimmed = text.lstrip(cut.left)
     size = min(len(trimmed), cut.limit)
     head = trimmed[:size].rstrip(cut.right)
     if len(head) == size:
         return head
     tail = trimmed[size:].lstrip(cut.right)
-    return head + tail[: size - len(head)]
+    return (head + tail[: size - len(head)]).rstrip(cut.right)

@@ -177,7 +177,8 @@ class _Pages:
 
     async def status(self, _request: web.Request) -> web.Response:
         answers, snapshot, shown = self._names.answers, self._names.snapshot, self._settings.enumeration
-        collisions = {name: list(s) for name, s in self._names.sources.claims.collisions().items()}
+        claims = self._names.sources.claims
+        collisions = {name: list(s) for name, s in claims.collisions().items()}
         return json_response(
             {
                 "version": version("fairlead"),
@@ -194,6 +195,7 @@ class _Pages:
                 "forwarding": self._forwarding(),
                 "unreadable": dict(snapshot.bad) if shown else None,
                 "collisions": collisions if shown else None,
+                "shortened": {who: list(them) for who, them in claims.shortened().items()} if shown else None,
             }
         )
 

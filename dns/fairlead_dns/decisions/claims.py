@@ -8,10 +8,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from fairlead_discovery.decisions import dns_labels as labels
 from fairlead_discovery.records import Member, Portless
-from fairlead_dns.decisions import dialects, naming
+from fairlead_dns.decisions import dialects, naming, wire
+from fairlead_dns.decisions.hosts import Hosts
 from fairlead_dns.decisions.naming import Rules
 
 DIGEST = 8
@@ -29,7 +31,14 @@ class Claims:
     shared: set[str] = field(default_factory=set)
     """Of these, the names that more than one service has."""
     cut: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Service -> name that was too long for a label -> how many of its tasks have it."""
+    """Service -> name that was too long, or is not published as it is written -> how many of its tasks have it."""
+    hosts: dict[str, Hosts] = field(default_factory=dict)
+    """The same of frameworks and agents, by kind."""
+
+    def host(self, kind: str, found: Hosts) -> frozenset[str]:
+        """Takes what there is of one kind, and returns those that are told apart."""
+        self.hosts[kind] = found
+        return found.rivals
 
     def take(
         self, service: str, *, added: Iterable[Member | Portless] = (), removed: Iterable[Member | Portless] = ()
@@ -57,8 +66,26 @@ class Claims:
         return ""
 
     def collisions(self) -> Mapping[str, tuple[str, ...]]:
-        """Shared name -> its services, of those that have more than one."""
-        return {name: tuple(sorted(self.holders[name])) for name in sorted(self.shared)}
+        """Shared name -> its services, of those that have more than one; frameworks and agents too."""
+        found = {name: tuple(sorted(self.holders[name])) for name in sorted(self.shared)}
+        for hosts in self.hosts.values():
+            found.update(hosts.shared)
+        return found
+
+    def shortened(self) -> Mapping[str, tuple[str, ...]]:
+        """Service, `framework F` or `agent box` -> what of it is not published as it is written."""
+        found = {service: tuple(names) for service, names in self.cut.items()}
+        for hosts in self.hosts.values():
+            found.update(hosts.cut)
+        return found
+
+    @property
+    def shared_count(self) -> int:
+        return len(self.shared) + sum(len(hosts.shared) for hosts in self.hosts.values())
+
+    @property
+    def cut_count(self) -> int:
+        return len(self.cut) + sum(len(hosts.cut) for hosts in self.hosts.values())
 
     def _hold(self, name: str, services: tuple[str, ...]) -> set[str]:
         before = self.holders.pop(name, ())
@@ -99,10 +126,45 @@ def _foreign(task: Member | Portless, rules: Rules) -> Iterator[str]:
 
 
 def too_long(task: Member | Portless, rules: Rules) -> tuple[str, ...]:
-    """What was cut to become a label: the task's name, its name with hash and agent, or a port's name."""
+    """What was cut: the task's name, its name with hash and agent, a port's name, a whole name over 255 bytes; and a raw
+    discovery name that is left out.
+    """
     ports = tuple(port.name for port in task.ports) if isinstance(task, Member) else ()
     tail = labels.HASH_LENGTH + len(labels.agent_tail(task.task.agent)) + 2
-    return _too_long(task.discovery.name or task.task.name, tail, ports, rules.rfc952)
+    discovery = task.discovery.name
+    found = _too_long(discovery or task.task.name, tail, ports, rules.rfc952)
+    if discovery and discovery not in found and not labels.is_speakable(discovery):
+        found = (*found, discovery)
+    most = max((min(len(port), labels.LABEL_LIMIT - 1) + 2 for port in ports), default=0)
+    names = _Names(task.task.name, discovery, task.task.framework, rules.domain, rules.rfc952, tail, most)
+    return (*found, *_over_limit(names))
+
+
+class _Names(NamedTuple):
+    """What a task is called by. `tail`: of an instance's label; `port`: of the longest port's label, with its dot."""
+
+    task: str
+    discovery: str
+    framework: str
+    domain: str
+    rfc952: bool
+    tail: int
+    port: int
+
+
+@lru_cache(maxsize=16384)
+def _over_limit(names: _Names) -> tuple[str, ...]:
+    """Those of the shared names below which something is over 255 bytes."""
+    spec = labels.rfc952 if names.rfc952 else labels.rfc1123
+    fragment = naming.framework_labels(names.framework, spec)
+    found = []
+    for parts in labels.spoken_names(names.task, names.discovery, spec) if fragment else ():
+        shared = ".".join((*parts, fragment))
+        instance = min(labels.LABEL_LIMIT - len(parts[-1]), names.tail)
+        ports = len("_") + len("._tcp") + names.port
+        if len(f"{shared}.slave.{names.domain}.") + 1 + max(instance, ports) > wire.NAME_LIMIT:
+            found.append(shared)
+    return tuple(found)
 
 
 @lru_cache(maxsize=16384)

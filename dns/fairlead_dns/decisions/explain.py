@@ -273,7 +273,7 @@ def _says(question: Question, found: Explanation, known: Why, snapshot: Snapshot
         own = ", ".join(f"{service} is {label}" for service, label in sorted(found.apart.items()))
         yield f"collision: the name is shared by {' and '.join(found.shared_by)}; apart: {own}"
     if found.too_long:
-        yield f"too long for a label, so cut: {', '.join(found.too_long)}"
+        yield f"too long, or no legal name as it is written, so cut: {', '.join(found.too_long)}"
 
 
 def _headline(question: Question, found: Explanation, known: Why) -> str:

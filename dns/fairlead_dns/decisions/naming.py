@@ -35,6 +35,8 @@ LOOPBACK = 127
 
 
 ZONE_TTL = -1
+CUT = "cut-"
+"""Begins the label that stands for what was too long."""
 
 
 class Record(NamedTuple):
@@ -133,7 +135,7 @@ def _spoken(one: Instance, rules: Rules) -> Iterator[tuple[str, ...]]:
 
 def apart(label: str, rival: str) -> str:
     """`web` -> `web-1a2b3c4d`, cut if need be before the digest."""
-    return f"{label[: labels.LABEL_LIMIT - 1 - len(rival)]}-{rival}".lstrip("-") if rival else label
+    return f"{label[: labels.LABEL_LIMIT - 1 - len(rival)].rstrip('-')}-{rival}".lstrip("-") if rival else label
 
 
 def instance_label(one: Instance, rules: Rules) -> str:
@@ -142,8 +144,8 @@ def instance_label(one: Instance, rules: Rules) -> str:
 
 
 def _instance_of(label: str, one: Instance) -> str:
-    tail = f"{labels.task_hash(one.task.id)}-{labels.agent_tail(one.task.agent)}"
-    return labels.fit(f"{label}-{tail}".lstrip("-"))
+    parts = (label, labels.task_hash(one.task.id), labels.agent_tail(one.task.agent))
+    return labels.fit("-".join(filter(None, parts)))
 
 
 def timed(records: Iterable[Record], discovery: Discovery, rules: Rules) -> tuple[Record, ...]:
@@ -155,17 +157,22 @@ def timed(records: Iterable[Record], discovery: Discovery, rules: Rules) -> tupl
     return tuple(record._replace(ttl_s=ttl_s) for record in records)
 
 
-def of_framework(framework: Framework, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
-    """`F.domain` A, and `_framework._tcp.F.domain` SRV when its port is known."""
+def of_framework(
+    framework: Framework, addresses: Iterable[str], rules: Rules, *, rival: bool = False
+) -> tuple[Record, ...]:
+    """`F.domain` A, and `_framework._tcp.F.domain` SRV when its port is known. `rival`: another name gives the same F;
+    both have it, and each one with a digest beside it.
+    """
     fragment = framework_labels(framework.name, rules.spec)
     if fragment in rules.aliases:
         fragment = told_apart(fragment, framework.name)
     found = parsed(addresses)
     if not fragment or not found:
         return ()
-    owner = (*fragment.split("."), rules.domain)
-    srv = [(("_framework", "_tcp", *owner), owner, framework.port)] if is_port(framework.port) else []
-    return tuple(records({owner: found}, srv, rules))
+    spoken = (fragment, told_apart(fragment, framework.name)) if rival else (fragment,)
+    owners = [(*each.split("."), rules.domain) for each in dict.fromkeys(spoken)]
+    srv = [(("_framework", "_tcp", *o), o, framework.port) for o in owners] if is_port(framework.port) else []
+    return tuple(records(dict.fromkeys(owners, found), srv, rules))
 
 
 RESERVED = re.compile(r"leader|master\d*|ns\d+|(.*\.)?slave")
@@ -181,22 +188,37 @@ def framework_labels(name: str, spec: labels.Spec) -> str:
     return told_apart(fragment, name)
 
 
-def told_apart(label: str, name: str) -> str:
-    return apart(label, hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8])
+def told_apart(fragment: str, name: str) -> str:
+    """`x.leader` -> `x.leader-1a2b3c4d`, by a digest of the whole name."""
+    before, dot, last = fragment.rpartition(".")
+    return before + dot + apart(last, _digest(name))
 
 
-def of_agent(agent: Agent, addresses: Iterable[str], rules: Rules) -> tuple[Record, ...]:
-    """`slave.domain` A of every agent, `_slave._tcp.domain` SRV, one name of its own, and its PTR."""
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[: labels.SUFFIX_LENGTH]
+
+
+def of_agent(agent: Agent, addresses: Iterable[str], rules: Rules, *, rival: bool = False) -> tuple[Record, ...]:
+    """`slave.domain` A of every agent, `_slave._tcp.domain` SRV, one name of its own, and its PTR. `rival`: another host
+    name gives the same label; both have it, and each one with a digest, to which the PTR leads.
+    """
     found = parsed(addresses)
-    owner, alone = ("slave", rules.domain), (agent_label(agent), "slave", rules.domain)
+    owner, label = ("slave", rules.domain), agent_label(agent)
+    alone = (told_apart(label, agent_name(agent)) if rival else label, "slave", rules.domain)
+    hosts = {owner: found, (label, "slave", rules.domain): found, alone: found}
     srv = [(("_slave", "_tcp", rules.domain), owner, agent.port)] if is_port(agent.port) and found else []
-    return (*records({owner: found, alone: found}, srv, rules), *_pointers(found, alone, rules))
+    return (*records(hosts, srv, rules), *_pointers(found, alone, rules))
+
+
+def agent_name(agent: Agent) -> str:
+    """What its label is made of: its host name; its id's last field where it has none."""
+    given = agent.hostname if wire.address(agent.hostname) is None else ""
+    return given if labels.legal(given).strip("-") else f"agent-{labels.agent_tail(agent.id)}"
 
 
 def agent_label(agent: Agent) -> str:
-    """`box1.rack-2` -> `box1-rack-2`; an agent that has no host name is called by its id's last field."""
-    given = agent.hostname if wire.address(agent.hostname) is None else ""
-    return labels.fit(labels.legal(given).strip("-") or f"agent-{labels.rfc1123(labels.agent_tail(agent.id))}")
+    """`box1.rack-2` -> `box1-rack-2`; `agent-s7` where there is no host name."""
+    return labels.fit(labels.legal(agent_name(agent)).strip("-"))
 
 
 def of_masters(masters: Sequence[MasterInfo], leader: MasterInfo | None, rules: Rules) -> tuple[Record, ...]:
@@ -315,8 +337,23 @@ def records(
 
 @lru_cache(maxsize=16384)
 def wired(parts: tuple[str, ...]) -> bytes | None:
-    """The last part is the domain, which may be several labels. Kept, for instances of a service share most names."""
-    return wire.name((*parts[:-1], *parts[-1].split(".")))
+    """The last part is the domain, which may be several labels. Kept, for instances of a service share most names. A
+    name over 255 bytes is cut, see shortened.
+    """
+    return wire.name((*parts[:-1], *parts[-1].split("."))) or wire.name(shortened(parts))
+
+
+def shortened(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """`_http._web._tcp.<200 bytes of framework>.mesos` -> `_http._web._tcp.cut-1a2b3c4d.mesos`: as many labels from the
+    left as there is room for, and a digest of the rest. Mesos-DNS published names that nobody could ask for.
+    """
+    domain = parts[-1].split(".")
+    room = wire.NAME_LIMIT - 1 - sum(len(label.encode()) + 1 for label in domain) - len(CUT) - labels.SUFFIX_LENGTH - 1
+    kept = 0
+    while kept < len(parts) - 1 and room > len(parts[kept].encode()):
+        room -= len(parts[kept].encode()) + 1
+        kept += 1
+    return (*parts[:kept], CUT + _digest(".".join(parts[kept:-1])), *domain)
 
 
 def _pointers(addresses: Iterable[tuple[int, bytes]], target_labels: tuple[str, ...], rules: Rules) -> Iterator[Record]:

@@ -28,8 +28,9 @@ def of_task(task: Member | Portless, rules: Rules, rival: str = "") -> tuple[Rec
     return naming.timed(dict.fromkeys(chain(naming.of_instance(one, rules), others)), task.discovery, rules)
 
 
-def of_agent(agent: Agent, rules: Rules) -> tuple[Record, ...]:
-    found = dict.fromkeys(naming.of_agent(agent, (agent.host,), rules))
+def of_agent(agent: Agent, rules: Rules, *, rival: bool = False) -> tuple[Record, ...]:
+    """`rival`: see naming.of_agent."""
+    found = dict.fromkeys(naming.of_agent(agent, (agent.host,), rules, rival=rival))
     for dialect in rules.dialects:
         if dialect.kind == "consul":
             label = naming.agent_label(agent)

@@ -47,11 +47,12 @@ class Why:
     givers: tuple[Giver, ...] = ()
     others: Mapping[str, tuple[str, ...]]
     shared_by: tuple[str, ...] = ()
-    """Services that have a name in common with a giver's, and the givers themselves: [] where nobody has."""
+    """Services that have a name in common with a giver's, and the givers themselves: [] where nobody has. Frameworks and
+    agents likewise, by who they are in `others`."""
     apart: Mapping[str, str]
     """Of these, service -> the label that is its alone."""
     too_long: Mapping[str, tuple[str, ...]]
-    """Service -> names of it that were cut to be a label."""
+    """Service, or who of `others` -> names of it that were cut, or are not published as they are written."""
 
 
 def why(sources: Sources, name: bytes) -> Why:
@@ -61,15 +62,24 @@ def why(sources: Sources, name: bytes) -> Why:
         givers = tuple(islice(_among(sources, name, islice(_tasks(sources), SCANNED)), GIVERS))
     services = tuple(dict.fromkeys(giver.service for giver in givers))
     rivals = {holder for s in services for holder in _rivals(sources, s)}
+    others = _others(sources, name)
+    hosts = {
+        who
+        for each in sources.claims.hosts.values()
+        for them in each.shared.values()
+        if {*them} & {*others}
+        for who in them
+    }
+    apart = {who: label for each in sources.claims.hosts.values() for who, label in each.apart.items() if who in hosts}
     return Why(
         name=wire.text(name),
         exists=sources.zone.exists(name),
         empty=sources.zone.exists(name) and not sources.zone.sets(name),
         givers=givers,
-        others=_others(sources, name),
-        shared_by=tuple(sorted(rivals)),
-        apart={s: _apart(sources, s) for s in sorted(rivals)},
-        too_long={s: tuple(sources.claims.cut[s]) for s in services if s in sources.claims.cut},
+        others=others,
+        shared_by=tuple(sorted(rivals | hosts)),
+        apart={s: _apart(sources, s) for s in sorted(rivals)} | apart,
+        too_long={who: names for who, names in sources.claims.shortened().items() if who in {*services, *others}},
     )
 
 
