@@ -15,6 +15,7 @@ from fairlead_lb.decisions import map_keys, render
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.values import Admin, Slot, Slots
+from fairlead_lb.desk import Desk
 from fairlead_lb.split_pages import canaries_of, splits_of
 from fairlead_lb.state import State
 
@@ -109,6 +110,7 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "reloads": state.reloads,
         "reload_due": list(state.pending),
         "last_error": state.last_error,
+        "rails": rails_of(controller.desk),
         "refused": dict(sorted(state.wanted.refused.items())),
         "problems": problems(state.wanted, state.taken, state.taken_vips) if snapshot is not None else {},
         "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},
@@ -117,6 +119,22 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "splits": splits_of(state, slots),
         "canaries": canaries_of(snapshot.policies) if snapshot is not None else [],
     }
+
+
+def rails_of(desk: Desk) -> dict[str, Any]:
+    """What is served otherwise than the registry has it, and why."""
+    now_s = time.monotonic()
+    held = {
+        service: {h.member.task.id: {"why": h.why, "for_s": round(now_s - h.since_s, 1)} for h in ruled.held.values()}
+        for service, ruled in sorted(desk.rails.ruled.items())
+        if ruled.held
+    }
+    damped = {
+        service: {name: round(until - now_s, 1) for name, until in ruled.damped.items()}
+        for service, ruled in sorted(desk.rails.ruled.items())
+        if ruled.damped
+    }
+    return {"held": held, "held_down_for_s": damped, "panic": sorted(desk.panic.since_s)}
 
 
 def _certificates_of(certificates: Certificates | None) -> Mapping[str, Any]:

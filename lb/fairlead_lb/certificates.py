@@ -17,7 +17,7 @@ from fairlead_lb.decisions.certificates import Certificate, Served
 
 log = Log("lb.certificates")
 LOOK_S = 1.0
-AUDIT_S = 10.0
+AUDIT_S = 5.0
 Seen = Mapping[Path, tuple[int, int, int]]
 """File -> inode, size, time of change."""
 
@@ -34,6 +34,8 @@ class Certificates:
     """File -> why it is not served; its last good content is."""
     _good: dict[str, Certificate] = field(default_factory=dict)
     _seen: Seen | None = None
+    _applied: dict[str, Certificate] | None = None
+    """What HAProxy was last read back to have; None: nothing yet."""
 
     @property
     def listing(self) -> Path:
@@ -121,8 +123,12 @@ class Certificates:
         for row in rows:
             await _say(socket, row)
         now = await self._ask_served(socket) if rows else before
-        if rows:
+        if rows and self._applied == self._good:
+            metrics.REPAIRS.labels("certificates").inc(len(rows))
+            log.warning("haproxy's certificates were changed by someone else", names=" ".join(sorted(now))[:300])
+        elif rows:
             log.info("certificates changed", names=" ".join(sorted(now))[:300])
+        self._applied = dict(self._good)
         self.served = now
         metrics.count_certificates({name: one.not_after_s for name, one in now.items()})
 

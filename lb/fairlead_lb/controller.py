@@ -5,20 +5,24 @@ Its parts work on one `Desk`: `deciding` (snapshot to wanted), `reading` (HAProx
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
 
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
+from fairlead_discovery.decisions.trust import Confirmed
+from fairlead_discovery.records import Route
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb import deciding, metrics, reading, reloading, watching
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, routes
 from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
+from fairlead_lb.decisions.parts import Parts, derive
 from fairlead_lb.decisions.progress import progress
+from fairlead_lb.decisions.rails import Rails
 from fairlead_lb.decisions.values import Frame, Key, Picture, Slots, Structure, ports_of
 from fairlead_lb.desk import Desk
 from fairlead_lb.memory import Memory
@@ -29,7 +33,7 @@ from fairlead_lb.supervisor import Supervisor, free_for_hosts
 log = Log("lb")
 ROUNDS = 4  # apply and read back; more means HAProxy does not do as told
 SAVE_S = 1.0
-AUDIT_S = 10.0
+AUDIT_S = 5.0
 RETRY_S = 0.2
 UNKNOWN_GENERATION = 50_000  # far from that of a HAProxy whose picture was lost: their sockets must differ
 
@@ -37,8 +41,10 @@ UNKNOWN_GENERATION = 50_000  # far from that of a HAProxy whose picture was lost
 class Controller:
     """`serve_first()`, then `run()`; `offer(snapshot)` from whoever follows the registry."""
 
-    def __init__(self, supervisor: Supervisor, store: Store, around: Surroundings, derived: routes.Derive) -> None:
-        self.desk = Desk(supervisor, store, around, derived)
+    def __init__(
+        self, supervisor: Supervisor, store: Store, around: Surroundings, derived: routes.Derive, rails: Rails
+    ) -> None:
+        self.desk = Desk(supervisor, store, around, derived, rails)
         supervisor.died = self.wake
         self.reported = asyncio.Event()
         self.reached: Callable[[str], None] = lambda _why: None  # told "" when HAProxy is, else why not for seconds
@@ -77,6 +83,11 @@ class Controller:
             self.desk.pinned = frozenset(down)
             self.wake()
 
+    def confirm(self, word: Confirmed) -> None:
+        """A person's word that the registry is right: what the rails hold since before it is let go."""
+        self.desk.rails.confirm(said_s=time.monotonic() - max(0.0, time.time() - word.time_s))
+        self.wake()
+
     async def slots_now(self) -> Mapping[str, Slots]:
         return await reading.slots_now(self.desk)
 
@@ -86,9 +97,8 @@ class Controller:
         """HAProxy serves when this returns: adopted, or started as it was, or empty. Raises BadSettings."""
         last = self.desk.store.picture()
         self.desk.memory = Memory(self.desk.store.noted())
-        if await self.supervisor.adopt():
-            if last is not None:
-                await reading.read(self.desk, (await self._serving_as(last)).structure)
+        self.desk.good = dict(_derived(self.desk.store.good()))
+        if await self._adopted(last):
             return
         bindable = last is not None and not self.around.forbidden.among(ports_of(last.structure))
         if last is not None and bindable and await self.supervisor.start_from_disk():
@@ -97,6 +107,20 @@ class Controller:
         empty = picture.first_picture(self.around)
         free_for_hosts(empty.structure)
         await self._start(self._bindable(last or empty))
+
+    async def _adopted(self, last: Picture | None) -> bool:
+        """False also when it ends while we look at it."""
+        if not await self.supervisor.adopt():
+            return False
+        try:
+            if last is not None:
+                serves = (await self._serving_as(last)).structure
+                self.desk.verdicts.learn(serves)
+                await reading.read(self.desk, serves)
+        except Unavailable as error:
+            log.warning("haproxy ended while it was adopted", reason=str(error))
+            return False
+        return True
 
     async def _serving_as(self, last: Picture) -> Picture:
         """The picture HAProxy serves by: a predecessor that died between file and reload left it one behind."""
@@ -110,6 +134,7 @@ class Controller:
 
     async def _start(self, wanted: Picture) -> None:
         started = await self.supervisor.start(wanted)
+        self.desk.verdicts.learn(started.structure)
         await reading.read(self.desk, started.structure)
 
     def _bindable(self, wanted: Picture) -> Picture:
@@ -168,12 +193,14 @@ class Controller:
             snapshot, self._newest = self._newest, None
             deciding.decide(self.desk, snapshot)
         deciding.pin(self.desk)
+        deciding.look_again(self.desk)
         if self.state.serving is None:
             await self._adopt_unknown()
         await reading.look_at_old_workers(self.desk)
         await reading.look_at_drains(self.desk)
         if time.monotonic() - self.desk.times.audited > AUDIT_S or self.desk.times.deaf_since:
             await reading.audit(self.desk)
+            await reading.look_for_panic(self.desk)
         if await watching.look(self.desk) and self.state.snapshot is not None:
             deciding.want(self.desk, self.state.snapshot)
         found = await self._apply()
@@ -248,6 +275,9 @@ class Controller:
             desk.store.write_live(picture.current_picture(serving), self._fragments.config(serving))
             desk.times.saved = time.monotonic()
             desk.unsaved = False
+        if time.monotonic() - desk.times.good_kept > SAVE_S:
+            desk.times.good_kept = time.monotonic()
+            desk.store.keep_good({service: parts.route for service, parts in desk.good.items()})
 
     def _until_next(self) -> float:
         times, now = self.desk.times, time.monotonic()
@@ -255,6 +285,8 @@ class Controller:
             AUDIT_S,
             *times.waits(now, old_workers=bool(self.supervisor.processes.old), pending=self.state.pending),
         ]
+        if (rails_s := self.desk.rails.due_s(now_s=now)) is not None and not self.state.frozen:
+            waits.append(rails_s)
         if self.desk.draining():
             waits.append(times.drains_looked + pace.poll_s(now - times.drains_since) - now)
         if (watch_s := watching.due_in_s(self.desk)) is not None:
@@ -262,3 +294,12 @@ class Controller:
         if self.desk.unsaved:
             waits.append(times.saved + SAVE_S - now)
         return max(0.001, min(waits))
+
+
+def _derived(good: Mapping[str, Route]) -> Iterator[tuple[str, Parts]]:
+    """Routes that HAProxy took in an earlier life, without servers: those come from the snapshots."""
+    for service, route in good.items():
+        try:
+            yield service, derive(service, route, {})
+        except Refused:
+            continue  # by another version's grammar

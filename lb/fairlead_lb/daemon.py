@@ -27,6 +27,7 @@ from fairlead_lb.controller import Controller
 from fairlead_lb.decisions.change import Surroundings
 from fairlead_lb.decisions.derived import route_from_labels
 from fairlead_lb.decisions.mesh import MeshRules
+from fairlead_lb.decisions.rails import Rails
 from fairlead_lb.decisions.render import worker_socket
 from fairlead_lb.decisions.vips import route_from_vips
 from fairlead_lb.reporter import Reporter
@@ -37,6 +38,7 @@ from fairlead_lb.settings import (
     frame,
     groups,
     lb_folder,
+    limits,
     node_defaults,
     service_ports,
     socket_folder,
@@ -77,9 +79,9 @@ async def run(settings: LbSettings, context: Context) -> None:
     certificates = _certificates(settings)
     if certificates is not None and certificates.any:
         around = replace(around, frame=with_tls(around.frame, str(certificates.listing)))
-    controller = Controller(
-        Supervisor(store, program), store, around, route_from_vips if settings.node else route_from_labels
-    )
+    derived = route_from_vips if settings.node else route_from_labels
+    controller = Controller(Supervisor(store, program), store, around, derived, Rails(limits(settings)))
+    controller.desk.panic_percent = settings.panic_percent
     bamboo = Side(settings, folder, controller.offer)
     stopping = asyncio.Event()
 
@@ -120,6 +122,7 @@ async def _work(
     settings: LbSettings, context: Context, controller: Controller, stopping: asyncio.Event, beside: "_Beside"
 ) -> None:
     from fairlead_discovery.backends import open_registry  # noqa: PLC0415  # kazoo's import can wait until HAProxy serves
+    from fairlead_discovery.reading import tell_confirmed  # noqa: PLC0415  # as below
 
     registry = await open_registry(settings.registry)
     me = Balancer(id=balancer_id(settings), admin=beside.admin_url, node=settings.node)
@@ -132,6 +135,7 @@ async def _work(
             controller.run(),
             _follow(registry, keep, beside.bamboo.book.offer, context),
             reporter.run(controller.reported),
+            tell_confirmed(registry, controller.confirm),
             _follow_certificates(beside.certificates, controller),
             *beside.bamboo.bodies(registry, lambda: controller.state.wanted.revision),
             watcher.run(),

@@ -3,11 +3,14 @@
 import time
 from dataclasses import replace
 
+from fairlead_daemon.logs import Log
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb import metrics
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import routes, spares
 from fairlead_lb.desk import Desk
+
+log = Log("lb")
 
 
 def decide(desk: Desk, snapshot: Snapshot) -> None:
@@ -20,7 +23,28 @@ def decide(desk: Desk, snapshot: Snapshot) -> None:
     if not live and (desk.live_seen or not nothing_serves):
         return
     desk.live_seen = desk.live_seen or live
-    want(desk, snapshot)
+    _through_rails(desk, snapshot)
+
+
+def look_again(desk: Desk) -> None:
+    """Lets go what the rails held long enough, while nothing else changes."""
+    now_s = time.monotonic()
+    if desk.state.frozen or (due_s := desk.rails.due_s(now_s=now_s)) is None or due_s > 0:
+        return
+    if (snapshot := desk.rails.last) is not None:
+        _through_rails(desk, snapshot)
+
+
+def _through_rails(desk: Desk, snapshot: Snapshot) -> None:
+    before = {service: (*ruled.held, *ruled.damped) for service, ruled in desk.rails.ruled.items()}
+    desk.state.snapshot = desk.rails.let_through(snapshot, now_s=time.monotonic())
+    for service, ruled in desk.rails.ruled.items():
+        if before.get(service) != (*ruled.held, *ruled.damped):
+            why = next((h.why for h in ruled.held.values()), "")
+            log.warning("service is not served as the registry has it", service=service, held=len(ruled.held),
+                        why=why or None, held_down=len(ruled.damped))  # fmt: skip
+    metrics.measure_rails(desk.rails.ruled.values())
+    want(desk, desk.state.snapshot)
 
 
 def want(desk: Desk, snapshot: Snapshot) -> None:

@@ -12,7 +12,10 @@ from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import picture, routes, vips
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Surroundings
+from fairlead_lb.decisions.fragments import Verdicts
+from fairlead_lb.decisions.panic import Panic
 from fairlead_lb.decisions.parts import Parts
+from fairlead_lb.decisions.rails import Rails
 from fairlead_lb.decisions.values import Key, Maps, Slot, Structure, ports_of
 from fairlead_lb.memory import Memory
 from fairlead_lb.state import State, Times
@@ -29,15 +32,19 @@ class Desk:
     store: Store
     around: Surroundings
     derived: routes.Derive
+    rails: Rails
     state: State = field(default_factory=State)
     times: Times = field(default_factory=Times)
     memory: Memory = field(default_factory=lambda: Memory({}))
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     settled: changes.Settled = field(default_factory=dict)
+    panic: Panic = field(default_factory=Panic)
+    verdicts: Verdicts = field(default_factory=Verdicts)
     good: Mapping[str, Parts] = field(default_factory=dict)
     """What HAProxy has taken, by service."""
     pinned: Collection[Key] | None = None
     """Ports whose requests stay with their fallbacks; None: nobody has looked yet, so as HAProxy has it."""
+    panic_percent: float = 0.0
     live_seen: bool = False
     unsaved: bool = False
     """Whether HAProxy has been told something that is not on disk yet."""

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from fairlead_discovery.records import Progress
 from fairlead_lb.decisions import spares
+from fairlead_lb.decisions.rails import Ruled
 from fairlead_lb.decisions.splits import Ways
 from fairlead_lb.decisions.values import Admin, Key, Slot
 from fairlead_lb.state import State
@@ -18,7 +19,14 @@ SNAPSHOT_AGE = Gauge("fairlead_lb_snapshot_age_seconds", "How long ago what is s
 RELOADS = Counter("fairlead_lb_reloads_total", "Structural changes by result", ["result"])
 STARTS = Counter("fairlead_lb_haproxy_starts_total", "Times HAProxy was started")
 COMMANDS = Counter("fairlead_lb_runtime_commands_total", "Changes made without a reload")
-REPAIRS = Counter("fairlead_lb_repairs_total", "Backends that differed from what was last read back")
+REPAIRS = Counter(
+    "fairlead_lb_repairs_total", "What differed from what was last read back, and was put right", ["kind"]
+)
+HELD = Gauge(
+    "fairlead_lb_held_endpoints", "Endpoints served though they have vanished from the registry without a record"
+)
+DAMPED = Gauge("fairlead_lb_damped_endpoints", "Endpoints held down because they come and go")
+PANICKING = Gauge("fairlead_lb_panicking_backends", "Backends served in spite of their checks, most of which fail")
 APPLY = Histogram(
     "fairlead_lb_apply_seconds",
     "From a snapshot's arrival to HAProxy serving it, read back",
@@ -27,6 +35,8 @@ APPLY = Histogram(
 BACKENDS = Gauge("fairlead_lb_backends", "Backends HAProxy has")
 SPARES = Gauge("fairlead_lb_spare_backends", "Backends that stand empty for new services")
 SLOTS = Gauge("fairlead_lb_slots", "Server slots by state", ["state"])
+BAD_FRAGMENTS = Gauge("fairlead_lb_bad_fragments", "Shapes of services that HAProxy's own check has turned down")
+CHECKS = Counter("fairlead_lb_config_checks_total", "Runs of `haproxy -c`")
 REFUSED = Gauge("fairlead_lb_refused_routes", "Services whose route is refused, wholly or in part")
 TAKEN_PORTS = Gauge("fairlead_lb_taken_ports", "Service ports that another process holds")
 OLD_WORKERS = Gauge("fairlead_lb_old_workers", "HAProxy workers that finish old sessions")
@@ -73,6 +83,12 @@ def count_slots(slots: Iterable[Slot]) -> None:
     counts = Counted("empty" if slot.empty else str(slot.admin) for slot in slots)
     for state in ("empty", *Admin):
         SLOTS.labels(str(state)).set(counts[str(state)])
+
+
+def measure_rails(ruled: Iterable[Ruled]) -> None:
+    there = list(ruled)
+    HELD.set(sum(len(r.held) for r in there))
+    DAMPED.set(sum(len(r.damped) for r in there))
 
 
 def measure(state: State, progress: Progress, old_workers: int) -> None:

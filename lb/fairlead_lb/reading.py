@@ -10,10 +10,10 @@ from fairlead_daemon.errors import Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_lb import metrics
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import pace
+from fairlead_lb.decisions import pace, panic
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole
-from fairlead_lb.decisions.values import Slots, Structure
+from fairlead_lb.decisions.values import MAP_NAMES, Slots, Structure
 from fairlead_lb.desk import Desk
 from fairlead_lb.state import OLD_WORKERS_S
 
@@ -38,12 +38,28 @@ async def audit(desk: Desk) -> None:
     assert now is not None
     places = slot_plans.places
     changed = sum(places(before.slots[n]) != places(slots) for n, slots in now.slots.items() if n in before.slots)
-    if changed or now.maps != before.maps:
-        metrics.REPAIRS.inc(changed + (now.maps != before.maps))
-        log.warning("haproxy was changed by someone else", backends=changed, maps=now.maps != before.maps)
+    maps = sum(getattr(before.maps, name) != getattr(now.maps, name) for name in MAP_NAMES)
+    if changed or maps:
+        metrics.REPAIRS.labels("backends").inc(changed)
+        metrics.REPAIRS.labels("maps").inc(maps)
+        log.warning("haproxy was changed by someone else", backends=changed, maps=maps)
     metrics.HAPROXY.read(await desk.supervisor.show_stat(now.structure))
     metrics.count_slots(slot for slots in now.slots.values() for slot in slots.values())
     desk.store.trim_log()
+
+
+async def look_for_panic(desk: Desk) -> None:
+    """After an audit: whether HAProxy's checks have taken out most servers of a service."""
+    serving = desk.state.serving
+    if serving is None:
+        return
+    before, now_s = desk.panic, time.monotonic()
+    desk.panic, commands = panic.look(serving, before, percent=desk.panic_percent, now_s=now_s)
+    metrics.PANICKING.set(len(desk.panic.since_s))
+    if fresh := sorted(desk.panic.since_s.keys() - before.since_s.keys()):
+        log.error("most servers fail their checks; all of them are served", backends=" ".join(fresh)[:300])
+    if commands:
+        await perform(desk, commands)
 
 
 async def look_at_old_workers(desk: Desk) -> None:

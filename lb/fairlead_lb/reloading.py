@@ -1,6 +1,7 @@
 """What only a reload can do: candidate, check, swap, read back; and whose fault it is when HAProxy refuses."""
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -8,9 +9,10 @@ from fairlead_daemon.errors import Refused
 from fairlead_daemon.logs import Log
 from fairlead_lb import deciding, metrics, reading
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import pace, picture, render, routes
+from fairlead_lb.decisions import fragments, pace, picture, render, routes
 from fairlead_lb.decisions.change import Reload
 from fairlead_lb.decisions.conditions import FrontRule
+from fairlead_lb.decisions.fragments import text_of
 from fairlead_lb.decisions.values import Picture, Structure
 from fairlead_lb.desk import Desk
 
@@ -65,6 +67,7 @@ async def _reloaded(desk: Desk, candidate: Picture, found: Reload) -> None:
     metrics.RELOADS.labels("done").inc()
     log.info("structure changed", reasons="; ".join(found.reasons)[:300])
     desk.memory.rendered(candidate)
+    desk.verdicts.learn(candidate.structure)
     desk.times.reload_not_before = time.monotonic() + pace.reload_pause_s(len(desk.supervisor.processes.old))
     desk.unsaved = False
     await reading.read(desk, candidate.structure)
@@ -74,22 +77,21 @@ async def _blame(desk: Desk, candidate: Picture, error: Refused) -> None:
     """Finds the tenants whose fragments HAProxy refuses by themselves; their last good ones stay."""
     metrics.RELOADS.labels("refused").inc()
     _not_reloaded(desk, error)
-    if await _refused_with(desk, candidate, ()):
-        return  # it is nobody's route
-    running = desk.state.serving.structure if desk.state.serving else candidate.structure
-    if await _blame_rules(desk, candidate, running):
-        return
-    new = [n for n in candidate.structure.owners if running.shapes.get(n) != candidate.structure.shapes[n]]
-    faulty = {
-        name: why
-        for name in new
-        if (why := await _refused(desk, render.config_of(candidate.structure, [render.backend(candidate, name)])))
-    }
-    for name, why in (faulty or dict.fromkeys(new, str(error))).items():
-        owner, shape = candidate.structure.owners[name], candidate.structure.shapes[name]
+    structure = candidate.structure
+    if not desk.verdicts.knows_head(structure):
+        if await _refused_with(desk, candidate, ()):
+            return  # it is nobody's route
+        if await _blame_rules(desk, candidate, desk.state.serving.structure if desk.state.serving else structure):
+            return
+    suspects = desk.verdicts.suspects(structure)
+    faulty = await _culprits(desk, candidate, suspects)
+    desk.verdicts.learn_fragments(structure, set(suspects) - faulty.keys() if faulty else ())
+    for name, why in (faulty or dict.fromkeys(suspects, str(error))).items():
+        owner, shape = structure.owners[name], structure.shapes[name]
         desk.state.refused_shapes[owner, shape] = why
         log.warning("route refused by haproxy", service=owner.service, reason=why)
-    if new and desk.state.snapshot is not None:
+    metrics.BAD_FRAGMENTS.set(len(desk.state.refused_shapes))
+    if suspects and desk.state.snapshot is not None:
         deciding.want(desk, desk.state.snapshot)
         desk.times.reload_not_before = 0.0
         desk.wake.set()
@@ -112,6 +114,21 @@ async def _blame_rules(desk: Desk, candidate: Picture, running: Structure) -> bo
 async def _refused_with(desk: Desk, candidate: Picture, rules: tuple[FrontRule, ...]) -> str:
     """What HAProxy says against a configuration of no backends and these rules alone."""
     return await _refused(desk, render.config_of(msgspec.structs.replace(candidate.structure, rules=rules), []))
+
+
+async def _culprits(desk: Desk, candidate: Picture, suspects: Sequence[str]) -> dict[str, str]:
+    """Backend -> HAProxy's words against it."""
+    search = fragments.culprits(suspects)
+    why: dict[str, str] = {}
+    try:
+        group = next(search)
+        while True:
+            said = await _refused(desk, text_of(candidate, group))
+            if said and len(group) == 1:
+                why[group[0]] = said
+            group = search.send(bool(said))
+    except StopIteration as found:
+        return {name: why[name] for name in found.value}
 
 
 async def _refused(desk: Desk, text: str) -> str:

@@ -18,7 +18,9 @@ from fairlead_discovery.decisions.ports import parse_ranges
 from fairlead_discovery.decisions.vips import RANGE, BadVip, parse_range
 from fairlead_lb.bamboo.settings import BambooSettings
 from fairlead_lb.decisions import grammar
+from fairlead_lb.decisions.flapping import FlapLimits
 from fairlead_lb.decisions.forbidden import FIRST_ORDINARY_PORT, Forbidden
+from fairlead_lb.decisions.rails import Limits
 from fairlead_lb.decisions.values import Frame
 from fairlead_lb.decisions.vips import VipRules
 
@@ -78,6 +80,21 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     machine's own. Empty: no label may."""
     intentions_default: Literal["allow", "deny"] = "allow"
     """Whether a caller may call a service that no intention speaks of; `deny` also counts for clients without a certificate."""
+    hold_s: float = 300.0
+    """How long endpoints that vanish without a leaving record are served on where their service would be empty or lose
+    too many at once. `fairlead registry confirm` lets them go at once. 0: they are never held."""
+    removed_percent: float = 50.0
+    """Of a service's endpoints, or of all, that may vanish without a leaving record in one interval. 100: any number."""
+    removal_interval_s: float = 10.0
+    """The interval of `removed_percent`."""
+    flaps: int = 5
+    """An endpoint that left so often in disorder within `flap_window_s` is held down when it comes again: 10 s, twice as
+    long each time, at most 300 s; never a service's last. 0: none is."""
+    flap_window_s: float = 60.0
+    """The window of `flaps`."""
+    panic_percent: float = 50.0
+    """When HAProxy's checks leave fewer of a service's servers up, all of them are served for 30 s; Envoy's default. 0:
+    never."""
     id: str = ""
     """This balancer's name in the registry; kills wait for every registered one. Empty: `<host name>-<admin port>`."""
 
@@ -191,6 +208,25 @@ def groups(settings: LbSettings) -> frozenset[str]:
         return frozenset(words.names(settings.groups)) or frozenset({""})
     except words.BadLabel as error:
         raise BadSettings(f"groups: {error}") from error
+
+
+def limits(settings: LbSettings) -> Limits:
+    """Raises BadSettings naming the key."""
+    for key in ("removed_percent", "panic_percent"):
+        if not 0 <= getattr(settings, key) <= 100:
+            raise BadSettings(f"{key}: {getattr(settings, key):g}: not between 0 and 100")
+    for key in ("hold_s", "flaps"):
+        if getattr(settings, key) < 0:
+            raise BadSettings(f"{key}: {getattr(settings, key):g}: below 0")
+    for key in ("removal_interval_s", "flap_window_s"):
+        if getattr(settings, key) <= 0:
+            raise BadSettings(f"{key}: {getattr(settings, key):g}: not above 0")
+    return Limits(
+        hold_s=settings.hold_s,
+        removed_percent=settings.removed_percent,
+        interval_s=settings.removal_interval_s,
+        flaps=FlapLimits(most=settings.flaps, window_s=settings.flap_window_s),
+    )
 
 
 def forbidden(settings: LbSettings) -> Forbidden:

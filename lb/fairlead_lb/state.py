@@ -21,6 +21,7 @@ class Times:
     arrived: float = 0.0
     reload_not_before: float = 0.0
     saved: float = 0.0
+    good_kept: float = 0.0
     audited: float = 0.0
     drains_looked: float = 0.0
     drains_since: float = 0.0

@@ -82,6 +82,7 @@ class Supervisor:
 
     async def check(self, text: str) -> None:
         """Raises Refused with HAProxy's words."""
+        metrics.CHECKS.inc()
         self._store.write_candidate(text)
         await process.check(self._program, self._store.candidate)
 

@@ -193,15 +193,57 @@ async def test_a_route_node_that_is_no_json_keeps_the_last_good_one(place: Balan
     assert any("shop" in key for key in (await place.status())["refused"])
 
 
-async def test_what_haproxys_own_check_refuses_is_found_and_left_out(short_dir: Path):
-    """Its words are shown; the service before stays as it was, one beside it is taken."""
-    picky = short_dir / "haproxy"
+async def test_a_bad_tenant_among_two_hundred_costs_the_others_one_check(short_dir: Path):
+    """The whole is checked and refused, the one new fragment alone, the whole without it; the next changes of others
+    are checked once each, and the bad one stays named, also to the next `fairlead lb`, which knows its last good route.
+    """
+    runs = short_dir / "runs"
+    async with balancer(short_dir, haproxy=str(picky_haproxy(short_dir)), spare_backends=0) as place:
+        apps = [f"/n/{number}" for number in range(200)]
+        routes = [route(app, vhosts=(f"n{number}.example",)) for number, app in enumerate(apps)]
+        await service(place, "/shop/web", vhosts=(HOST,))
+        await place.applied(await place.publish(routes=routes), within_s=30)
+        before = checks(runs)
+        bad = route("/shop/web", vhosts=(HOST,), balance="leastconn")
+        await place.applied(await place.publish(routes=[bad]), within_s=30)
+        assert 2 == checks(runs) - before
+        for number in range(2):
+            await service(place, f"/more/{number}", vhosts=(f"more{number}.example",))
+
+        assert 4 == checks(runs) - before
+        assert (200, "shop-web") == await place.ask(HOST)
+        assert "fairlead_lb_bad_fragments 1.0" in (await fetch(place.admin, "/metrics"))[1]
+        await asyncio.sleep(1.1)  # what is on disk is at most a second old
+        await place.kill_daemon()
+        place.kill_haproxy()
+        await place.start()
+        await eventually("it is refused again", lambda: refused(place, "leastconn is not for us"), within_s=30)
+        assert (200, "shop-web") == await place.ask(HOST)
+
+
+def checks(runs: Path) -> int:
+    return len(runs.read_text().splitlines())
+
+
+async def refused(place: Balancer, why: str) -> bool:
+    return why in (await place.status())["refused"].get("marathon:/shop/web", "")
+
+
+def picky_haproxy(folder: Path) -> Path:
+    """Refuses `balance leastconn`, and notes each check."""
+    picky = folder / "haproxy"
     picky.write_text(
-        f'#!/bin/sh\nif [ "$1" = -c ] && grep -q "balance leastconn" "$4"; then\n'
+        f'#!/bin/sh\nif [ "$1" = -c ]; then echo check >> {folder}/runs; fi\n'
+        f'if [ "$1" = -c ] && grep -q "balance leastconn" "$4"; then\n'
         f'  echo "[ALERT] (1) : config : leastconn is not for us" >&2; exit 1\nfi\nexec {require("haproxy")} "$@"\n'
     )
     picky.chmod(picky.stat().st_mode | stat.S_IXUSR)
-    async with balancer(short_dir, haproxy=str(picky)) as place:
+    return picky
+
+
+async def test_what_haproxys_own_check_refuses_is_found_and_left_out(short_dir: Path):
+    """Its words are shown; the service before stays as it was, one beside it is taken."""
+    async with balancer(short_dir, haproxy=str(picky_haproxy(short_dir))) as place:
         await service(place, "/shop/web", vhosts=(HOST,))
         changed = [route("/shop/web", vhosts=(HOST,), balance="leastconn"), route("/new", vhosts=("new.example",))]
         new = await Task("new", app="/new").start()

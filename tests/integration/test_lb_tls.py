@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from fairlead_daemon.errors import BadSettings
-from harness.balancer import Balancer, Task, balancer, route
+from fairlead_lb import certificates
+from fairlead_lb.adapters import socket_cli
+from harness.balancer import Balancer, Task, balancer, fetch, route
 from harness.certificates import self_signed
 from harness.clients import Clients
 from harness.ports import free_port
@@ -140,3 +142,23 @@ async def test_a_path_that_is_not_there_is_refused(short_dir: Path):
     with pytest.raises(BadSettings, match=r"certificate: /no/such\.pem: no such file or folder"):
         async with Balancer(short_dir, certificate="/no/such.pem") as place:
             await place.start()
+
+
+async def test_a_certificate_taken_away_by_hand_is_put_back_and_counted(
+    place: Balancer, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The audit reads certificates back, too."""
+    monkeypatch.setattr(certificates, "AUDIT_S", 0.3)
+    put(short_dir / "in", "b.pem", "b.example")
+    expected = der(short_dir / "in", "b.pem")
+    await eventually("it is served", lambda: shows(place, "b.example", expected), within_s=20)
+    generation = (await place.status())["haproxy"]["generation"]
+    folder = short_dir / "data" / "lb"
+    socket = folder / "run" / f"w{generation}.sock"
+    for command in (f"del ssl crt-list {folder}/certs.list {folder}/certs/b.pem", f"del ssl cert {folder}/certs/b.pem"):
+        await socket_cli.ask(socket, command)
+    assert not await shows(place, "b.example", expected)
+
+    await eventually("it is back", lambda: shows(place, "b.example", expected), within_s=20)
+    metrics = (await fetch(place.admin, "/metrics"))[1]
+    assert 'fairlead_lb_repairs_total{kind="certificates"}' in metrics

@@ -131,7 +131,7 @@ def _unaccounted(gone: Tasks, good: Tasks, new: Tasks) -> int:
     if not gone:
         return 0
     agents = {agent for tasks in gone.values() for agent in tasks.values()}
-    return _unreplaced(gone, good, new, _withdrawn(good, new, agents))
+    return _unreplaced(gone, good, new, withdrawn(good, new, agents))
 
 
 def _unreplaced(gone: Tasks, good: Tasks, new: Tasks, withdrawn: Collection[str]) -> int:
@@ -143,7 +143,7 @@ def _unreplaced(gone: Tasks, good: Tasks, new: Tasks, withdrawn: Collection[str]
     return missed
 
 
-def _withdrawn(good: Tasks, new: Tasks, touched: Collection[str]) -> frozenset[str]:
+def withdrawn(good: Tasks, new: Tasks, touched: Collection[str]) -> frozenset[str]:
     """Of the agents that lost tasks, those that look withdrawn as a whole: what they still have are services that
     would be empty without them. None when that were more than half of all agents.
     """
@@ -152,9 +152,9 @@ def _withdrawn(good: Tasks, new: Tasks, touched: Collection[str]) -> frozenset[s
         agents = set(tasks.values())
         if not agents <= set(touched):
             holding |= agents
-    withdrawn = frozenset(touched) - holding
+    whole = frozenset(touched) - holding
     everyone = {agent for tasks in good.values() for agent in tasks.values()}
-    return withdrawn if 2 * len(withdrawn) <= len(everyone) else frozenset()
+    return whole if 2 * len(whole) <= len(everyone) else frozenset()
 
 
 Rule = tuple[Cause, Callable[[Comparison], bool], Callable[[Comparison], str]]

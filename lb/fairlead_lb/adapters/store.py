@@ -1,6 +1,6 @@
 """The balancer's folder: configuration, maps, the picture they come from, who HAProxy is.
 
-haproxy.cfg · candidate.cfg · maps/*.map · picture.json · journal · process.json · haproxy.log · run/ (sockets, 0700)
+haproxy.cfg · candidate.cfg · maps/*.map · picture.json · journal · good.json · process.json · haproxy.log · run/ (sockets, 0700)
 """
 
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fairlead_daemon.processes import Identity
+from fairlead_discovery.records import Route
 from fairlead_lb.decisions import render
 from fairlead_lb.decisions.commands import SetAddress
 from fairlead_lb.decisions.values import Maps, Picture
@@ -37,6 +38,8 @@ class Store:
         self._picture = folder / "picture.json"
         self._journal = folder / "journal"
         self._process = folder / "process.json"
+        self._good = folder / "good.json"
+        self._kept: dict[str, Route] = {}
 
     def prepare(self) -> None:
         (self.folder / "maps").mkdir(parents=True, exist_ok=True)
@@ -94,6 +97,19 @@ class Store:
                 continue  # the last line of a killed predecessor
             found[backend, name, host, port] = task
         return found
+
+    def good(self) -> dict[str, Route]:
+        """Routes that HAProxy has taken, by service."""
+        try:
+            self._kept = msgspec.json.decode(self._good.read_bytes(), type=dict[str, Route])
+        except (OSError, msgspec.DecodeError):
+            self._kept = {}
+        return dict(self._kept)
+
+    def keep_good(self, routes: dict[str, Route]) -> None:
+        if routes != self._kept:
+            _swap_in(self._good, msgspec.json.encode(routes))
+            self._kept = routes
 
     def write_running(self, running: Running) -> None:
         _swap_in(self._process, msgspec.json.encode(running))

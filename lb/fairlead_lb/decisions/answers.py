@@ -9,6 +9,8 @@ from fairlead_lb.decisions.values import Admin, Slot
 MAINT_FLAGS = 0x01 | 0x02 | 0x20 | 0x40  # forced, inherited, by DNS, by hostname; 0x04 only says the file had it
 DRAIN_FLAGS = 0x08 | 0x10
 RUNNING = 2
+CHECK_FLAGS = 0x02 | 0x04  # configured, enabled
+CHECK_STOPPED = 0x02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ def servers_state(text: str) -> Mapping[str, Mapping[str, Slot]]:
                 admin=_admin(flags),
                 weight=int(fields[columns["srv_uweight"]]),
                 up=int(fields[columns["srv_op_state"]]) == RUNNING,
+                unchecked=int(fields[columns["srv_check_state"]]) & CHECK_FLAGS == CHECK_STOPPED,
             )
     return found
 

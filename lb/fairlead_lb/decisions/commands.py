@@ -67,7 +67,36 @@ class Shutdown:
         return msgspec.structs.replace(slot, used=0)
 
 
-ServerCommand = SetAddress | SetWeight | SetState | Shutdown
+@dataclass(frozen=True, slots=True)
+class SetChecked:
+    """Whether HAProxy's checks decide over it. Stopped, it stays as it is."""
+
+    backend: str
+    slot: str
+    checked: bool
+
+    def text(self) -> str:
+        return f"{'enable' if self.checked else 'disable'} health {self.backend}/{self.slot}"
+
+    def after(self, slot: Slot) -> Slot:
+        return msgspec.structs.replace(slot, unchecked=not self.checked)
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """Up, until a check says otherwise."""
+
+    backend: str
+    slot: str
+
+    def text(self) -> str:
+        return f"set server {self.backend}/{self.slot} health up"
+
+    def after(self, slot: Slot) -> Slot:
+        return msgspec.structs.replace(slot, up=True)
+
+
+ServerCommand = SetAddress | SetWeight | SetState | Shutdown | SetChecked | SetUp
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,4 +136,4 @@ def _slots(serving: Serving, wanted: Wanted, name: str, names: Mapping[Key, str]
 def as_rendered(slot: Slot) -> Slot:
     """A drained server comes up in maintenance: a new worker has no sessions on it to finish."""
     admin = slot.admin if slot.admin is Admin.READY and not slot.empty else Admin.MAINT
-    return msgspec.structs.replace(slot, admin=admin, used=0, up=admin is Admin.READY)
+    return msgspec.structs.replace(slot, admin=admin, used=0, up=admin is Admin.READY, unchecked=False)

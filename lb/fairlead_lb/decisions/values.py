@@ -70,7 +70,8 @@ class Admin(enum.StrEnum):
 class Slot(Value, frozen=True):
     """A server line as HAProxy has it now.
 
-    `used` counts connections to it in all workers; `task` is "" when the slot is empty or its task is unknown.
+    `used` counts connections to it in all workers; `task` is "" when the slot is empty or its task is unknown;
+    `unchecked`: its health checks were stopped while it runs (see `panic`).
     """
 
     host: str = DUMMY_HOST
@@ -79,6 +80,7 @@ class Slot(Value, frozen=True):
     weight: int = 100
     used: int = 0
     up: bool = False
+    unchecked: bool = False
     task: str = ""
 
     @property
