@@ -15,7 +15,7 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery.decisions.trust import Confirmed
 from fairlead_discovery.records import Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb import deciding, metrics, reading, reloading, watching
+from fairlead_lb import counting, deciding, metrics, reading, reloading, watching
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, routes
@@ -97,6 +97,7 @@ class Controller:
         """HAProxy serves when this returns: adopted, or started as it was, or empty. Raises BadSettings."""
         last = self.desk.store.picture()
         self.desk.memory = Memory(self.desk.store.noted())
+        counting.begin(self.desk)
         self.desk.good = dict(_derived(self.desk.store.good()))
         if await self._adopted(last):
             return

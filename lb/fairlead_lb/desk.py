@@ -12,6 +12,7 @@ from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import picture, routes, vips
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Surroundings
+from fairlead_lb.decisions.counters import Totals
 from fairlead_lb.decisions.fragments import Verdicts
 from fairlead_lb.decisions.panic import Panic
 from fairlead_lb.decisions.parts import Parts
@@ -39,6 +40,7 @@ class Desk:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     settled: changes.Settled = field(default_factory=dict)
     panic: Panic = field(default_factory=Panic)
+    totals: Totals = field(default_factory=Totals)
     verdicts: Verdicts = field(default_factory=Verdicts)
     good: Mapping[str, Parts] = field(default_factory=dict)
     """What HAProxy has taken, by service."""

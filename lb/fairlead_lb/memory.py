@@ -18,6 +18,7 @@ class Memory:
         self._placed: dict[Place, tuple[str, int, str]] = {
             (backend, slot): (host, port, task) for (backend, slot, host, port), task in noted.items()
         }
+        self._served: dict[Place, str] = {place: what[2] for place, what in self._placed.items() if what[2]}
 
     def placed(self, commands: Iterable[Command]) -> None:
         for command in commands:
@@ -32,6 +33,12 @@ class Memory:
     def put(self, backend: str, place: str, what: tuple[str, int, str]) -> None:
         """`what`: host, port, task."""
         self._placed[backend, place] = what
+        if what[2]:
+            self._served[backend, place] = what[2]
+
+    def served_last(self, backend: str, place: str) -> str:
+        """The task there, or the last one that was; "" when nobody knows."""
+        return self._served.get((backend, place), "")
 
     def task_at(self, backend: str, place: str) -> str:
         """Of whatever stood there last; "" when nobody knows."""

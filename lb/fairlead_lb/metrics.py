@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from fairlead_discovery.records import Progress
 from fairlead_lb.decisions import spares
+from fairlead_lb.decisions.counters import COLUMNS, GAUGES, Counts, Label, Row
 from fairlead_lb.decisions.rails import Ruled
 from fairlead_lb.decisions.splits import Ways
 from fairlead_lb.decisions.values import Admin, Key, Slot
@@ -108,28 +109,34 @@ def count_certificates(not_after_s: Mapping[str, float]) -> None:
 
 
 class Haproxy(Collector):
-    """HAProxy's own counters per proxy, as last read; they start again with each worker."""
+    """HAProxy's own counters per proxy and per task, as last read; they do not start again with a worker."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, str]] = []
-
-    def read(self, csv: str) -> None:
-        lines = csv.lstrip("# ").splitlines()
-        names = lines[0].split(",") if lines else []
-        rows = (dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line)
-        self.rows = [row for row in rows if row.get("svname") in {"FRONTEND", "BACKEND"}]
+        self.rows: list[Row] = []
+        self.sums: Mapping[Label, Counts] = {}
 
     def describe(self) -> Iterable[Metric]:
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        for kinds, family in ((COUNTED, CounterMetricFamily), (GAUGED, GaugeMetricFamily)):
-            for column, name in kinds.items():
-                metric = family(f"fairlead_lb_haproxy_{name}", f"HAProxy's {column}", labels=["proxy", "kind"])
-                for row in self.rows:
-                    if row.get(column, "").isdigit():
-                        metric.add_metric([row["pxname"], row["svname"].lower()], float(row[column]))
-                yield metric
+        sums = list(self.sums.items())
+        for place, column in enumerate(COLUMNS):
+            name = f"fairlead_lb_haproxy_{COUNTED[column]}"
+            by_proxy = CounterMetricFamily(name, f"HAProxy's {column}", labels=["proxy", "kind", "service"])
+            by_task = CounterMetricFamily(
+                f"fairlead_lb_task_{COUNTED[column]}", f"HAProxy's {column} by task", labels=["service", "task"]
+            )
+            for label, counts in sums:
+                (by_task if len(label) == 2 else by_proxy).add_metric(list(label), float(counts[place]))
+            yield by_proxy
+            yield by_task
+        for place, column in enumerate(GAUGES):
+            gauge = GaugeMetricFamily(
+                f"fairlead_lb_haproxy_{GAUGED[column]}", f"HAProxy's {column}", labels=["proxy", "kind"]
+            )
+            for row in self.rows:
+                gauge.add_metric([row.proxy, row.kind], float(row.gauges[place]))
+            yield gauge
 
 
 HAPROXY = Haproxy()

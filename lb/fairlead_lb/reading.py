@@ -8,7 +8,7 @@ import msgspec
 
 from fairlead_daemon.errors import Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_lb import metrics
+from fairlead_lb import counting, metrics
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, panic
 from fairlead_lb.decisions import slots as slot_plans
@@ -43,7 +43,7 @@ async def audit(desk: Desk) -> None:
         metrics.REPAIRS.labels("backends").inc(changed)
         metrics.REPAIRS.labels("maps").inc(maps)
         log.warning("haproxy was changed by someone else", backends=changed, maps=maps)
-    metrics.HAPROXY.read(await desk.supervisor.show_stat(now.structure))
+    await counting.look(desk)
     metrics.count_slots(slot for slots in now.slots.values() for slot in slots.values())
     desk.store.trim_log()
 

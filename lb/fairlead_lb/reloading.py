@@ -7,7 +7,7 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_daemon.logs import Log
-from fairlead_lb import deciding, metrics, reading
+from fairlead_lb import counting, deciding, metrics, reading
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import fragments, pace, picture, render, routes
 from fairlead_lb.decisions.change import Reload
@@ -35,6 +35,7 @@ async def reload_when_due(desk: Desk, found: Reload) -> bool:
     except Refused as error:
         await _blame(desk, candidate, error)
         return False
+    await counting.look_before_reload(desk)
     try:
         await desk.supervisor.swap(candidate)
     except Refused as error:

@@ -22,6 +22,7 @@ class Times:
     reload_not_before: float = 0.0
     saved: float = 0.0
     good_kept: float = 0.0
+    servers_counted: float = 0.0
     audited: float = 0.0
     drains_looked: float = 0.0
     drains_since: float = 0.0

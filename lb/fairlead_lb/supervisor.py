@@ -325,8 +325,26 @@ class Supervisor:
         *stats, times = await socket_cli.ask_all(self._worker_socket(structure), commands)
         return "\n".join(stats), times
 
+    async def show_stats(self, structure: Structure, what: int) -> dict[str, str]:
+        """`show stat` of the serving worker and then of those that finish sessions, by a name that no other process has.
+        One that ends meanwhile is left out. Raises Unavailable for the serving one.
+        """
+        command = f"show stat -1 {what} -1"
+        found = {_name(self.processes.worker): await socket_cli.ask(self._worker_socket(structure), command)}
+        for pid in self.processes.old:
+            try:
+                found[_name(pid)] = await socket_cli.ask_old(self._store.master_socket, pid, [command])
+            except Unavailable:
+                continue
+        return found
+
     async def show_stat(self, structure: Structure) -> str:
         return await socket_cli.ask(self._worker_socket(structure), "show stat")
+
+
+def _name(pid: int) -> str:
+    identity = identify(pid)
+    return f"{pid}-{identity.start_ticks if identity is not None else 0}"
 
 
 async def _answers(socket: str) -> bool:

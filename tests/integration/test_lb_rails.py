@@ -11,7 +11,7 @@ from fairlead_discovery import paths
 from fairlead_discovery.reading import confirm
 from fairlead_discovery.records import Check, encode
 from fairlead_discovery.registry import Delete
-from fairlead_lb import certificates, controller
+from fairlead_lb import certificates, controller, counting
 from harness.balancer import Balancer, Task, balancer, fetch, route, service
 from harness.servers import require
 from harness.waiting import eventually
@@ -132,3 +132,42 @@ async def tell(socket: Path, command: str) -> None:
     with contextlib.suppress(OSError):
         await reader.read(-1)
     writer.close()
+
+
+async def test_counters_survive_reloads_and_restarts(short_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of a service and of its task: never smaller, and nothing counted is lost, though three workers have counted."""
+    monkeypatch.setattr(controller, "AUDIT_S", 0.3)
+    monkeypatch.setattr(counting, "SERVERS_S", 0.3)
+    service_name, label = 'service="marathon:/shop/web"', 'kind="backend"'
+    async with balancer(short_dir, spare_backends=0) as place:
+        await service(place, "/shop/web", vhosts=(HOST,))
+        asked, seen = 0, [0.0]
+        for number in range(3):
+            for _ in range(10):
+                await place.ask(HOST)
+                asked += 1
+            seen.append(await counted(place, "fairlead_lb_haproxy_requests_total", service_name, label))
+            if number == 1:
+                await eventually("it is kept", lambda: reached(place, 20), within_s=20)
+                await place.stop_daemon()
+                await place.start()
+            await service(place, f"/new/n{number}", vhosts=(f"n{number}.example",))
+            seen.append(await counted(place, "fairlead_lb_haproxy_requests_total", service_name, label))
+
+        await eventually("all are counted", lambda: reached(place, asked), within_s=20)
+        assert sorted(seen) == seen
+        assert 3 <= (await place.status())["haproxy"]["generation"]
+        assert asked == await counted(place, "fairlead_lb_task_requests_total", service_name, 'task="shop-web"')
+
+
+async def counted(place: Balancer, name: str, *labels: str) -> float:
+    """The sum of the series with these labels."""
+    body = (await fetch(place.admin, "/metrics"))[1]
+    lines = [line for line in body.splitlines() if line.startswith(name + "{") and all(x in line for x in labels)]
+    return sum(float(line.split()[-1]) for line in lines)
+
+
+async def reached(place: Balancer, number: int) -> bool:
+    by_task = await counted(place, "fairlead_lb_task_requests_total", 'task="shop-web"')
+    by_service = await counted(place, "fairlead_lb_haproxy_requests_total", "shop", 'kind="backend"')
+    return number == by_task == by_service

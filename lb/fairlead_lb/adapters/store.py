@@ -1,6 +1,6 @@
 """The balancer's folder: configuration, maps, the picture they come from, who HAProxy is.
 
-haproxy.cfg · candidate.cfg · maps/*.map · picture.json · journal · good.json · process.json · haproxy.log · run/ (sockets, 0700)
+haproxy.cfg · candidate.cfg · maps/*.map · picture.json · journal · good.json · counters.json · process.json · haproxy.log · run/ (sockets, 0700)
 """
 
 import os
@@ -13,6 +13,7 @@ from fairlead_daemon.processes import Identity
 from fairlead_discovery.records import Route
 from fairlead_lb.decisions import render
 from fairlead_lb.decisions.commands import SetAddress
+from fairlead_lb.decisions.counters import Kept
 from fairlead_lb.decisions.values import Maps, Picture
 
 LOG_LIMIT_BYTES = 10 * 1024 * 1024
@@ -39,6 +40,7 @@ class Store:
         self._journal = folder / "journal"
         self._process = folder / "process.json"
         self._good = folder / "good.json"
+        self._counters = folder / "counters.json"
         self._kept: dict[str, Route] = {}
 
     def prepare(self) -> None:
@@ -110,6 +112,15 @@ class Store:
         if routes != self._kept:
             _swap_in(self._good, msgspec.json.encode(routes))
             self._kept = routes
+
+    def counters(self) -> Kept | None:
+        try:
+            return msgspec.json.decode(self._counters.read_bytes(), type=Kept)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def keep_counters(self, kept: Kept) -> None:
+        _swap_in(self._counters, msgspec.json.encode(kept))
 
     def write_running(self, running: Running) -> None:
         _swap_in(self._process, msgspec.json.encode(running))
