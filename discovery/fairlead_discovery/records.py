@@ -226,7 +226,8 @@ class Traffic(Record, frozen=True, kw_only=True):
 class RoutePort(Record, frozen=True, kw_only=True):
     """What a balancer needs to know of one port of a service.
 
-    `service_port` 0: no port of its own, only virtual hosts. `mode` is "http" or "tcp".
+    `service_port` 0: no port of its own, only virtual hosts. `mode` is "http", "tcp", or "tls": TCP found by the name a
+    client asks for (SNI), and passed on as it is.
     """
 
     index: int

@@ -75,7 +75,7 @@ async def run(settings: LbSettings, context: Context) -> None:
     for network in local_routes.needed(around.vips):
         await local_routes.add(network)
     program = find_program(settings.haproxy)
-    store.prepare()
+    store.prepare(enter=around.frame.passthrough and bool(around.frame.user))
     certificates = _certificates(settings)
     if certificates is not None and certificates.any:
         around = replace(around, frame=with_tls(around.frame, str(certificates.listing)))
@@ -107,7 +107,7 @@ async def run(settings: LbSettings, context: Context) -> None:
     try:
         await bamboo.listen(context)
         await controller.serve_first()
-        if settings.https_port and not settings.certificate:
+        if settings.https_port and not (settings.certificate or settings.tls_passthrough):
             context.log.info("https is off: no certificate is set", https_port=settings.https_port)
         context.log.info("serving", admin=port, http=settings.http_port, haproxy=controller.supervisor.processes.master)
         await _work(settings, context, controller, stopping, beside)

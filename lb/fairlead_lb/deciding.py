@@ -52,6 +52,7 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
     rules = routes.Rules(
         forbidden=desk.around.forbidden,
         groups=desk.around.groups,
+        passthrough=desk.around.frame.passthrough,
         aside=desk.state.judgement.aside,
         spent=desk.state.judgement.spent,
         callers=desk.around.callers,

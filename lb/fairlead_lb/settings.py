@@ -46,6 +46,9 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     certificate: str = ""
     """PEM file with certificate, chain and key, or a folder of such (`*.pem`, `default.pem` first). Replaced files are
     served within seconds, without a reload; a bad one leaves its last good one. Empty: no TLS."""
+    tls_passthrough: bool = False
+    """Whether `https_port` serves routes of mode `tls` too: by the name a client asks for, passed on as it is. The rest
+    ends its TLS here as ever, after a hop inside HAProxy; without `certificate` it is refused."""
     service_ports: str = "10100-10999"
     """Ports for services, held from the start: a new service needs no new bind. A file descriptor a port. Empty: none."""
     reserved_ports: str = ""
@@ -131,7 +134,8 @@ def frame(settings: LbSettings) -> Frame:
         sockets=str(socket_folder(folder)),
         host=address,
         http_port=settings.http_port,
-        https_port=settings.https_port if settings.certificate else 0,
+        https_port=settings.https_port if settings.certificate or settings.tls_passthrough else 0,
+        passthrough=bool(settings.tls_passthrough and settings.https_port),
         max_connections=settings.max_connections,
         keepalive_s=settings.keepalive_s,
         sticky_header=_header(settings.sticky_header),
@@ -231,8 +235,9 @@ def limits(settings: LbSettings) -> Limits:
 
 def forbidden(settings: LbSettings) -> Forbidden:
     """Raises BadSettings naming the key."""
+    https = settings.https_port if settings.certificate or settings.tls_passthrough else 0
     return Forbidden(
-        own=frozenset({settings.port, settings.http_port, settings.https_port if settings.certificate else 0} - {0}),
+        own=frozenset({settings.port, settings.http_port, https} - {0}),
         reserved=parse_ranges(settings.reserved_ports, place="reserved_ports"),
         low_allowed=settings.allow_low_ports,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -270,3 +271,60 @@ async def test_rules_hold_for_tcp_where_they_can(place: Balancer):
 
     await place.applied(await place.publish(routes=[route(traffic=Traffic(allow=("127.0.0.0/8",)), **rules)]))
     assert (200, "tcp") == await place.ask(port=place.first_port)
+
+
+async def test_tls_is_passed_on_by_the_name_that_clients_ask_for(short_dir: Path):
+    """The service's own certificate comes back; other names end their TLS at the balancer, as ever; no reload."""
+    for name in ("own", "edge"):
+        (short_dir / name).mkdir()
+    own, edge = self_signed(short_dir / "own", "db.example"), self_signed(short_dir / "edge", HOST)
+    (short_dir / "default.pem").write_text("".join(path.read_text() for path in edge))
+    keys = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    keys.load_cert_chain(*own)
+    server = await asyncio.start_server(_say_hello, "127.0.0.1", 0, ssl=keys)
+    behind = server.sockets[0].getsockname()[1]
+    tls = {"certificate": str(short_dir / "default.pem"), "https_port": free_port(), "tls_passthrough": True}
+    async with balancer(short_dir, spare_backends=2, **tls) as place:
+        await service(place, "/shop/web", vhosts=(HOST,))
+        one = route("/db", mode="tls", vhosts=("db.example", "*.db.example"))
+        await place.applied(await place.publish(member("db", behind, app="/db"), routes=[one]))
+        found = {name: await _certificate(place, name, short_dir) for name in ("db.example", "a.b.db.example", HOST)}
+        assert found == {"db.example": b"hello", "a.b.db.example": b"hello", HOST: b"HTTP/1.1 200"}
+        assert 0 == await reloads(place)
+
+        with pytest.raises(OSError, match=r"."):  # no TLS at all
+            await place.ask(port=place.settings.https_port)
+    server.close()
+
+
+async def _say_hello(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"hello")
+    writer.close()
+
+
+async def _certificate(place: Balancer, name: str, folder: Path) -> bytes:
+    """The first bytes that come by TLS for the name, after a request; the certificate must be its owner's."""
+    context = ssl.create_default_context(cafile=str(folder / ("edge" if name == HOST else "own") / "cert.pem"))
+    expected = HOST if name == HOST else "db.example"
+    context.check_hostname = False
+    async with asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", place.settings.https_port, ssl=context, server_hostname=name
+        )
+        subject = dict(pair for part in writer.get_extra_info("peercert")["subject"] for pair in part)
+        assert expected == subject["commonName"]
+        writer.write(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        data: bytes = await reader.read(12)
+        writer.close()
+    return data
+
+
+async def test_a_service_whose_tls_cannot_be_passed_on_is_told(place: Balancer):
+    """Its route is named with the setting; nothing else suffers."""
+    await service(place, "/shop/web", vhosts=(HOST,))
+    await place.publish(member("db", 9, app="/db"), routes=[route("/db", mode="tls", vhosts=("db.example",))])
+    await place.applied(await place.publish())
+
+    problems = (await place.status())["problems"]
+    assert {"marathon:/db": ["mode tls: this balancer does not pass on TLS (setting tls_passthrough)"]} == problems
+    assert [200] == await statuses(place, 1)

@@ -21,7 +21,7 @@ HOST_LIMIT = 253
 PATH_LIMIT = 256
 BALANCES = ("roundrobin", "leastconn", "first", "source", "random")
 """HAProxy's algorithms that take no argument and let servers come and go while it runs."""
-MODES = ("http", "tcp")
+MODES = ("http", "tcp", "tls")
 _LABEL = re.compile(r"(HAPROXY|FAIRLEAD)_(?:(\d{1,6})_)?([A-Z_]+)")
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,=:@%/-]*")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.processes import Identity
 from fairlead_discovery.records import Route
 from fairlead_lb.decisions import render
@@ -43,10 +44,14 @@ class Store:
         self._counters = folder / "counters.json"
         self._kept: dict[str, Route] = {}
 
-    def prepare(self) -> None:
+    def prepare(self, *, enter: bool = False) -> None:
+        """`enter`: HAProxy's workers, another account, connect to a socket of their own; each socket has its mode."""
         (self.folder / "maps").mkdir(parents=True, exist_ok=True)
         self.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.sockets.chmod(0o700)
+        self.sockets.chmod(0o711 if enter else 0o700)
+        for parent in self.sockets.parents if enter else ():
+            if not parent.stat().st_mode & 0o001:
+                raise BadSettings(f"tls_passthrough: {parent}: HAProxy's workers cannot enter it")
 
     def write_candidate(self, text: str) -> None:
         _swap_in(self.candidate, text.encode())

@@ -200,6 +200,7 @@ def servable(structure: Structure, wanted: Wanted) -> Maps:
         wilds=wanted.maps.wilds,
         ports=ports,
         vips=vips,
+        names={n: b for n, b in wanted.maps.names.items() if b in there and structure.frame.passthrough},
         modes={p: m for p, m in wanted.maps.modes.items() if p in ports or p in vips},
         targets={t: b for t, b in wanted.maps.targets.items() if b in there} if same else {},
         **splits.kept(wanted.maps, there),
@@ -233,7 +234,7 @@ def _dial_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
 def _map_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
     target = servable(serving.structure, wanted)
     found: list[MapCommand] = []
-    for name in ("modes", "ports", "vips", "hosts", "targets"):  # a port's mode before its way
+    for name in ("modes", "ports", "vips", "names", "hosts", "targets"):  # a port's mode before its way
         found += _entries(name, getattr(serving.maps, name), getattr(target, name))
     if serving.structure.layout == LAYOUT:
         found += _split_commands(serving.maps, target)

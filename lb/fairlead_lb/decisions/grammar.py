@@ -20,9 +20,9 @@ _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.-]", re.ASCII)
 HOST_LIMIT = 253
 PATH_LIMIT = 256
 NAME_LIMIT = 128
-MODES = ("http", "tcp")
+MODES = ("http", "tcp", "tls")
 _BOTH = ("roundrobin", "leastconn", "first", "random", "source")
-BALANCES: Mapping[str, Sequence[str]] = {"http": (*_BOTH, "uri"), "tcp": _BOTH}
+BALANCES: Mapping[str, Sequence[str]] = {"http": (*_BOTH, "uri"), "tcp": _BOTH, "tls": _BOTH}
 
 
 def vhost(text: str) -> str:
@@ -58,11 +58,11 @@ def address(host: str) -> str | None:
 def shape(port: RoutePort) -> Shape:
     """Raises Refused naming the field."""
     if port.mode not in MODES:
-        raise Refused(f"mode {port.mode!r}: http or tcp")
+        raise Refused(f"mode {port.mode!r}: http, tcp or tls")
     if port.balance not in BALANCES[port.mode]:
         raise Refused(f"balance {port.balance!r}: one of {', '.join(BALANCES[port.mode])}")
     return Shape(
-        mode=port.mode,
+        mode="http" if port.mode == "http" else "tcp",
         balance=port.balance,
         sticky=port.sticky and port.mode == "http",
         reuse=port.reuse,

@@ -7,7 +7,7 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions.vips import Vip
 from fairlead_discovery.records import Member, Route, RoutePort
 from fairlead_lb.decisions import grammar, map_keys, vips
-from fairlead_lb.decisions.values import Key, Server, Shape
+from fairlead_lb.decisions.values import DUMMY_HOST, DUMMY_PORT, Key, Server, Shape
 
 FULL_WEIGHT = 100  # HAProxy's weight of a member of weight 1; leaves room both ways in 1 to 256
 MOST_WEIGHT = 256
@@ -15,7 +15,9 @@ MOST_WEIGHT = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one port of a service asks for. `hosts` are map keys (`shop.example.com/cart/`)."""
+    """What one port of a service asks for. `hosts` are map keys (`shop.example.com/cart/`), `names` those of TLS that is
+    passed on (`db.example.com`, `.example.com` for whatever ends so).
+    """
 
     key: Key
     app: str
@@ -24,6 +26,7 @@ class Part:
     hosts: tuple[str, ...]
     servers: tuple[Server, ...]
     groups: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
     vips: tuple[Vip, ...] = ()
 
 
@@ -59,7 +62,8 @@ def derive(service: str, route: Route, members: Mapping[str, Member], *, derived
                 app=route.app,
                 shape=shape,
                 service_port=port.service_port,
-                hosts=hosts,
+                hosts=() if port.mode == "tls" else hosts,
+                names=tuple(h.partition("/")[0].removeprefix("*") for h in hosts) if port.mode == "tls" else (),
                 servers=tuple(servers),
                 groups=frozenset(port.groups),
                 vips=vips.of_members(members, port.index),
@@ -74,17 +78,21 @@ def _checked_port(port: RoutePort) -> tuple[RoutePort, Shape, tuple[str, ...]]:
         path = grammar.path(port.path)
         hosts = tuple(dict.fromkeys(map_keys.key(grammar.vhost(v), path) for v in port.vhosts))
         shape = grammar.shape(port)
-        _check_together(path, hosts, shape)
+        _check_together(path, hosts, port.mode)
     except Refused as error:
         raise Refused(f"port {port.index}: {error}") from error
     return port, shape, hosts
 
 
-def _check_together(path: str, hosts: tuple[str, ...], shape: Shape) -> None:
+def _check_together(path: str, hosts: tuple[str, ...], mode: str) -> None:
     if path and not hosts:
         raise Refused(f"path {path!r}: needs a virtual host")
-    if hosts and shape.mode != "http":
-        raise Refused(f"virtual hosts need mode http, not {shape.mode}")
+    if path and mode == "tls":
+        raise Refused(f"path {path!r}: nobody sees it inside TLS that is passed on")
+    if hosts and mode == "tcp":
+        raise Refused("virtual hosts need mode http, or tls for names of TLS that is passed on, not tcp")
+    if mode == "tls" and not hosts:
+        raise Refused("mode tls needs a virtual host, the name that clients ask for")
 
 
 def _servers(members: Mapping[str, Member], port: RoutePort) -> tuple[list[Server], list[str]]:
@@ -114,7 +122,9 @@ def _address(member: Member, port: RoutePort) -> tuple[str, int] | None:
     if not number and not member.ports and port.index == 0:
         number = member.serviceEndpoint.port
     usable = first_address((host, *member.ips.host, *member.ips.mesos))
-    return (usable, number) if usable is not None and 0 < number <= 65_535 else None
+    if usable is None or not 0 < number <= 65_535 or (usable, number) == (DUMMY_HOST, DUMMY_PORT):
+        return None  # the last one is where empty slots point
+    return usable, number
 
 
 def first_address(hosts: Sequence[str]) -> str | None:

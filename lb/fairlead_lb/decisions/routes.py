@@ -40,6 +40,8 @@ class Rules:
     """Backends that stand empty for whoever comes next, and their casings."""
     aside: frozenset[tuple[Key, str]] = frozenset()
     """Tasks that get no requests for their errors."""
+    passthrough: bool = False
+    """Whether TLS can be passed on by name."""
     spent: frozenset[Key] = frozenset()
     """Whose requests are not repeated any more."""
     callers: MeshRules = field(default_factory=MeshRules)
@@ -164,7 +166,7 @@ def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
 
 def _moved(maps: Maps, moved: Mapping[str, str]) -> Maps:
     """With every backend under its new name."""
-    pointing = ("hosts", "ports", "vips", "targets")
+    pointing = ("hosts", "ports", "names", "vips", "targets")
     by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in pointing}
     by_key = {name: {moved[b]: v for b, v in getattr(maps, name).items()} for name in DIALS}
     return msgspec.structs.replace(maps, **by_value, **by_key, **splits.moved(maps, moved))
@@ -295,9 +297,19 @@ def _maps(
         wilds=_wilds(hosts),
         ports=ports,
         modes={port: "http" for port, name in ports.items() if modes[name] == "http"},
+        names=_names(named, last, rules, refused),
         **dials.dials(backends),
         budgets={b.name: "spent" for b in backends if b.key in rules.spent} if rules.spent else {},
     )
+
+
+def _names(named: list[tuple[Part, str]], last: Maps, rules: Rules, refused: dict[str, str]) -> Mapping[str, str]:
+    claims = [(n, name, part) for part, name in named for n in part.names]
+    if rules.passthrough or not claims:
+        return _claimed(claims, last.names, refused)
+    for service in sorted({part.key.service for _, _, part in claims}):
+        _note(refused, service, "mode tls: this balancer does not pass on TLS (setting tls_passthrough)")
+    return {}
 
 
 def _with_vips(

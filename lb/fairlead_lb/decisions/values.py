@@ -98,6 +98,7 @@ class Maps(Value, frozen=True):
     `hosts`: `shop.example.com/cart/` -> backend (longest prefix wins, see `map_keys`); `wilds`: `.example.com` ->
     `*.example.com`, longest suffix first; `ports`: service port -> backend; `modes`: service port -> `http`, absent for
     TCP; `vips`: place (`127.230.155.221:80`) -> backend, and such places are in `modes` too;
+    `names`: name that TLS clients ask for, `.example.com` for whatever ends so -> backend, which gets it as it is;
     `checks`: backend -> path of its health check; `timeouts`: backend -> milliseconds a server may take; `rates`,
     `client_rates`: backend -> requests it takes in its period; `aborts`, `delays`: backend -> of 10,000 requests so many
     are refused, or wait; `budgets`: backend -> `spent`, when nothing more is repeated; absent where it is the default.
@@ -110,6 +111,7 @@ class Maps(Value, frozen=True):
     wilds: Mapping[str, str] = msgspec.field(default_factory=dict)
     ports: Mapping[str, str] = msgspec.field(default_factory=dict)
     modes: Mapping[str, str] = msgspec.field(default_factory=dict)
+    names: Mapping[str, str] = msgspec.field(default_factory=dict)
     vips: Mapping[str, str] = msgspec.field(default_factory=dict)
     checks: Mapping[str, str] = msgspec.field(default_factory=dict)
     timeouts: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -133,10 +135,11 @@ DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "bud
 VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
 SPLITS = ("shares", "least", "falls", "pins", "ways")
-MAP_NAMES = ("hosts", "wilds", "ports", "modes", "vips", "targets", *VERDICTS, *DIALS, *SPLITS)
-LAYOUT = 5
+MAP_NAMES = ("hosts", "wilds", "ports", "modes", "names", "vips", "targets", *VERDICTS, *DIALS, *SPLITS)
+LAYOUT = 6
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
-for any host; 3: before intentions; 4: before splits."""
+for any host; 3: before intentions; 4: before splits;
+5: before names of TLS that is passed on."""
 
 
 class Frame(Value, frozen=True):
@@ -151,6 +154,8 @@ class Frame(Value, frozen=True):
     https_port: int = 0
     certificates: str = ""
     """HAProxy's list of certificate files; "": no TLS."""
+    passthrough: bool = False
+    """Whether `https_port` looks at the names that TLS clients ask for before it ends their TLS."""
     max_connections: int = 4096
     keepalive_s: float = 30.0
     sticky_header: str = "X-User"

@@ -1,0 +1,28 @@
+"""One service's share of the routes: addresses that cannot be told to HAProxy, and names of TLS that is passed on."""
+
+import pytest
+
+from fairlead_daemon.errors import Refused
+from fairlead_discovery.records import Route, RoutePort
+from fairlead_lb.decisions.parts import derive
+from harness.balancer import member
+
+
+def test_a_task_where_empty_slots_point_is_left_out():
+    """127.0.0.1:1 means an empty slot: HAProxy would be told for ever to settle it."""
+    route = Route(service="o:p", ports=(RoutePort(index=0, service_port=10100),))
+    made = derive("o:p", route, {"a": member("odd", 1), "b": member("even", 2)})
+
+    assert ["even"] == [server.task for server in made.parts[0].servers]
+    assert ("task odd: no usable address for port 0",) == made.problems
+
+
+def test_names_of_tls_are_no_virtual_hosts():
+    """They are looked at before anything is read, so a path is refused; without a name nobody would find it."""
+    port = RoutePort(index=0, mode="tls", vhosts=("DB.example", "*.db.example"))
+    (part,) = derive("o:p", Route(service="o:p", ports=(port,)), {}).parts
+    assert (("db.example", ".db.example"), (), "tcp") == (part.names, part.hosts, part.shape.mode)
+
+    for bad in (RoutePort(index=0, mode="tls", vhosts=("a.example",), path="/x"), RoutePort(index=0, mode="tls")):
+        with pytest.raises(Refused, match="port 0: "):
+            derive("o:p", Route(service="o:p", ports=(bad,)), {})
