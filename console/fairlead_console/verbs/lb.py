@@ -1,4 +1,4 @@
-"""`fairlead lb list|forget`: registrations of balancers, for which every kill waits."""
+"""`fairlead lb list|forget|template`: registrations of balancers, for which every kill waits; Bamboo's templates."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from fairlead_console.balancer import registrations
 from fairlead_console.decisions.balancers import Registration
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Use, registry_verb
+from fairlead_console.verbs.lb_template import template
 from fairlead_console.verbs.registry import in_registry
 from fairlead_daemon.errors import Refused
 
@@ -18,6 +19,9 @@ def lb() -> None:
 
     `fairlead lb --config FILE` runs the balancer itself.
     """
+
+
+lb.add_command(template)
 
 
 @lb.command(name="list", epilog="Example: fairlead lb list")

@@ -13,6 +13,7 @@ from fairlead_console import balancer
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, registry_verb, verb
 from fairlead_console.verbs.registry import in_registry
+from fairlead_console.verbs.route_bamboo import import_bamboo
 from fairlead_daemon.errors import Refused, Unavailable
 
 POLL_S = 0.1
@@ -25,6 +26,9 @@ def route() -> None:
     Apps bring their routes with their labels. For what fairlead does not schedule an operator writes them here,
     one by one or as a file of [[route]] entries.
     """
+
+
+route.add_command(import_bamboo)
 
 
 @route.command(name="list", epilog="Example: fairlead route list")

@@ -61,7 +61,9 @@ class Mapped:
 
 
 def read(data: bytes, environment: Mapping[str, str], *, place: str) -> Mapped:
-    """Keys in any case of letters, as Go reads them. Raises BadSettings for a file that is no JSON object."""
+    """Keys in any case of letters, as Go reads them. The ZooKeeper is taken for the registry's too, unless `registry` is
+    set. Raises BadSettings for a file that is no JSON object.
+    """
     try:
         raw = msgspec.json.decode(data or b"{}", type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -94,6 +96,8 @@ def _mapped(given: Mapping[tuple[str, ...], tuple[str, Any]]) -> Mapped:
     host, root = (_text(given, "bamboo", "zookeeper", leaf) for leaf in ("host", "path"))
     if host and root.strip("/"):
         values["bamboo_zookeeper"] = f"zk://{host}/{root.strip('/')}"
+    if host:
+        values["registry"] = f"zk://{host}"
     _statsd(given, values)
     _templates(values, notes)
     return Mapped(values={k: v for k, v in values.items() if v != ""}, notes=tuple(notes))
