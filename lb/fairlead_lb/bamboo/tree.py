@@ -46,6 +46,7 @@ class BambooTree:
         self._place = place_of(url)
         self._path = self._place.root
         self._wake = asyncio.Event()
+        self._up = asyncio.Event()
         self._over = False
         self._watched: set[str] = set()
         self._by_name: dict[str, Bamboo] = {}
@@ -53,9 +54,15 @@ class BambooTree:
 
     async def read(self) -> None:
         """All of it, now. Raises Unavailable, and Refused when there is no such path."""
+        try:
+            async with asyncio.timeout(FIRST_S):
+                await self._up.wait()
+        except TimeoutError as error:
+            raise Unavailable(f"{self._place.name}: out of sight") from error
         await self._parent()
         names = await self._client.children(self._path, self._watch("children"))
         if names is None:
+            self._watched.clear()  # there is none on what is not there
             raise Refused(f"{self._place.name}: no such node")
         nodes: dict[str, bytes] = {}
         for start in range(0, len(names), AT_ONCE):
@@ -119,6 +126,10 @@ class BambooTree:
     def _linked(self, link: Link) -> None:
         """A new connection knows nothing of our watches."""
         self._watched.clear()
+        if link.session:
+            self._up.set()
+        elif link.event is not Event.SUSPENDED:
+            self._up.clear()
         self._over = self._over or link.event in OVER
         self._wake.set()
 
@@ -138,10 +149,7 @@ async def read_once(url: str, framework: str) -> BambooTree:
     """For an import. Raises BadSettings, Unavailable, Refused. Closed already."""
     tree = BambooTree(url, framework)
     try:
-        async with asyncio.timeout(FIRST_S):
-            await tree.read()
-    except TimeoutError as error:
-        raise Unavailable(f"{url}: no answer within {FIRST_S:g} s") from error
+        await tree.read()
     finally:
         await tree.close()
     return tree
