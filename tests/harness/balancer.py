@@ -48,6 +48,7 @@ class Task:
         self.id = task_id
         self.app = app
         self.port = 0
+        self.delay_s = 0.0
         self.seen: list[str] = []
         self.status = 200
         self._server: asyncio.Server | None = None
@@ -82,6 +83,7 @@ class Task:
         self.seen.append(f"{head.split()[0]} {path}")
         if "slow=" in path:
             await asyncio.sleep(float(path.rpartition("slow=")[2]))
+        await asyncio.sleep(self.delay_s)
         body = self.id.encode()
         status = path.rpartition("status=")[2].partition("&")[0] if "status=" in path else str(self.status)
         moved = f"Location: {path.rpartition('moved=')[2]}\r\n" if "moved=" in path else ""
