@@ -273,7 +273,7 @@ class Controller:
         """So that a fresh start, also one without us, comes up with today's servers."""
         serving, desk = self.state.serving, self.desk
         if desk.unsaved and serving is not None and time.monotonic() - desk.times.saved > SAVE_S:
-            desk.store.write_live(picture.current_picture(serving), self._fragments.config(serving))
+            desk.store.write_live(*self._fragments.current(serving))
             desk.times.saved = time.monotonic()
             desk.unsaved = False
         if time.monotonic() - desk.times.good_kept > SAVE_S:

@@ -17,12 +17,27 @@ from fairlead_lb.decisions.fragments import Verdicts
 from fairlead_lb.decisions.panic import Panic
 from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.rails import Rails
-from fairlead_lb.decisions.values import Key, Maps, Slot, Structure, ports_of
+from fairlead_lb.decisions.values import Key, Maps, Slot, Slots, Structure, ports_of
 from fairlead_lb.memory import Memory
 from fairlead_lb.state import State, Times
 from fairlead_lb.supervisor import Supervisor
 
 log = Log("lb")
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a backend's slots say: looked at again when they are another object, for there may be thousands."""
+
+    slots: Slots
+    leaving: bool
+    unknown: bool
+    """One holds a task that nobody noted."""
+
+    @classmethod
+    def at(cls, slots: Slots) -> "_Look":
+        there = slots.values()
+        return cls(slots, any(map(slot_plans.leaves, there)), any(not s.task and not s.empty for s in there))
 
 
 @dataclass(slots=True)
@@ -50,6 +65,7 @@ class Desk:
     live_seen: bool = False
     unsaved: bool = False
     """Whether HAProxy has been told something that is not on disk yet."""
+    _looks: dict[str, _Look] = field(default_factory=dict)
 
     def replace_slots(self, name: str, slots: Mapping[str, Slot]) -> None:
         serving = self.state.serving
@@ -58,10 +74,10 @@ class Desk:
 
     def recognise(self) -> None:
         """Slots of an adopted HAProxy whose task nobody noted are known by their address from now on."""
-        serving = self.state.serving
-        for name, backend in self.state.wanted.backends.items() if serving else ():
-            slots = serving.slots.get(name, {}) if serving else {}
-            if any(not s.task and not s.empty for s in slots.values()):
+        backends = self.state.wanted.backends
+        for name, look in self._look().items():
+            slots, backend = look.slots, backends.get(name)
+            if look.unknown and backend is not None:
                 for place, server in slot_plans.recognised(backend, slots).items():
                     self.memory.put(name, place, (server.host, server.port, server.task))
                 self.replace_slots(name, {p: self.memory.named(name, p, s) for p, s in slots.items()})
@@ -100,5 +116,13 @@ class Desk:
 
     def draining(self) -> list[str]:
         """Backends with a slot in quarantine."""
+        return [name for name, look in self._look().items() if look.leaving]
+
+    def _look(self) -> Mapping[str, _Look]:
         slots = self.state.serving.slots if self.state.serving is not None else {}
-        return [name for name, there in slots.items() if any(slot_plans.leaves(slot) for slot in there.values())]
+        known = self._looks
+        self._looks = {
+            name: look if (look := known.get(name)) is not None and look.slots is there else _Look.at(there)
+            for name, there in slots.items()
+        }
+        return self._looks

@@ -21,9 +21,12 @@ log = Log("lb")
 
 
 async def read(desk: Desk, structure: Structure) -> None:
-    """All of it. Raises Unavailable."""
+    """All of it; slots that are as they were stay the same objects. Raises Unavailable."""
     desk.settled = {}
-    desk.state.serving = await desk.supervisor.read(structure, desk.memory.task_of)
+    known = desk.state.serving.slots if desk.state.serving is not None else {}
+    serving = await desk.supervisor.read(structure, desk.memory.task_of)
+    slots = {name: known[name] if known.get(name) == now else now for name, now in serving.slots.items()}
+    desk.state.serving = replace(serving, slots=slots)
     desk.times.audited = time.monotonic()
     desk.recognise()
 

@@ -1,6 +1,7 @@
 """The next picture: what a reloaded or freshly started HAProxy comes up with, so that it is right at once."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -49,31 +50,49 @@ def _empty(count: int) -> Slots:
     return {f"s{number}": Slot() for number in range(1, count + 1)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Fragment:
+    """One backend: its slots and shape, and what is made of them."""
+
+    slots: Slots
+    shape: Shape
+    rendered: Slots
+    text: str
+
+
 class Fragments:
     """Texts of backends, made again only for slots that are another object than last time."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[Slots, Shape, str]] = {}
+        self._made: dict[str, _Fragment] = {}
 
-    def config(self, serving: Serving) -> str:
-        """The configuration of `current_picture(serving)`."""
-        now = {name: self._of(name, shape, serving) for name, shape in serving.structure.shapes.items()}
-        self._made = now
-        return render.config_of(serving.structure, [text for _, _, text in now.values()])
+    def current(self, serving: Serving) -> tuple[Picture, str]:
+        """`current_picture(serving)` and its configuration."""
+        self._made = {name: self._of(name, shape, serving) for name, shape in serving.structure.shapes.items()}
+        slots = {
+            name: self._made[name].rendered if name in self._made else _rendered(there)
+            for name, there in serving.slots.items()
+        }
+        text = render.config_of(serving.structure, [made.text for made in self._made.values()])
+        return Picture(structure=serving.structure, slots=slots, maps=serving.maps), text
 
-    def _of(self, name: str, shape: Shape, serving: Serving) -> tuple[Slots, Shape, str]:
+    def _of(self, name: str, shape: Shape, serving: Serving) -> _Fragment:
         slots = serving.slots[name]
         made = self._made.get(name)
-        if made is not None and made[0] is slots and made[1] is shape:
+        if made is not None and made.slots is slots and made.shape is shape:
             return made
-        rendered = {place: as_rendered(slot) for place, slot in slots.items()}
-        return slots, shape, render.backend_text(name, shape, rendered, serving.structure.frame)
+        rendered = _rendered(slots)
+        return _Fragment(slots, shape, rendered, render.backend_text(name, shape, rendered, serving.structure.frame))
 
 
 def current_picture(serving: Serving) -> Picture:
     """What is served now, to be kept on disk between reloads."""
-    slots = {name: {s: as_rendered(slot) for s, slot in there.items()} for name, there in serving.slots.items()}
+    slots = {name: _rendered(there) for name, there in serving.slots.items()}
     return Picture(structure=serving.structure, slots=slots, maps=serving.maps)
+
+
+def _rendered(slots: Slots) -> Slots:
+    return {place: as_rendered(slot) for place, slot in slots.items()}
 
 
 def successor(serving: Serving) -> Picture:
