@@ -11,7 +11,7 @@ from fairlead_lb.decisions.change import Serving, Surroundings
 from fairlead_lb.decisions.commands import apply_to_slots
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.routes import Wanted
-from fairlead_lb.decisions.values import LAYOUT, Admin, Key, Maps, Picture, Shape, Slot, Slots, Structure
+from fairlead_lb.decisions.values import LAYOUT, Admin, Frame, Key, Maps, Picture, Shape, Slot, Slots, Structure
 
 SPARE_SLOTS = 8
 
@@ -52,10 +52,11 @@ def _empty(count: int) -> Slots:
 
 @dataclass(frozen=True, slots=True)
 class _Fragment:
-    """One backend: its slots and shape, and what is made of them."""
+    """One backend: what it is made of, and what is made of it."""
 
     slots: Slots
     shape: Shape
+    frame: Frame
     rendered: Slots
     text: str
 
@@ -77,12 +78,12 @@ class Fragments:
         return Picture(structure=serving.structure, slots=slots, maps=serving.maps), text
 
     def _of(self, name: str, shape: Shape, serving: Serving) -> _Fragment:
-        slots = serving.slots[name]
+        slots, frame = serving.slots[name], serving.structure.frame
         made = self._made.get(name)
-        if made is not None and made.slots is slots and made.shape is shape:
+        if made is not None and made.slots is slots and made.shape is shape and made.frame == frame:
             return made
         rendered = _rendered(slots)
-        return _Fragment(slots, shape, rendered, render.backend_text(name, shape, rendered, serving.structure.frame))
+        return _Fragment(slots, shape, frame, rendered, render.backend_text(name, shape, rendered, frame))
 
 
 def current_picture(serving: Serving) -> Picture:
