@@ -12,14 +12,16 @@ import msgspec
 
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
+from fairlead_discovery.decisions.localities import NOWHERE, Place
 from fairlead_discovery.decisions.trust import Confirmed
 from fairlead_discovery.records import Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb import counting, deciding, metrics, reading, reloading, watching
+from fairlead_lb import counting, deciding, metrics, reading, reloading, spilling, watching
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, routes
 from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
+from fairlead_lb.decisions.nearness import Standing
 from fairlead_lb.decisions.parts import Parts, derive
 from fairlead_lb.decisions.progress import progress
 from fairlead_lb.decisions.rails import Rails
@@ -49,6 +51,7 @@ class Controller:
         self.reported = asyncio.Event()
         self.reached: Callable[[str], None] = lambda _why: None  # told "" when HAProxy is, else why not for seconds
         self._newest: Snapshot | None = None
+        self._moved = False
         self._fragments = picture.Fragments()
 
     @property
@@ -87,6 +90,18 @@ class Controller:
         """A person's word that the registry is right: what the rails hold since before it is let go."""
         self.desk.rails.confirm(said_s=time.monotonic() - max(0.0, time.time() - word.time_s))
         self.wake()
+
+    def stand(self, standing: Standing | None) -> None:
+        """Where this balancer stands is another now, or known now."""
+        if standing != self.around.standing:
+            self.desk.around = replace(self.desk.around, standing=standing)
+            self._moved = True
+            self.wake()
+
+    @property
+    def place(self) -> Place:
+        """As known so far: an agent that is away for a moment takes nobody's place away."""
+        return self.around.standing.place if self.around.standing is not None else NOWHERE
 
     async def slots_now(self) -> Mapping[str, Slots]:
         return await reading.slots_now(self.desk)
@@ -202,8 +217,11 @@ class Controller:
         if time.monotonic() - self.desk.times.audited > AUDIT_S or self.desk.times.deaf_since:
             await reading.audit(self.desk)
             await reading.look_for_panic(self.desk)
-        if await watching.look(self.desk) and self.state.snapshot is not None:
+        judged, spilled = await watching.look(self.desk), await spilling.look(self.desk)
+        if (judged or spilled or self._moved) and self.state.snapshot is not None and self.state.wanted.revision >= 0:
             deciding.want(self.desk, self.state.snapshot)
+            deciding.pin(self.desk)
+        self._moved = False
         found = await self._apply()
         if isinstance(found, Reload):
             if await reloading.reload_when_due(self.desk, found):
@@ -290,6 +308,8 @@ class Controller:
             waits.append(rails_s)
         if self.desk.draining():
             waits.append(times.drains_looked + pace.poll_s(now - times.drains_since) - now)
+        if (spill_s := spilling.due_in_s(self.desk)) is not None:
+            waits.append(spill_s)
         if (watch_s := watching.due_in_s(self.desk)) is not None:
             waits.append(watch_s)
         if self.desk.unsaved:

@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fairlead_daemon.errors import BadSettings, FairleadError
+from fairlead_daemon.errors import BadSettings, FairleadError, Refused
 from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.web import make_app, serve
-from fairlead_discovery.records import Balancer
+from fairlead_discovery import paths
+from fairlead_discovery.decisions.localities import NOWHERE, Place
+from fairlead_discovery.records import Agent, Balancer, decode
 from fairlead_discovery.registry import Registry
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb import admin, metrics
-from fairlead_lb.adapters import local_routes
+from fairlead_lb.adapters import local_routes, machine
 from fairlead_lb.adapters.process import find_program
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.answering import Watcher
@@ -43,6 +45,7 @@ from fairlead_lb.settings import (
     service_ports,
     socket_folder,
     spare_backends,
+    standing,
     vip_rules,
     with_tls,
 )
@@ -125,6 +128,7 @@ async def _work(
     from fairlead_discovery.reading import tell_confirmed  # noqa: PLC0415  # as below
 
     registry = await open_registry(settings.registry)
+    controller.stand(standing(settings, machine.addresses(), NOWHERE))
     me = Balancer(id=balancer_id(settings), admin=beside.admin_url, node=settings.node)
     reporter = Reporter(registry, me, lambda: controller.state.progress)
     watcher = Watcher(controller, me.id)
@@ -136,6 +140,7 @@ async def _work(
             _follow(registry, keep, beside.bamboo.book.offer, context),
             reporter.run(controller.reported),
             tell_confirmed(registry, controller.confirm),
+            _follow_place(settings, registry, controller),
             _follow_certificates(beside.certificates, controller),
             *beside.bamboo.bodies(registry, lambda: controller.state.wanted.revision),
             watcher.run(),
@@ -180,6 +185,25 @@ def _worker_socket(controller: Controller) -> str | None:
     if serving is None or not controller.supervisor.alive or not serving.structure.frame.certificates:
         return None
     return worker_socket(serving.structure.frame, serving.structure.generation)
+
+
+async def _follow_place(settings: LbSettings, registry: Registry, controller: Controller) -> None:
+    """Zone and region as this machine's agent says, unless they are set; addresses may come later than we."""
+    if settings.locality == "off" or settings.zone or settings.region:
+        await asyncio.Event().wait()
+    async for nodes in registry.follow(paths.AGENTS):
+        own = machine.addresses() | frozenset(settings.machine)
+        agents = (_agent(node.data) for node in nodes.values())
+        here = next((a for a in agents if a is not None and a.host in own and (a.zone or a.region)), None)
+        place = Place(here.zone, here.region) if here is not None else controller.place
+        controller.stand(standing(settings, own, place))
+
+
+def _agent(data: bytes) -> Agent | None:
+    try:
+        return decode(Agent, data, place="agent")
+    except Refused:
+        return None
 
 
 async def _follow(registry: Registry, keep: Path, offer: Callable[[Snapshot], None], context: Context) -> None:

@@ -56,6 +56,8 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
         aside=desk.state.judgement.aside,
         spent=desk.state.judgement.spent,
         callers=desk.around.callers,
+        standing=desk.around.standing,
+        levels=desk.state.spilling.levels,
         names_in_use=desk.names_in_use(),
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,

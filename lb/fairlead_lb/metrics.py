@@ -42,6 +42,7 @@ REFUSED = Gauge("fairlead_lb_refused_routes", "Services whose route is refused, 
 TAKEN_PORTS = Gauge("fairlead_lb_taken_ports", "Service ports that another process holds")
 OLD_WORKERS = Gauge("fairlead_lb_old_workers", "HAProxy workers that finish old sessions")
 BUSY = Gauge("fairlead_lb_busy_tasks", "Leaving tasks that still have sessions")
+SPILLED = Gauge("fairlead_lb_spilled_services", "Ports of services whose near servers do not suffice")
 EJECTED = Gauge("fairlead_lb_ejected_servers", "Servers put aside for their errors")
 EJECTIONS = Counter("fairlead_lb_ejections_total", "Times a server was put aside for its errors")
 EJECTIONS_CAPPED = Gauge("fairlead_lb_ejections_capped", "Servers with errors that stay, for too many are put aside")

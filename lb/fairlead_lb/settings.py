@@ -5,7 +5,7 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +14,14 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.decisions import words
+from fairlead_discovery.decisions.localities import NOWHERE, Place
 from fairlead_discovery.decisions.ports import parse_ranges
 from fairlead_discovery.decisions.vips import RANGE, BadVip, parse_range
 from fairlead_lb.bamboo.settings import BambooSettings
 from fairlead_lb.decisions import grammar
 from fairlead_lb.decisions.flapping import FlapLimits
 from fairlead_lb.decisions.forbidden import FIRST_ORDINARY_PORT, Forbidden
+from fairlead_lb.decisions.nearness import Standing
 from fairlead_lb.decisions.rails import Limits
 from fairlead_lb.decisions.values import Frame
 from fairlead_lb.decisions.vips import VipRules
@@ -30,6 +32,9 @@ _WORD = re.compile(r"[A-Za-z0-9/._+@%:~-]+")
 
 
 MOST_SPARES = 1000
+NODE_CHECK_S = 30.0
+"""Every machine checks every server: seldom, then, for one failed connection is enough to put it aside."""
+CHECK_S = 2.0
 
 
 class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +77,16 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     node: bool = False
     """One a machine (`--node`): services on localhost's service ports, and DC/OS' VIPs. Kills do not wait for it. Other
     defaults hold then: see NODE_DEFAULTS."""
+    locality: Literal["off", "zone", "machine"] = "off"
+    """Whether servers of the own zone, then region, come before others; `machine`: those of this machine before them."""
+    locality_least: int = 1
+    """Servers a tier must have to be nearer than the next one."""
+    zone: str = ""
+    """Where this balancer stands. Without `zone` and `region`: as this machine's agent says in the registry."""
+    region: str = ""
+    """See `zone`."""
+    machine: tuple[str, ...] = ()
+    """Addresses by which agents of this machine are known. Empty: those of its interfaces."""
     vip_range: str = RANGE
     """Node: where named VIPs get their addresses; the same for name servers. Beyond 127.0.0.0/8 it takes root, and makes
     the whole range this machine's own (`ip route add local`)."""
@@ -107,9 +122,12 @@ NODE_DEFAULTS: Mapping[str, object] = {
     "http_port": 9081,
     "https_port": 0,
     "reserved_ports": "31000-32000",
+    "locality": "machine",
+    "panic_percent": 0.0,
 }
 """What a node balancer has unless it is told otherwise: nothing that an edge balancer on the same machine has too, but
-for the service ports, which that should listen on at another address. Tasks' own ports are no VIPs' ports.
+for the service ports, which that should listen on at another address. Tasks' own ports are no VIPs' ports. Agents check
+the tasks: what a node balancer finds by itself is that it does not reach one.
 """
 
 
@@ -141,6 +159,8 @@ def frame(settings: LbSettings) -> Frame:
         sticky_header=_header(settings.sticky_header),
         user=account[0],
         group=account[1],
+        far_slots=settings.locality != "off",
+        passive_s=NODE_CHECK_S if settings.node else CHECK_S if settings.locality != "off" else 0.0,
     )
 
 
@@ -240,6 +260,18 @@ def forbidden(settings: LbSettings) -> Forbidden:
         own=frozenset({settings.port, settings.http_port, https} - {0}),
         reserved=parse_ranges(settings.reserved_ports, place="reserved_ports"),
         low_allowed=settings.allow_low_ports,
+    )
+
+
+def standing(settings: LbSettings, own: Collection[str], place: Place) -> Standing | None:
+    """`own`: addresses of this machine; `place`: what its agent says. None without locality."""
+    if settings.locality == "off":
+        return None
+    told = Place(settings.zone, settings.region)
+    return Standing(
+        place=told if told != NOWHERE else place,
+        machine=frozenset(settings.machine or own) if settings.locality == "machine" else frozenset(),
+        least=settings.locality_least,
     )
 
 

@@ -9,6 +9,7 @@ from fairlead_lb.decisions import pace, routes
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.conditions import Condition
 from fairlead_lb.decisions.judging import Judgement
+from fairlead_lb.decisions.nearness import Spilling
 from fairlead_lb.decisions.values import Key, Shape
 
 OLD_WORKERS_S = 1.0
@@ -28,6 +29,7 @@ class Times:
     drains_since: float = 0.0
     old_looked: float = 0.0
     watched: float = 0.0
+    spill_looked: float = 0.0
     leftovers_since: float = 0.0
     deaf_since: float = 0.0
     """0: HAProxy was reached last time."""
@@ -56,6 +58,7 @@ class State:
     wanted: routes.Wanted = field(default_factory=routes.Wanted)
     serving: Serving | None = None
     judgement: Judgement = field(default_factory=Judgement)
+    spilling: Spilling = field(default_factory=Spilling)
     progress: Progress | None = None
     reloads: int = 0
     last_error: str = ""

@@ -338,6 +338,10 @@ class Supervisor:
                 continue
         return found
 
+    async def loads(self, structure: Structure) -> str:
+        """Counts of all backends, without their servers, as CSV."""
+        return await socket_cli.ask(self._worker_socket(structure), "show stat -1 2 -1")
+
     async def show_stat(self, structure: Structure) -> str:
         return await socket_cli.ask(self._worker_socket(structure), "show stat")
 

@@ -44,8 +44,9 @@ _names = itertools.count()
 class Task:
     """A real HTTP server in the test's loop: says who it is, counts what it was asked, is slow when told to."""
 
-    def __init__(self, task_id: str, *, app: str = "/shop/web") -> None:
+    def __init__(self, task_id: str, *, app: str = "/shop/web", host: str = "127.0.0.1") -> None:
         self.id = task_id
+        self.host = host
         self.app = app
         self.port = 0
         self.delay_s = 0.0
@@ -55,7 +56,7 @@ class Task:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self, port: int = 0) -> "Task":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._serve, self.host, port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -92,7 +93,7 @@ class Task:
         return "connection: close" not in head.lower()
 
     def member(self) -> Member:
-        return member(self.id, self.port, app=self.app)
+        return member(self.id, self.port, app=self.app, host=self.host)
 
 
 def member(task_id: str, port: int, *, app: str = "/shop/web", host: str = "127.0.0.1", weight: float = 1.0) -> Member:

@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import itertools
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from fairlead_discovery import paths
 from fairlead_discovery.audience import Audience
 from fairlead_discovery.records import Balancer as Registered
 from fairlead_discovery.records import Member, Port, decode
+from fairlead_discovery.registry import Delete
 from fairlead_dns.decisions.naming import Dialect
 from fairlead_lb.settings import NODE_DEFAULTS
 from harness.balancer import Balancer, Task, fetch, route
@@ -24,6 +27,8 @@ from harness.ports import free_port
 from harness.waiting import eventually
 
 pytestmark = [pytest.mark.needs("haproxy"), pytest.mark.asyncio(loop_scope="module")]
+OWN, OTHER = "127.0.0.2", "127.0.0.1"
+"""Addresses of this machine, and of another one."""
 NAMES = "l4lb.thisdcos.directory"
 
 
@@ -72,7 +77,12 @@ async def machine() -> AsyncIterator[Machine]:
         folder = Path(made)
         folder.chmod(0o755)
         url = f"memory:{folder.name}"
-        kept = {"keepalive_s": 2, "reserved_ports": str(NODE_DEFAULTS["reserved_ports"])}
+        kept = {
+            "keepalive_s": 2,
+            "locality": "machine",
+            "machine": (OWN,),
+            "reserved_ports": str(NODE_DEFAULTS["reserved_ports"]),
+        }
         async with (
             running(folder / "dns", registry=url, dialects=(Dialect(kind="l4lb"),)) as dns,
             Balancer(folder, url, node=True, id="node", **kept) as lb,
@@ -218,3 +228,66 @@ async def test_a_rolling_change_without_drain_loses_no_idempotent_request(machin
     assert [] == [f for f in clients.failures if f.startswith("GET")]
     assert [] == clients.doubled_posts(seen)
     assert {t.id for t in every} <= {*clients.answers, *(t.id for t in here)}
+
+
+async def spread(machine: Machine, *hosts: str) -> list[Task]:
+    """One task at each host, served at the first service port."""
+    app = f"/near{next(_apps)}"
+    tasks = [await Task(f"{n}-{host}", app=app, host=host).start() for n, host in enumerate(hosts)]
+    made = route(app, mode="http", service_port=machine.lb.first_port + 1)
+    await machine.applied(await machine.lb.publish(*(t.member() for t in tasks), routes=[made]))
+    return tasks
+
+
+_apps = itertools.count()
+
+
+async def answers(machine: Machine, count: int = 12) -> Counter[str]:
+    """By host."""
+    port = machine.lb.first_port + 1
+    found = [await fetch(f"http://127.0.0.1:{port}", "/") for _ in range(count)]
+    assert {200} == {status for status, _ in found}
+    return Counter(body.partition("-")[2] for _, body in found)
+
+
+async def end(machine: Machine, tasks: list[Task]) -> None:
+    revision = await machine.lb.leave(*(t.member() for t in tasks))
+    await machine.lb.registry.commit([Delete(paths.route(f"marathon:{tasks[0].app}"))])
+    await machine.applied(revision + 1)
+    for task in tasks:
+        await task.stop()
+
+
+async def test_this_machines_tasks_come_first_and_others_when_they_are_dead(machine: Machine) -> None:
+    """A near server that refuses connections costs no request, before anyone has said that it is gone."""
+    tasks = await spread(machine, OTHER, OWN, OTHER)
+    before = await answers(machine)
+    reloads = (await machine.lb.status())["reloads"]
+    async with Clients(machine.lb.first_port + 1, "near") as clients:
+        await tasks[1].stop()
+        await asyncio.sleep(0.5)
+    after = await answers(machine)
+    near = await Task("9-" + OWN, app=tasks[1].app, host=OWN).start()
+    await machine.applied(await machine.lb.publish(near.member()))
+    await machine.applied(await machine.lb.leave(tasks[1].member()))
+
+    assert {OWN: 12} == before
+    assert {OTHER: 12} == after
+    assert [] == [f for f in clients.failures if f.startswith("GET")]
+    assert {OWN: 12} == await answers(machine)
+    assert reloads == (await machine.lb.status())["reloads"]
+    await end(machine, [tasks[0], tasks[2], near])
+
+
+async def test_too_few_near_servers_get_help_from_others(machine: Machine) -> None:
+    """One of three that are near is dead: the next tier takes its part, and the near ones go on."""
+    tasks = await spread(machine, OWN, OWN, OWN, OTHER)
+    before = await answers(machine)
+    await tasks[0].stop()
+
+    async def helped() -> bool:
+        return {OWN, OTHER} == set(await answers(machine))
+
+    await eventually("the other machine helps", helped, within_s=30)
+    assert {OWN: 12} == before
+    await end(machine, tasks)

@@ -13,6 +13,7 @@ from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.naming import is_spare
+from fairlead_lb.decisions.nearness import Standing
 from fairlead_lb.decisions.routes import Wanted
 from fairlead_lb.decisions.values import (
     DIALS,
@@ -82,6 +83,8 @@ class Surroundings:
     """Whose ports this balancer serves."""
     vips: VipRules | None = None
     taken_vips: frozenset[str] = frozenset()
+    standing: Standing | None = None
+    """None: no server is nearer than another."""
     manner: Manner = field(default_factory=Manner)
     callers: MeshRules = field(default_factory=MeshRules)
 

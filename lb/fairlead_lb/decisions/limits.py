@@ -12,7 +12,9 @@ def descriptors(picture: Picture, connections: int) -> int:
     listeners = sum(high - low + 1 for low, high in picture.structure.binds) + 2
     listeners += len(picture.structure.vips)
     checked = sum(
-        len(slots) for name, slots in picture.slots.items() if picture.structure.shapes[name].check is not None
+        len(slots)
+        for name, slots in picture.slots.items()
+        if picture.structure.frame.passive_s or picture.structure.shapes[name].check is not None
     )
     return 2 * connections + listeners + checked + RESERVE
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.commands import ServerCommand, SetChecked, SetUp
+from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.values import Admin, Slot, Slots
 
 PANIC_S = 30.0
@@ -54,7 +55,11 @@ def _serves(slot: Slot) -> bool:
 
 
 def _few(slots: Slots, percent: float) -> bool:
-    """Whether fewer are up by their checks than `percent` of those that shall serve."""
+    """Whether fewer are up by their checks than `percent` of those that shall serve; never while there are far ones,
+    which take over for the near.
+    """
+    if any(is_far(place) and _serves(slot) for place, slot in slots.items()):
+        return False
     ready = [slot for slot in slots.values() if _serves(slot)]
     healthy = sum(slot.up and not slot.unchecked for slot in ready)
     return len(ready) > 1 and healthy * 100 < percent * len(ready)

@@ -106,7 +106,9 @@ def _servers(members: Mapping[str, Member], port: RoutePort) -> tuple[list[Serve
             problems.append(f"task {member.task.id}: no usable address for port {port.index}")
             continue
         weight = min(MOST_WEIGHT, max(1, round(member.weight * scale)))
-        found[member.task.id] = Server(task=member.task.id, host=place[0], port=place[1], weight=weight)
+        found[member.task.id] = Server(
+            task=member.task.id, host=place[0], port=place[1], weight=weight, zone=member.zone, region=member.region
+        )
     return sorted(found.values(), key=lambda s: s.task), problems
 
 

@@ -10,6 +10,7 @@ from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Serving, Surroundings
 from fairlead_lb.decisions.commands import apply_to_slots
 from fairlead_lb.decisions.dials import casing
+from fairlead_lb.decisions.nearness import FAR, is_far
 from fairlead_lb.decisions.routes import Wanted
 from fairlead_lb.decisions.values import LAYOUT, Admin, Frame, Key, Maps, Picture, Shape, Slot, Slots, Structure
 
@@ -25,7 +26,7 @@ def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Pi
     generation = serving.structure.generation + 1
     spare = spares.fresh(wanted, around.spare_backends, generation)
     names = {key: name for name, key in serving.structure.owners.items()}
-    slots = {name: _slots(serving, wanted, name, names) for name in wanted.backends}
+    slots = {name: _slots(serving, wanted, name, names, far=around.frame.far_slots) for name in wanted.backends}
     structure = Structure(
         generation=generation,
         frame=around.frame,
@@ -37,7 +38,9 @@ def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Pi
         rules=wanted.rules,
     )
     return Picture(
-        structure=structure, slots={**slots, **{name: _empty(SPARE_SLOTS) for name in spare}}, maps=wanted.maps
+        structure=structure,
+        slots={**slots, **{name: _empty(SPARE_SLOTS, far=around.frame.far_slots) for name in spare}},
+        maps=wanted.maps,
     )
 
 
@@ -46,8 +49,9 @@ def first_picture(around: Surroundings) -> Picture:
     return wanted_picture(Serving(structure=Structure(frame=around.frame, generation=-1)), Wanted(), around)
 
 
-def _empty(count: int) -> Slots:
-    return {f"s{number}": Slot() for number in range(1, count + 1)}
+def _empty(count: int, *, far: bool) -> Slots:
+    names = ("s", FAR) if far else ("s",)
+    return {f"{name}{number}": Slot() for name in names for number in range(1, count + 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +144,20 @@ def tasks_of(slots: Mapping[str, Slots]) -> Mapping[tuple[str, str], Slot]:
     return {(b, s): slot for b, there in slots.items() for s, slot in there.items() if slot.task}
 
 
-def _slots(serving: Serving, wanted: Wanted, name: str, names: Mapping[Key, str]) -> Slots:
-    """`names`: where each service stands now; it may be in a spare."""
+def _slots(serving: Serving, wanted: Wanted, name: str, names: Mapping[Key, str], *, far: bool) -> Slots:
+    """`names`: where each service stands now; it may be in a spare. `far`: there are far slots too."""
     backend = wanted.backends[name]
     now: dict[str, Slot] = dict(serving.slots.get(names.get(backend.key, ""), {}))
-    missing = len(slot_plans.plan(backend, name, now, wanted.dead).homeless)
-    count = max(slot_plans.count_for(len(backend.servers), had=len(now), spare=SPARE_SLOTS), len(now) + missing)
-    for number in range(len(now) + 1, count + 1):
-        now[f"s{number}"] = Slot()
+    missing = slot_plans.plan(backend, name, now, wanted.dead).homeless
+    had = sum(not is_far(place) for place in now)
+    near = max(
+        slot_plans.count_for(len(backend.servers), had=had, spare=SPARE_SLOTS), had + sum(not s.far for s in missing)
+    )
+    now.update({f"s{number}": Slot() for number in range(had + 1, near + 1)})
+    if far:
+        had = len(now) - near
+        most = max(had, len(backend.servers) + SPARE_SLOTS, had + sum(s.far for s in missing))
+        now.update({f"{FAR}{number}": Slot() for number in range(had + 1, most + 1)})
     plan = slot_plans.plan(backend, name, now, wanted.dead)
     after = apply_to_slots(now, plan.brings + plan.takes)
     return {place: as_rendered(slot) for place, slot in after.items()}

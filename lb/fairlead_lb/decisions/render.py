@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from importlib import resources
 
 import jinja2
+import msgspec
 
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.records import Traffic
+from fairlead_discovery.records import Check, Traffic
 from fairlead_lb.decisions.conditions import Line, line
+from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.values import DIALS, MAP_NAMES, VERDICTS, Frame, Maps, Picture, Shape, Slots, Structure
 
 _SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
 FASTEST_CHECK_S = 0.25
+SLOWEST_AGAIN_S = 1.0
+"""A server that is down, or in doubt, is looked at so often at least."""
 DELAY_LUA = "delay.lua"
 """Lies beside the maps: HAProxy has no way of its own to let a request wait."""
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -48,8 +52,19 @@ def backend(picture: Picture, name: str) -> str:
 
 
 def backend_text(name: str, shape: Shape, slots: Slots, frame: Frame) -> str:
+    shape = _checked(shape, frame)
     text = _template("backend.cfg.j2").render(name=name, shape=shape, slots=slots, maps=map_folder(frame), frame=frame)
     return "\n".join(line for line in text.split("\n") if line.strip())
+
+
+def _checked(shape: Shape, frame: Frame) -> Shape:
+    """As this balancer checks: see Frame.passive_s."""
+    if not frame.passive_s:
+        return shape
+    check = shape.check or Check()
+    return msgspec.structs.replace(
+        shape, check=msgspec.structs.replace(check, interval_s=max(check.interval_s, frame.passive_s))
+    )
 
 
 def _used(structure: Structure) -> Mapping[str, bool]:
@@ -98,7 +113,7 @@ def milliseconds(value_s: float) -> int:
 
 
 def _faster(interval_s: float) -> float:
-    return max(FASTEST_CHECK_S, interval_s / 4) if interval_s > FASTEST_CHECK_S else interval_s
+    return min(SLOWEST_AGAIN_S, max(FASTEST_CHECK_S, interval_s / 4)) if interval_s > FASTEST_CHECK_S else interval_s
 
 
 def literal(text: str) -> str:
@@ -123,5 +138,5 @@ def _template(name: str) -> jinja2.Template:
         autoescape=False,  # noqa: S701  # no HTML; `guard` refuses instead of escaping
         loader=jinja2.PackageLoader("fairlead_lb"),
     )
-    environment.globals.update(ms=milliseconds, fast=_faster, at=_at, literal=literal)
+    environment.globals.update(ms=milliseconds, fast=_faster, at=_at, literal=literal, far=is_far)
     return environment.get_template(name)

@@ -8,7 +8,10 @@ still none -> dummy address, which purges its pool of idle connections -> empty.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from fairlead_lb.decisions.commands import ServerCommand, SetAddress, SetState, SetWeight, Shutdown, empty_slot
+from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.values import Admin, Backend, Server, Slot, Slots
 
 
@@ -30,7 +33,32 @@ class SlotPlan:
 
 
 def plan(backend: Backend | None, name: str, slots: Slots, dead: Collection[str]) -> SlotPlan:
-    """What leads from the slots as they are to the wanted backend (None: it shall become empty)."""
+    """What leads from the slots as they are to the wanted backend (None: it shall become empty).
+
+    Near servers stand in near slots, far ones in far slots; whoever moves between them is there twice for a while.
+    """
+    if not any(map(is_far, slots)):
+        return _plan(backend, name, slots, dead)
+    near, far = (_plan(_part(backend, far=far), name, _pool(slots, far=far), dead) for far in (False, True))
+    return SlotPlan(
+        brings=near.brings + far.brings,
+        takes=near.takes + far.takes,
+        tidies=near.tidies + far.tidies,
+        homeless=near.homeless + far.homeless,
+    )
+
+
+def _part(backend: Backend | None, *, far: bool) -> Backend | None:
+    if backend is None:
+        return None
+    return msgspec.structs.replace(backend, servers=tuple(s for s in backend.servers if s.far is far))
+
+
+def _pool(slots: Slots, *, far: bool) -> Slots:
+    return {place: slot for place, slot in slots.items() if is_far(place) is far}
+
+
+def _plan(backend: Backend | None, name: str, slots: Slots, dead: Collection[str]) -> SlotPlan:
     servers = backend.servers if backend is not None else ()
     sticky = backend.shape.sticky if backend is not None else False
     homes = _homes(servers, slots)
@@ -71,9 +99,13 @@ def _homes(servers: Sequence[Server], slots: Slots) -> dict[str, str]:
 
 def recognised(backend: Backend, slots: Slots) -> dict[str, Server]:
     """Slots whose task is unknown, by their address: what they must hold."""
-    homes = _homes(backend.servers, slots)
     tasks = {s.task: s for s in backend.servers}
-    return {place: tasks[task] for task, place in homes.items() if not slots[place].task}
+    homes = [
+        home
+        for far in (False, True)
+        for home in _homes([s for s in backend.servers if s.far is far], _pool(slots, far=far)).items()
+    ]
+    return {place: tasks[task] for task, place in homes if not slots[place].task}
 
 
 def _keep(name: str, place: str, slot: Slot, server: Server) -> list[ServerCommand]:

@@ -47,6 +47,10 @@ class Server(Value, frozen=True):
     host: str
     port: int
     weight: int = 100
+    zone: str = ""
+    region: str = ""
+    far: bool = False
+    """Gets requests only when no near one is up."""
 
 
 class Backend(Value, frozen=True):
@@ -86,6 +90,11 @@ class Slot(Value, frozen=True):
     @property
     def empty(self) -> bool:
         return self.port == DUMMY_PORT and self.host == DUMMY_HOST
+
+    @property
+    def serves(self) -> bool:
+        """It is meant to; whether it is up is another question."""
+        return self.admin is Admin.READY and not self.empty
 
 
 Slots = Mapping[str, Slot]
@@ -176,6 +185,11 @@ class Frame(Value, frozen=True):
     request_ids: bool = False
     trace_sampled: int = -1
     """Of 10,000 new traces; -1: no trace headers."""
+    far_slots: bool = False
+    """Whether backends have slots for servers that are far."""
+    passive_s: float = 0.0
+    """Not 0: one connection that fails puts a server aside until a check succeeds, every server is checked, and checks
+    of servers that are up come at most so often."""
 
 
 class Structure(Value, frozen=True):
