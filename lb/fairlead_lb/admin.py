@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -18,6 +18,9 @@ from fairlead_lb.decisions.values import Admin, Slot, Slots
 from fairlead_lb.desk import Desk
 from fairlead_lb.split_pages import canaries_of, splits_of
 from fairlead_lb.state import State
+
+if TYPE_CHECKING:
+    from fairlead_lb.mesh_side import MeshSide
 
 
 def add_pages(
@@ -37,6 +40,17 @@ def add_pages(
     app.router.add_get("/_haproxy_getpids", pages.pids)
     app.router.add_get("/haproxy", pages.stats)
     app.router.add_post("/fairlead/stop", pages.stop)
+
+
+def add_mesh_page(app: web.Application, mesh: "MeshSide | None") -> None:
+    """`GET /mesh`: our identity and whether HAProxy has it; no key."""
+
+    async def page(_request: web.Request) -> web.Response:
+        if mesh is None:
+            return json_response({"mesh": False})
+        return json_response({"mesh": True, **mesh.told()})
+
+    app.router.add_get("/mesh", page)
 
 
 class Pages:

@@ -121,7 +121,7 @@ class Certificates:
         prints = {f"{folder}/{name}": one.fingerprint for name, one in before.items()}
         rows = list(decisions.changes(prints, self._good, folder, str(self.listing)))
         for row in rows:
-            await _say(socket, row)
+            await say(socket, row)
         now = await self._ask_served(socket) if rows else before
         if rows and self._applied == self._good:
             metrics.REPAIRS.labels("certificates").inc(len(rows))
@@ -139,7 +139,8 @@ class Certificates:
         }
 
 
-async def _say(socket: Path | str, row: tuple[str, ...]) -> None:
+async def say(socket: Path | str, row: tuple[str, ...]) -> None:
+    """Commands that belong together; after one that HAProxy does not take the rest is not said."""
     for command in row:
         said = await socket_cli.ask(socket, command)
         if why := decisions.objection(said):

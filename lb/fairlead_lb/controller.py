@@ -21,6 +21,7 @@ from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, routes
 from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
+from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.nearness import Standing
 from fairlead_lb.decisions.parts import Parts, derive
 from fairlead_lb.decisions.progress import progress
@@ -102,6 +103,11 @@ class Controller:
     def place(self) -> Place:
         """As known so far: an agent that is away for a moment takes nobody's place away."""
         return self.around.standing.place if self.around.standing is not None else NOWHERE
+
+    def use_callers(self, frame: Frame, callers: MeshRules) -> None:
+        self.desk.around = replace(self.desk.around, frame=frame, callers=callers)
+        self._moved = True
+        self.wake()
 
     async def slots_now(self) -> Mapping[str, Slots]:
         return await reading.slots_now(self.desk)

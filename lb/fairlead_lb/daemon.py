@@ -1,10 +1,10 @@
 """`fairlead lb`: HAProxy from endpoints and routes."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairlead_daemon.errors import BadSettings, FairleadError, Refused
 from fairlead_daemon.main import Context, Daemon, until_stopped
@@ -51,6 +51,9 @@ from fairlead_lb.settings import (
 )
 from fairlead_lb.supervisor import Supervisor
 
+if TYPE_CHECKING:
+    from fairlead_lb.mesh_side import MeshSide
+
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
@@ -59,6 +62,7 @@ class _Beside:
     admin_url: str
     certificates: Certificates | None
     bamboo: Side
+    mesh: "MeshSide | None"
 
 
 async def run(settings: LbSettings, context: Context) -> None:
@@ -82,6 +86,10 @@ async def run(settings: LbSettings, context: Context) -> None:
     certificates = _certificates(settings)
     if certificates is not None and certificates.any:
         around = replace(around, frame=with_tls(around.frame, str(certificates.listing)))
+    mesh = _mesh(settings)
+    if mesh is not None:
+        callers = MeshRules(default=settings.intentions_default, trust_domain=mesh.trust_domain)
+        around = replace(around, frame=mesh.framed(around.frame), callers=callers)
     derived = route_from_vips if settings.node else route_from_labels
     controller = Controller(Supervisor(store, program), store, around, derived, Rails(limits(settings)))
     controller.desk.panic_percent = settings.panic_percent
@@ -103,10 +111,11 @@ async def run(settings: LbSettings, context: Context) -> None:
     metrics.SNAPSHOT_AGE.set_function(lambda: admin.age_s(controller.state))
     app = make_app(settings, context.health, own_proof=(CALLBACK,))
     admin.add_pages(app, controller, store, stop_all, certificates)
+    admin.add_mesh_page(app, mesh)
     bamboo.api.add_to(app)
     context.health.wait("snapshot", "nothing read from the registry yet")
     runner, port = await serve(app, settings)
-    beside = _Beside(f"http://{settings.host}:{port}", certificates, bamboo)
+    beside = _Beside(f"http://{settings.host}:{port}", certificates, bamboo, mesh)
     try:
         await bamboo.listen(context)
         await controller.serve_first()
@@ -142,6 +151,7 @@ async def _work(
             tell_confirmed(registry, controller.confirm),
             _follow_place(settings, registry, controller),
             _follow_certificates(beside.certificates, controller),
+            *_mesh_bodies(beside.mesh, registry, controller),
             *beside.bamboo.bodies(registry, lambda: controller.state.wanted.revision),
             watcher.run(),
             watcher.tell(registry),
@@ -166,6 +176,33 @@ def _certificates(settings: LbSettings) -> Certificates | None:
     return found
 
 
+def _mesh(settings: LbSettings) -> "MeshSide | None":
+    """None without a mesh port. Raises BadSettings."""
+    if not settings.mesh_port and not settings.mesh_tcp_port:
+        return None
+    from fairlead_lb.mesh_side import mesh_side  # noqa: PLC0415  # cryptography is for who needs it
+
+    return mesh_side(settings)
+
+
+def _mesh_bodies(mesh: "MeshSide | None", registry: Registry, controller: Controller) -> Iterator[Awaitable[None]]:
+    """The first identity that comes needs a reload, all others none."""
+    if mesh is None:
+        return iter(())
+
+    def came() -> None:
+        frame = mesh.framed(controller.around.frame)
+        if frame != controller.around.frame or mesh.trust_domain != controller.around.callers.trust_domain:
+            callers = MeshRules(default=controller.around.callers.default, trust_domain=mesh.trust_domain)
+            controller.use_callers(frame, callers)
+
+    def socket() -> str | None:
+        serving = controller.state.serving
+        return _socket_of(controller) if serving is not None and serving.structure.frame.identity else None
+
+    return mesh.bodies(registry, socket, came)
+
+
 async def _follow_certificates(certificates: Certificates | None, controller: Controller) -> None:
     """The first ones that come need a reload, all others none."""
     if certificates is None:
@@ -182,7 +219,12 @@ async def _follow_certificates(certificates: Certificates | None, controller: Co
 def _worker_socket(controller: Controller) -> str | None:
     """Of the worker that serves, and has TLS; None while none does."""
     serving = controller.state.serving
-    if serving is None or not controller.supervisor.alive or not serving.structure.frame.certificates:
+    return _socket_of(controller) if serving is not None and serving.structure.frame.certificates else None
+
+
+def _socket_of(controller: Controller) -> str | None:
+    serving = controller.state.serving
+    if serving is None or not controller.supervisor.alive:
         return None
     return worker_socket(serving.structure.frame, serving.structure.generation)
 

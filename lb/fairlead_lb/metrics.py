@@ -52,6 +52,9 @@ TEMPLATES = Counter(
     "fairlead_lb_template_total", "Outputs of the Bamboo template by result: written, failed", ["result"]
 )
 BAD_CERTIFICATES = Gauge("fairlead_lb_bad_certificates", "Certificate files that are not taken")
+IDENTITY_EXPIRY = Gauge(
+    "fairlead_lb_identity_expiry_timestamp_seconds", "When our own identity ends, as HAProxy has it; renewed at half"
+)
 CERTIFICATE_EXPIRY = Gauge(
     "fairlead_lb_certificate_expiry_timestamp_seconds", "When a served certificate ends, Unix time", ["certificate"]
 )

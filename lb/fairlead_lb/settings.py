@@ -1,14 +1,15 @@
 """The settings of `fairlead lb`."""
 
 import grp
+import hashlib
 import os
 import pwd
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,7 @@ from fairlead_lb.decisions.nearness import Standing
 from fairlead_lb.decisions.rails import Limits
 from fairlead_lb.decisions.values import Frame
 from fairlead_lb.decisions.vips import VipRules
+from fairlead_lb.mesh_settings import with_mesh
 
 _RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
@@ -96,8 +98,6 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     ip_vips: tuple[str, ...] = ()
     """Node: networks of which VIP labels may name addresses (`10.99.0.0/24`), which takes root and makes them this
     machine's own. Empty: no label may."""
-    intentions_default: Literal["allow", "deny"] = "allow"
-    """Whether a caller may call a service that no intention speaks of; `deny` also counts for clients without a certificate."""
     hold_s: float = 300.0
     """How long endpoints that vanish without a leaving record are served on where their service would be empty or lose
     too many at once. `fairlead registry confirm` lets them go at once. 0: they are never held."""
@@ -147,7 +147,7 @@ def frame(settings: LbSettings) -> Frame:
         if not (key == "https_port" and port == 0) and not 0 < port < 65_536:
             raise BadSettings(f"{key}: {port}: not a port")
     account = worker_account(settings.user, root=os.geteuid() == 0)
-    return Frame(
+    made = Frame(
         folder=str(folder),
         sockets=str(socket_folder(folder)),
         host=address,
@@ -162,6 +162,12 @@ def frame(settings: LbSettings) -> Frame:
         far_slots=settings.locality != "off",
         passive_s=NODE_CHECK_S if settings.node else CHECK_S if settings.locality != "off" else 0.0,
     )
+    return with_mesh(made, settings, log_name(folder))
+
+
+def log_name(folder: Path) -> str:
+    """Of the abstract socket that takes HAProxy's log: one a balancer."""
+    return f"fairlead-lb-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
 
 
 def _header(name: str) -> str:
@@ -255,9 +261,8 @@ def limits(settings: LbSettings) -> Limits:
 
 def forbidden(settings: LbSettings) -> Forbidden:
     """Raises BadSettings naming the key."""
-    https = settings.https_port if settings.certificate or settings.tls_passthrough else 0
     return Forbidden(
-        own=frozenset({settings.port, settings.http_port, https} - {0}),
+        own=frozenset(_own_ports(settings)) - {0},
         reserved=parse_ranges(settings.reserved_ports, place="reserved_ports"),
         low_allowed=settings.allow_low_ports,
     )
@@ -273,6 +278,11 @@ def standing(settings: LbSettings, own: Collection[str], place: Place) -> Standi
         machine=frozenset(settings.machine or own) if settings.locality == "machine" else frozenset(),
         least=settings.locality_least,
     )
+
+
+def _own_ports(settings: LbSettings) -> Iterator[int]:
+    yield from (settings.port, settings.http_port, settings.mesh_port, settings.mesh_tcp_port)
+    yield settings.https_port if settings.certificate or settings.tls_passthrough else 0
 
 
 def vip_rules(settings: LbSettings) -> VipRules | None:

@@ -21,9 +21,7 @@ from harness.waiting import eventually
 pytestmark = pytest.mark.needs("haproxy")
 HOST = "shop.example"
 SHOP, NEXT = "marathon:/shop", "marathon:/next"
-CANARY = Canary(
-    service=SHOP, id="1", to=Target(service=NEXT), steps=(40, 100), every_s=1, min_requests=20, sticky=""
-)
+CANARY = Canary(service=SHOP, id="1", to=Target(service=NEXT), steps=(40, 100), every_s=1, min_requests=20, sticky="")
 
 
 @pytest.fixture

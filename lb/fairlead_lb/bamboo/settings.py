@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 
 from fairlead_daemon.errors import BadSettings
-from fairlead_daemon.settings import DaemonSettings
 from fairlead_lb.decisions.bamboo import Manner
 from fairlead_lb.decisions.bamboo_config import Mapped, read
+from fairlead_lb.mesh_settings import MeshSettings
 
 KEY = "bamboo_config"
 _BIND = re.compile(r"(.*):(\d{1,5})", re.ASCII)
 
 
-class BambooSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BambooSettings(MeshSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys of Bamboo's file have the names in brackets there."""
 
     bamboo_config: str = ""

@@ -177,6 +177,8 @@ class Frame(Value, frozen=True):
     """The same for TCP services, named by SNI."""
     identity: str = ""
     """Folder of our own identity; "": none yet, and no mesh."""
+    identity_name: str = ""
+    """Its common name."""
     access_log: str = "off"
     """`off`, `denied` (refused by an intention) or `all`."""
     access_log_query: bool = False
