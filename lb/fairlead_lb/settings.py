@@ -9,7 +9,7 @@ import socket
 from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
