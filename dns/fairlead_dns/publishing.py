@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -12,6 +13,7 @@ from fairlead_daemon.logs import Log
 from fairlead_daemon.main import Context
 from fairlead_discovery.registry import Registry
 from fairlead_dns import transfer_settings as told
+from fairlead_dns.adapters.chronicle import Chronicle
 from fairlead_dns.adapters.notifier import Notifier
 from fairlead_dns.adapters.regular import READ_S, Aside
 from fairlead_dns.adapters.settling import Settler
@@ -83,7 +85,7 @@ class Publishing:
             stopped.cancel()
 
     async def run(self, registry: Registry, said: Path, source_ip: str) -> None:
-        """`said`: see Settler. `source_ip`: where secondaries expect NOTIFY from."""
+        """`said`: see Settler; the journal lies beside it. `source_ip`: where secondaries expect NOTIFY from."""
         self.notifier.source_ip = source_ip
         shared = bool(self.transfers.permits) and self.settings.mesos is None
         settler = Settler(self.names, registry if shared else None, self._settled, said if shared else None)
@@ -91,12 +93,18 @@ class Publishing:
         collector = TransferCollector(self._state)
         REGISTRY.register(collector)
         try:
-            await self._run(settler)
+            changes = self.settings.journal_changes
+            kept = Chronicle(self.names, said.with_suffix(".journal"), changes)
+            if self.settings.journal_kept and changes:
+                settler.resume = partial(kept.resume, alone=settler.alone)
+            await self._run(settler, kept)
         finally:
             REGISTRY.unregister(collector)
 
-    async def _run(self, settler: Settler) -> None:
+    async def _run(self, settler: Settler, kept: Chronicle) -> None:
         async with asyncio.TaskGroup() as group:
+            if settler.resume is not None:
+                group.create_task(kept.run())
             group.create_task(settler.run())
             group.create_task(self.notifier.run())
             group.create_task(self._reload())

@@ -32,6 +32,8 @@ class TransferSettings(ForwardSettings, frozen=True, kw_only=True, forbid_unknow
     """Changes kept of each zone for IXFR and history; a secondary further behind fetches the whole zone."""
     journal_mb: float = 32.0
     """Most memory of each zone's journal, in MiB; the oldest changes go first."""
+    journal_kept: bool = True
+    """Whether the journal of the registry's names is kept in data_dir too, so that IXFR and history outlive a restart."""
 
 
 @dataclass(frozen=True, slots=True)

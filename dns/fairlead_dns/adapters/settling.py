@@ -1,7 +1,7 @@
 """Gives serials to what the names hold: at each revision of the registry, when it may be said (decisions/settling.py)."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -72,6 +72,8 @@ class Settler:
     """File with the digest of what only settings and this program decide. Another one than last time is a new content
     at an old revision, so that the revision is raised first."""
     alone: bool = False
+    resume: Callable[[], Awaitable[None]] | None = None
+    """Puts the ledger back to where it stood before we were started; awaited once, before anything is settled."""
     _path: str = field(init=False)
     _own: tuple[int, str] = (-1, "")
     _agreed: str = ""
@@ -88,6 +90,11 @@ class Settler:
             self.names.applied.clear()
             if self.names.applying or self.names.answers.trust is None:
                 continue  # the end of it sets `applied` again
+            if self.resume is not None:
+                resume, self.resume = self.resume, None
+                await resume()
+                self.names.applied.set()  # much may have changed meanwhile
+                continue
             if self.registry is None:
                 await self._settle()
                 continue

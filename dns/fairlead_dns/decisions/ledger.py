@@ -5,7 +5,7 @@ two, and while a long transfer runs, the zone at a serial is the live zone less 
 zone is held, and a change costs only its own names.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
@@ -42,6 +42,15 @@ class Frozen:
             if self._ledger.apex_of(name) == self.apex:
                 yield from self._held(name)
 
+    def all_names(self) -> Iterator[tuple[bytes, Held]]:
+        """What every name has that is transferred, of whatever zone. Ends early as `records`."""
+        for name in self._names:
+            if self.outrun:
+                return
+            held = self._held(name)
+            if held and self._ledger.apex_of(name) is not None:
+                yield name, held
+
     def keep(self, before: Mapping[bytes, Held]) -> None:
         for name, held in before.items():
             self.old.setdefault(name, held)
@@ -68,6 +77,8 @@ class Ledger:
     _leaving: dict[bytes, Held] = field(default_factory=dict)
     """The same of a settling that is under way; `before` then begins with it."""
     readers: "WeakSet[Frozen]" = field(default_factory=WeakSet)
+    told: Callable[[int, int, float, Sequence[NameChange]], None] = lambda _before, _serial, _at_s, _names: None
+    """Called with each change of all zones that has a serial now: serials, Unix time, names."""
 
     def note(self, name: bytes) -> None:
         """To be called before the name's records change."""
@@ -107,6 +118,8 @@ class Ledger:
         moved = serial != known or any(changed.values())
         for apex, journal in self.journals.items() if moved else ():
             journal.append(Change(self.soa(apex, known), self.soa(apex), at_s, tuple(changed[apex])))
+        if moved:
+            self.told(known, serial, at_s, [each for names in changed.values() for each in names])
         yield moved
 
     def frozen(self, apex: bytes) -> Frozen:
