@@ -146,7 +146,8 @@ async def one(place: Place, registry: Registry, number: int) -> float:
     await commit
     name = change.path.rpartition("/")[2]
     leaving = Leaving(task=new.id, service=f"marathon:{PROBED}", member=name, reason=Reason.SCALE, deadline_s=4e9)
-    await registry.commit([Delete(change.path), Put(paths.leaving(new.id), encode(leaving))])
+    # as the master: the record stands until the endpoint is drained, else it would seem to have vanished
+    await place.ready(await registry.commit([Delete(change.path), Put(paths.leaving(new.id), encode(leaving))]))
     await place.ready(await registry.commit([Delete(paths.leaving(new.id))]))
     await new.stop()
     return took_ms
