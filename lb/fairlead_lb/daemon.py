@@ -10,6 +10,7 @@ from fairlead_daemon.errors import BadSettings, FairleadError, Refused
 from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery import paths
+from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.decisions.localities import NOWHERE, Place
 from fairlead_discovery.records import Agent, Balancer, decode
 from fairlead_discovery.registry import Registry
@@ -21,7 +22,7 @@ from fairlead_lb.adapters.store import Store
 from fairlead_lb.answering import Watcher
 from fairlead_lb.bamboo.rest import CALLBACK
 from fairlead_lb.bamboo.settings import beneath as of_bamboo
-from fairlead_lb.bamboo.settings import check, manner
+from fairlead_lb.bamboo.settings import check, manner, traefik_root
 from fairlead_lb.bamboo.side import Side
 from fairlead_lb.canaries import Canaries
 from fairlead_lb.certificates import Certificates
@@ -152,6 +153,7 @@ async def _work(
             _follow_place(settings, registry, controller),
             _follow_certificates(beside.certificates, controller),
             *_mesh_bodies(beside.mesh, registry, controller),
+            *_traefik(settings, registry, controller),
             *beside.bamboo.bodies(registry, lambda: controller.state.wanted.revision),
             watcher.run(),
             watcher.tell(registry),
@@ -264,6 +266,18 @@ async def _end(controller: Controller, reporter: Reporter, context: Context) -> 
     except FairleadError as error:
         context.log.warning("the registration stays; an operator may remove it", reason=str(error))
     context.log.info("haproxy stopped")
+
+
+def _traefik(settings: LbSettings, registry: ComposedRegistry, controller: Controller) -> Iterator[Awaitable[None]]:
+    """What is not believed is not written either."""
+    root = traefik_root(settings)
+    if root:
+        from fairlead_lb.traefik import TraefikWriter  # noqa: PLC0415  # see above
+
+        state = controller.state
+        names = [name.strip() for name in settings.traefik_entrypoints.split(",") if name.strip()]
+        newest = lambda: state.wanted if state.wanted.revision >= 0 and not state.frozen else None  # noqa: E731  # state changes
+        yield TraefikWriter(registry, root, names, newest).run(balancer_id(settings))
 
 
 def _beneath(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ EJECTIONS = Counter("fairlead_lb_ejections_total", "Times a server was put aside
 EJECTIONS_CAPPED = Gauge("fairlead_lb_ejections_capped", "Servers with errors that stay, for too many are put aside")
 BUDGETS_SPENT = Gauge("fairlead_lb_retry_budgets_spent", "Ports of services whose requests are not repeated now")
 
+TRAEFIK_STEPS = Counter("fairlead_lb_traefik_steps_total", "Nodes of Traefik's tree that were written or removed")
 TEMPLATES = Counter(
     "fairlead_lb_template_total", "Outputs of the Bamboo template by result: written, failed", ["result"]
 )

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_discovery import paths
 from fairlead_lb.decisions.bamboo import Manner
 from fairlead_lb.decisions.bamboo_config import Mapped, read
 from fairlead_lb.mesh_settings import MeshSettings
@@ -47,6 +48,11 @@ class BambooSettings(MeshSettings, frozen=True, kw_only=True, forbid_unknown_fie
     allow_raw_acl: bool = False
     """Whether rules may look at any header, cookie or parameter, and use expressions of any cost. For operators who
     trust everyone with the token: a bad expression can hold up all requests."""
+    traefik_root: str = ""
+    """Below it the routes are also written as Traefik's key-value tree, into the registry's ZooKeeper (below its chroot),
+    by one elected balancer. Empty: not at all."""
+    traefik_entrypoints: str = ""
+    """Traefik's entry points that get the routers, a comma list. Empty: its defaults."""
     statsd: str = ""
     """`host:port` of a StatsD that gets Bamboo's counters by UDP (StatsD.Host). Empty: none."""
     statsd_prefix: str = "bamboo-server."
@@ -87,9 +93,23 @@ def bound(settings: BambooSettings) -> BambooSettings | None:
     return msgspec.structs.replace(settings, host=found[1].strip("[]") or settings.host, port=int(found[2]))
 
 
+def traefik_root(settings: BambooSettings) -> str:
+    """`traefik` -> `/traefik`; "" for none. Raises BadSettings."""
+    text, registry = settings.traefik_root, settings.registry
+    if not text:
+        return ""
+    if not registry.startswith("zk://"):
+        raise BadSettings(f"traefik_root: Traefik reads ZooKeeper, and the registry is {registry}")
+    root = f"/{text.strip('/')}"
+    if root == "/" or root.startswith(paths.ROOT) or any(s in ("", ".", "..") for s in root.split("/")[1:]):
+        raise BadSettings(f"traefik_root: {text}: expected a path of its own, as traefik")
+    return root
+
+
 def check(settings: BambooSettings) -> None:
     """What can be wrong together. Raises BadSettings naming the key."""
     bound(settings)
+    traefik_root(settings)
     if settings.bamboo_template and not settings.bamboo_output:
         raise BadSettings("bamboo_output: needed with bamboo_template")
     if settings.statsd and not _BIND.fullmatch(settings.statsd):
