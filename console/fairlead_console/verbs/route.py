@@ -12,8 +12,10 @@ import msgspec
 from fairlead_console import balancer
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, registry_verb, verb
+from fairlead_console.verbs import route_policies
 from fairlead_console.verbs.registry import in_registry
 from fairlead_console.verbs.route_bamboo import import_bamboo
+from fairlead_console.verbs.route_canary import canary
 from fairlead_daemon.errors import Refused, Unavailable
 
 POLL_S = 0.1
@@ -28,39 +30,49 @@ def route() -> None:
     """
 
 
-route.add_command(import_bamboo)
+for _command in (import_bamboo, canary, route_policies.split, route_policies.failover):
+    route.add_command(_command)
 
 
 @route.command(name="list", epilog="Example: fairlead route list")
 @registry_verb
 def list_(use: Use) -> None:
-    """Every service's route, and where it comes from."""
-    found: Mapping[str, Any] = in_registry(use, _routes)
+    """Every service's route, where it comes from, and who shares its requests or stands in for it."""
+    found, policies = in_registry(use, _written_down)
     entries = [(one.source, entry) for one in found.values() for entry in _entries(one)]
     if use.as_json:
-        show_json([{"source": source, **msgspec.to_builtins(entry)} for source, entry in entries])
+        show_json([
+            {"source": source, **msgspec.to_builtins(e), **route_policies.beside(policies, e.service, e.index)}
+            for source, e in entries
+        ])  # fmt: skip
         return
     rows = [
-        (e.service, e.index, ", ".join(f"{h}{e.path}" for h in e.hosts) or "-", e.port or "-", e.mode, source)
+        (
+            e.service, e.index, ", ".join(f"{h}{e.path}" for h in e.hosts) or "-", e.port or "-", e.mode, source,
+            route_policies.words_of(policies, e.service, e.index) or "-",
+        )
         for source, e in entries
-    ]
-    show_table(("service", "index", "hosts", "port", "mode", "written by"), rows, empty="no service has a route")
+    ]  # fmt: skip
+    columns = ("service", "index", "hosts", "port", "mode", "written by", "shared")
+    show_table(columns, rows, empty="no service has a route")
 
 
 @route.command(epilog="Example: fairlead route show marathon:/shop/web > routes.toml")
 @click.argument("service")
 @registry_verb
 def show(use: Use, service: str) -> None:
-    """The route of SERVICE as [[route]] entries, which `route apply` takes."""
-    found = in_registry(use, _routes)
+    """The route of SERVICE as [[route]], [[split]] and [[failover]] entries, which `route apply` takes."""
+    found, policies = in_registry(use, _written_down)
     one = found.get(service)
-    if one is None:
+    others = route_policies.entries(policies, service)
+    if one is None and not others:
         raise Refused(_no_route(service, list(found)))
-    entries = [msgspec.to_builtins(entry) for entry in _entries(one)]
+    entries = [msgspec.to_builtins(entry) for entry in (_entries(one) if one is not None else ())]
     if use.as_json:
-        show_json(entries)
+        show_json([{**e, **route_policies.beside(policies, service, e.get("index", 0))} for e in entries])
     else:
-        say("\n".join(_toml(entry) for entry in entries))
+        tables = [("route", entry) for entry in entries] + others
+        say("\n".join(route_policies.toml(table, entry) for table, entry in tables))
 
 
 @route.command(epilog="Example: fairlead route add erp:db --host erp.example.com --path /api --check /health")
@@ -114,9 +126,9 @@ def remove(use: Use, service: str) -> None:
 def plan(use: Use, file: Path, *, prune: bool) -> int:
     """Show what applying FILE would change. Exit 0 when nothing, 1 when something would."""
     text = _text_of(file)
-    found = in_registry(use, lambda opened: _plan(opened, file, text, prune=prune))
-    _show_plan(use, found)
-    return 0 if found.empty else 1
+    found, policies = in_registry(use, lambda opened: _plan(opened, file, text, prune=prune))
+    _show_plan(use, found, policies)
+    return 0 if found.empty and policies.empty else 1
 
 
 @route.command(epilog="Example: fairlead route apply routes.toml --prune")
@@ -127,13 +139,15 @@ def apply(use: Use, file: Path, *, prune: bool) -> None:
     """Make the routes those of FILE, in one commit."""
     text = _text_of(file)
 
-    async def write(opened: Any) -> tuple[Any, int]:
-        found = await _plan(opened, file, text, prune=prune)
+    async def write(opened: Any) -> tuple[Any, Any, int]:
+        found, policies = await _plan(opened, file, text, prune=prune)
         changed = {**found.added, **{s: new for s, (_, new) in found.changed.items()}}
-        return found, 0 if found.empty else await _commit(opened, changed, tuple(found.removed))
+        others = route_policies.puts({**policies.added, **policies.changed}, policies.removed)
+        empty = found.empty and policies.empty
+        return found, policies, 0 if empty else await _commit(opened, changed, tuple(found.removed), others)
 
-    found, revision = in_registry(use, write)
-    _show_plan(use, found, revision=revision)
+    found, policies, revision = in_registry(use, write)
+    _show_plan(use, found, policies, revision=revision)
 
 
 @route.command(epilog="Example: fairlead route explain shop.example.com/cart; or: fairlead route explain :10100")
@@ -158,10 +172,13 @@ def explain(use: Use, where: str) -> None:
         service = next((s for s in found["services"] if met is not None and s["backend"] == met[1]), None)
     if service is None:
         raise Refused(f"{where}: no route; the balancer answers 404, or refuses the connection")
+    split, lines = route_policies.explained(found, service)
     if use.as_json:
-        show_json({"where": where, "entry": entry, **service})
+        show_json({"where": where, "entry": entry, **service, "split": split})
         return
     say(f"{where} meets {entry}: {service['service']} port {service['port_index']}, backend {service['backend']}")
+    for line in lines:
+        say(line)
     rows = [
         (s["task"] or "?", f"{s['host']}:{s['port']}", s["state"], s["weight"], s["sessions"])
         for s in service["servers"]
@@ -252,20 +269,28 @@ def _text_of(file: Path) -> str:
         raise Refused(f"{file}: {error}") from error
 
 
-async def _plan(opened: Any, file: Path, text: str, *, prune: bool) -> Any:
-    from fairlead_lb.decisions import route_files  # noqa: PLC0415  # see above
+async def _plan(opened: Any, file: Path, text: str, *, prune: bool) -> tuple[Any, Any]:
+    """Of routes, and of splits and failovers."""
+    from fairlead_lb.decisions import route_files, split_files  # noqa: PLC0415  # see above
 
-    wanted = route_files.parse(text, str(file))
-    return route_files.plan(await _routes(opened), wanted, prune=prune)
+    wanted, others = route_files.parse(text, str(file)), split_files.parse(text, str(file))
+    routes, policies = await _written_down(opened)
+    return route_files.plan(routes, wanted, prune=prune), split_files.plan(policies, others, prune=prune)
 
 
-async def _commit(opened: Any, written: Mapping[str, Any], removed: Sequence[str]) -> int:
+async def _written_down(opened: Any) -> tuple[Mapping[str, Any], Sequence[Any]]:
+    """Routes, and policies."""
+    return await _routes(opened), await route_policies.policies(opened)
+
+
+async def _commit(opened: Any, written: Mapping[str, Any], removed: Sequence[str], others: Sequence[Any] = ()) -> int:
     from fairlead_discovery import paths  # noqa: PLC0415  # see above
     from fairlead_discovery.records import encode  # noqa: PLC0415  # see above
     from fairlead_discovery.registry import Delete, Put  # noqa: PLC0415  # see above
 
     puts = [Put(paths.route(service), encode(one)) for service, one in written.items()]
-    return int(await opened.commit([*puts, *(Delete(paths.route(service), missing_ok=True) for service in removed)]))
+    gone = [Delete(paths.route(service), missing_ok=True) for service in removed]
+    return int(await opened.commit([*puts, *gone, *others]))
 
 
 def _written(use: Use, revision: int, told: str) -> None:
@@ -275,15 +300,20 @@ def _written(use: Use, revision: int, told: str) -> None:
         say(f"{told} (revision {revision}; `fairlead route wait --revision {revision}` waits until it is served)")
 
 
-def _show_plan(use: Use, found: Any, *, revision: int = 0) -> None:
+def _show_plan(use: Use, found: Any, policies: Any, *, revision: int = 0) -> None:
     if use.as_json:
         show_json({
             "add": sorted(found.added), "change": sorted(found.changed), "remove": sorted(found.removed),
+            "policies": {
+                what: sorted(getattr(policies, what)) for what in ("added", "changed", "removed")
+            },
             **({"revision": revision} if revision else {}),
         })  # fmt: skip
         return
     lines = [f"+ {s}" for s in sorted(found.added)] + [f"- {s}" for s in sorted(found.removed)]
     lines += [f"~ {s}: {', '.join(_differences(*pair))}" for s, pair in sorted(found.changed.items())]
+    for sign, some in (("+", policies.added), ("-", policies.removed), ("~", policies.changed)):
+        lines += [f"{sign} {name}: {route_policies.told(one)}" for name, one in sorted(some.items())]
     done = f"done (revision {revision})" if revision else ""
     say("\n".join([*lines, *([done] if done else [])]) if lines else "nothing to change")
 
@@ -303,11 +333,6 @@ def _entries(one: Any) -> Sequence[Any]:
     from fairlead_lb.decisions.route_files import entries_of  # noqa: PLC0415  # see above
 
     return list(entries_of(one))
-
-
-def _toml(entry: Mapping[str, Any]) -> str:
-    lines = [f"{name} = {msgspec.json.encode(value).decode()}" for name, value in entry.items()]
-    return "\n".join(["[[route]]", *lines])
 
 
 def _no_route(service: str, known: Sequence[str]) -> str:

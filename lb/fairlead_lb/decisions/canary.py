@@ -24,7 +24,7 @@ class Watched(Record, frozen=True, kw_only=True):
     """By `<service>#<index>`."""
 
 
-class Look(Record, frozen=True, kw_only=True):
+class Look(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What the leading balancer thinks of a canary now; a document, for people."""
 
     id: str

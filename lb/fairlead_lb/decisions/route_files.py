@@ -46,6 +46,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route: tuple[object, ...] = ()
+    split: tuple[object, ...] = ()
+    failover: tuple[object, ...] = ()
+    """These two are read by `split_files`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,129 @@
+"""`fairlead route split|failover|canary` on a real registry with a real balancer and HAProxy."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead_console.main import main
+from harness.balancer import Balancer, balancer, service
+from harness.servers import Server
+from harness.sharing import ask_often
+from harness.waiting import eventually, wait_until
+
+pytestmark = pytest.mark.needs("haproxy")
+HOST = "shop.example"
+SHOP, NEXT = "marathon:/shop", "marathon:/next"
+
+
+@pytest.fixture
+async def place(short_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Balancer]:
+    url = f"local:{short_dir}/registry.sock"
+    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={url}", "--set", "token=off"]
+    server = Server([*words, "--set", f"data_dir={short_dir}"], log=short_dir / "registry.log").start()
+    await asyncio.to_thread(wait_until, "the registry serves", (short_dir / "registry.sock").exists)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAIRLEAD_REGISTRY", url)
+    monkeypatch.delenv("FAIRLEAD_DATA_DIR", raising=False)
+    async with balancer(short_dir, registry_url=url, spare_backends=4) as made:
+        monkeypatch.setenv("FAIRLEAD_LB", made.admin)
+        await service(made, "/shop", vhosts=(HOST,))
+        await service(made, "/next")
+        yield made
+    server.stop()
+
+
+@pytest.fixture
+def fairlead(capsys: pytest.CaptureFixture[str]):
+    async def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = await asyncio.to_thread(main, ["route", *words])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+async def test_a_split_is_written_shown_explained_and_removed(place: Balancer, fairlead: Any):
+    """By options, and by a file that is what `show` prints."""
+    written = await fairlead("split", SHOP, "--to", f"{NEXT}=100%", "--sticky")
+    await fairlead("wait")
+    answers = await ask_often(place.settings.http_port, HOST, 16)
+    explained = await fairlead("explain", HOST)
+    as_json = json.loads((await fairlead("explain", HOST, "--json"))[1])
+    listed = await fairlead("list")
+    shown = await fairlead("show", SHOP)
+    Path("shown.toml").write_text(shown[1].partition("[[split]]")[1] + shown[1].partition("[[split]]")[2])
+    again = await fairlead("plan", "shown.toml")
+    removed = await fairlead("split", SHOP, "--remove")
+    planned = await fairlead("plan", "shown.toml")
+    applied = await fairlead("apply", "shown.toml")
+
+    assert (0, "") == (written[0], written[2])
+    assert {"next": 16} == answers
+    assert f"100 % go to {NEXT} (1 ready)\n0 % stay with {SHOP} (by its split, sticky by cookie)" in explained[1]
+    assert NEXT == as_json["split"]["shares"][0]["service"]
+    assert f"100 % to {NEXT}, sticky by cookie" in listed[1]
+    assert (0, "nothing to change\n") == again[:2]
+    assert 0 == removed[0]
+    assert (1, f"+ split~{SHOP}: 100 % to {NEXT}, sticky by cookie\n") == planned[:2]
+    assert "done (revision" in applied[1]
+
+
+async def test_a_canary_is_started_told_of_promoted_and_aborted(place: Balancer, fairlead: Any):
+    """And a failover beside it."""
+    refused = await fairlead("canary", "start", SHOP, "--to", SHOP)
+    started = await fairlead(
+        "canary", "start", SHOP, "--to", NEXT, "--steps", "1,50", "--every", "1h", "--max-5xx", "2%", "--sticky", "none"
+    )
+    twice = await fairlead("canary", "start", SHOP, "--to", NEXT)
+    split = await fairlead("split", SHOP, "--to", f"{NEXT}=5")
+    await eventually("it runs", lambda: says(fairlead, "running"), within_s=30)
+    text = await fairlead("canary", "status")
+    promoted = await fairlead("canary", "promote", SHOP)
+    await fairlead("wait")
+    all_over = await ask_often(place.settings.http_port, HOST, 16)
+    kept = await fairlead("canary", "remove", SHOP)
+    aborted = await fairlead("canary", "abort", SHOP)
+    await fairlead("wait")
+    all_back = await ask_often(place.settings.http_port, HOST, 16)
+    await eventually("it is said", lambda: says(fairlead, "aborted"), within_s=30)
+    told = await fairlead("canary", "status", SHOP)
+    removed = await fairlead("canary", "remove", SHOP)
+    nothing = await fairlead("canary", "status")
+    over = await fairlead("failover", SHOP, "--to", NEXT, "--back-after", "1s")
+    shown = await fairlead("failover", SHOP)
+
+    assert "a service keeps what is left over" in refused[2]
+    assert (0, "") == (started[0], started[2])
+    assert "its canary marathon:/next is" in twice[2]
+    assert "its canary decides" in split[2]
+    assert "running" in text[1]
+    assert (0, {"next": 16}) == (promoted[0], all_over)
+    assert "--yes brings them back" in kept[2]
+    assert (0, {"shop": 16}) == (aborted[0], all_back)
+    assert 1 == told[0]
+    assert "by an operator" in told[1]
+    assert 0 == removed[0]
+    assert (0, "no canary\n") == nothing[:2]
+    assert 0 == over[0]
+    assert (0, f"{SHOP}: falls over to {NEXT}\n") == shown[:2]
+
+
+async def says(fairlead: Any, state: str) -> bool:
+    [found] = json.loads((await fairlead("canary", "status", "--json"))[1])
+    return bool(found["state"] == state)
+
+
+async def test_mistakes_are_told_in_words(place: Balancer, fairlead: Any):
+    """Nothing is written by them."""
+    assert (0, f"{SHOP}: no split\n") == (await fairlead("split", SHOP))[:2]
+    assert "has no split" in (await fairlead("split", SHOP, "--remove"))[2]
+    assert "is no percentage" in (await fairlead("split", SHOP, "--to", f"{NEXT}=lots"))[2]
+    assert "expected OTHER=PERCENT" in (await fairlead("split", SHOP, "--to", NEXT))[2]
+    assert "has no canary" in (await fairlead("canary", "abort", SHOP))[2]
+    assert "each must be more" in (await fairlead("canary", "start", SHOP, "--to", NEXT, "--steps", "5,1"))[2]
+    assert [] == (await place.status())["splits"]
