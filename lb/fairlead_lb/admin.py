@@ -116,6 +116,8 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "frozen": state.frozen,
         "haproxy": {
             "running": controller.supervisor.alive,
+            "version": controller.supervisor.version.version if controller.supervisor.version else "",
+            "can": controller.supervisor.version.capabilities() if controller.supervisor.version else {},
             "master_pid": now.master,
             "worker_pid": now.worker,
             "old_worker_pids": list(now.old),
@@ -123,6 +125,7 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         },
         "reloads": state.reloads,
         "reload_due": list(state.pending),
+        "rollout": {"waits": controller.desk.gate.why, "others": sorted(controller.desk.gate.peers)},
         "last_error": state.last_error,
         "rails": rails_of(controller.desk),
         "refused": dict(sorted(state.wanted.refused.items())),

@@ -29,6 +29,7 @@ from fairlead_lb.decisions.rails import Rails
 from fairlead_lb.decisions.values import Frame, Key, Picture, Slots, Structure, ports_of
 from fairlead_lb.desk import Desk
 from fairlead_lb.memory import Memory
+from fairlead_lb.rolling import Gate
 from fairlead_lb.sessions import sessions
 from fairlead_lb.state import State
 from fairlead_lb.supervisor import Supervisor, free_for_hosts
@@ -86,6 +87,16 @@ class Controller:
         if self.desk.pinned is None or set(self.desk.pinned) != set(down):
             self.desk.pinned = frozenset(down)
             self.wake()
+
+    def use_gate(self, gate: Gate) -> None:
+        gate.granted = self.desk.reload_may_come
+        self.desk.gate = gate
+
+    def unwell(self) -> str:
+        """What is wrong with HAProxy, "" when nothing is."""
+        if not self.supervisor.alive:
+            return "HAProxy ended"
+        return f"HAProxy does not answer: {self.state.last_error}" if self.desk.times.deaf_since else ""
 
     def confirm(self, word: Confirmed) -> None:
         """A person's word that the registry is right: what the rails hold since before it is let go."""

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from fairlead_daemon.errors import Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_lb import metrics
-from fairlead_lb.decisions.counters import PROXIES, Label, Row, Totals, rows
+from fairlead_lb.decisions.counters import COLUMNS, PROXIES, Label, Row, Totals, rows
+from fairlead_lb.decisions.rollout import Served
 from fairlead_lb.desk import Desk
 
 log = Log("lb")
 PROXIES_ONLY = 3
 """`show stat`'s bits: 1 frontends, 2 backends, 4 servers."""
 WITH_SERVERS = 7
+PROXY_LABELS = ("proxy", "kind", "service")
 SERVERS_S = 15.0
 """Servers are many: looked at more rarely."""
 
@@ -40,9 +42,21 @@ async def look(desk: Desk, *, servers: bool = False) -> None:
     desk.totals.forget(found.keys(), now_s=now_s)
     metrics.HAPROXY.sums = desk.totals.sums
     metrics.HAPROXY.rows = [row for row in current if row.kind in PROXIES]
+    desk.gate.counted(_served(desk.totals))
     if servers:
         desk.times.servers_counted = now_s
         desk.store.keep_counters(desk.totals.kept())
+
+
+def _served(totals: Totals) -> Served:
+    """By all frontends."""
+    sums = [
+        counts for label, counts in totals.sums.items() if len(label) == len(PROXY_LABELS) and label[1] == "frontend"
+    ]
+    return Served(
+        sum(counts[COLUMNS.index("req_tot")] for counts in sums),
+        sum(counts[COLUMNS.index("hrsp_5xx")] for counts in sums),
+    )
 
 
 async def look_before_reload(desk: Desk) -> None:

@@ -34,6 +34,7 @@ from fairlead_lb.decisions.rails import Rails
 from fairlead_lb.decisions.render import worker_socket
 from fairlead_lb.decisions.vips import route_from_vips
 from fairlead_lb.reporter import Reporter
+from fairlead_lb.rolling import Gate
 from fairlead_lb.settings import (
     LbSettings,
     balancer_id,
@@ -82,7 +83,7 @@ async def run(settings: LbSettings, context: Context) -> None:
     )
     for network in local_routes.needed(around.vips):
         await local_routes.add(network)
-    program = find_program(settings.haproxy)
+    supervisor = await _supervisor(settings, store)
     store.prepare(enter=around.frame.passthrough and bool(around.frame.user))
     certificates = _certificates(settings)
     if certificates is not None and certificates.any:
@@ -92,8 +93,8 @@ async def run(settings: LbSettings, context: Context) -> None:
         callers = MeshRules(default=settings.intentions_default, trust_domain=mesh.trust_domain)
         around = replace(around, frame=mesh.framed(around.frame), callers=callers)
     derived = route_from_vips if settings.node else route_from_labels
-    controller = Controller(Supervisor(store, program), store, around, derived, Rails(limits(settings)))
-    controller.desk.panic_percent = settings.panic_percent
+    controller = Controller(supervisor, store, around, derived, Rails(limits(settings)))
+    _hold_to(settings, controller)
     bamboo = Side(settings, folder, controller.offer)
     stopping = asyncio.Event()
 
@@ -131,6 +132,18 @@ async def run(settings: LbSettings, context: Context) -> None:
             controller.supervisor.leave()
 
 
+async def _supervisor(settings: LbSettings, store: Store) -> Supervisor:
+    """Raises BadSettings when there is no HAProxy that can do what is asked for."""
+    supervisor = Supervisor(store, find_program(settings.haproxy))
+    await supervisor.probe(tls=bool(settings.certificate and settings.https_port))
+    return supervisor
+
+
+def _hold_to(settings: LbSettings, controller: Controller) -> None:
+    controller.desk.panic_percent = settings.panic_percent
+    controller.use_gate(Gate(balancer_id(settings), enabled=settings.rollout == "one-first" and not settings.node))
+
+
 async def _work(
     settings: LbSettings, context: Context, controller: Controller, stopping: asyncio.Event, beside: "_Beside"
 ) -> None:
@@ -151,6 +164,7 @@ async def _work(
             reporter.run(controller.reported),
             tell_confirmed(registry, controller.confirm),
             _follow_place(settings, registry, controller),
+            controller.desk.gate.run(registry, controller.unwell),
             _follow_certificates(beside.certificates, controller),
             *_mesh_bodies(beside.mesh, registry, controller),
             *_traefik(settings, registry, controller),

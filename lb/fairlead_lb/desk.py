@@ -19,6 +19,7 @@ from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.rails import Rails
 from fairlead_lb.decisions.values import Key, Maps, Slot, Slots, Structure, ports_of
 from fairlead_lb.memory import Memory
+from fairlead_lb.rolling import Gate
 from fairlead_lb.state import State, Times
 from fairlead_lb.supervisor import Supervisor
 
@@ -55,6 +56,7 @@ class Desk:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     settled: changes.Settled = field(default_factory=dict)
     panic: Panic = field(default_factory=Panic)
+    gate: Gate = field(default_factory=lambda: Gate("", enabled=False))
     totals: Totals = field(default_factory=Totals)
     verdicts: Verdicts = field(default_factory=Verdicts)
     good: Mapping[str, Parts] = field(default_factory=dict)
@@ -81,6 +83,11 @@ class Desk:
                 for place, server in slot_plans.recognised(backend, slots).items():
                     self.memory.put(name, place, (server.host, server.port, server.task))
                 self.replace_slots(name, {p: self.memory.named(name, p, s) for p, s in slots.items()})
+
+    def reload_may_come(self) -> None:
+        """Called by the gate."""
+        self.times.gate_not_before = 0.0
+        self.wake.set()
 
     def names_in_use(self) -> set[str]:
         """Backends that a running worker, old or new, serves somebody by."""

@@ -38,6 +38,7 @@ SPARES = Gauge("fairlead_lb_spare_backends", "Backends that stand empty for new 
 SLOTS = Gauge("fairlead_lb_slots", "Server slots by state", ["state"])
 BAD_FRAGMENTS = Gauge("fairlead_lb_bad_fragments", "Shapes of services that HAProxy's own check has turned down")
 CHECKS = Counter("fairlead_lb_config_checks_total", "Runs of `haproxy -c`")
+ROLLOUT_STOPPED = Gauge("fairlead_lb_rollout_stopped", "1: a reload waits because it did harm to another balancer")
 REFUSED = Gauge("fairlead_lb_refused_routes", "Services whose route is refused, wholly or in part")
 TAKEN_PORTS = Gauge("fairlead_lb_taken_ports", "Service ports that another process holds")
 OLD_WORKERS = Gauge("fairlead_lb_old_workers", "HAProxy workers that finish old sessions")

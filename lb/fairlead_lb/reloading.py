@@ -13,17 +13,22 @@ from fairlead_lb.decisions import fragments, pace, picture, render, routes
 from fairlead_lb.decisions.change import Reload
 from fairlead_lb.decisions.conditions import FrontRule
 from fairlead_lb.decisions.fragments import text_of
+from fairlead_lb.decisions.rollout import structure_of
 from fairlead_lb.decisions.values import Picture, Structure
 from fairlead_lb.desk import Desk
 
 log = Log("lb")
 REFUSED_RELOAD_S = 5.0
+GATE_S = 0.5
 
 
 async def reload_when_due(desk: Desk, found: Reload) -> bool:
     """Whether HAProxy was reloaded, and so must be told what came meanwhile."""
     desk.state.pending = found.reasons
-    if time.monotonic() < desk.times.reload_not_before:
+    if time.monotonic() < desk.times.reload_due():
+        return False
+    if not desk.gate.open(structure_of(desk.state.wanted)):
+        desk.times.gate_not_before = time.monotonic() + GATE_S
         return False
     serving = desk.state.serving
     assert serving is not None
@@ -33,25 +38,34 @@ async def reload_when_due(desk: Desk, found: Reload) -> bool:
     try:
         candidate = await desk.supervisor.try_out(candidate)
     except Refused as error:
+        desk.gate.done(None)
         await _blame(desk, candidate, error)
         return False
     await counting.look_before_reload(desk)
     try:
         await desk.supervisor.swap(candidate)
     except Refused as error:
+        desk.gate.done(str(error))
         _not_reloaded(desk, error)
         return False
     desk.state.former = {**(desk.state.former if desk.supervisor.processes.old else {}), **serving.structure.owners}
     desk.state.wanted = wanted
     await _reloaded(desk, candidate, found)
+    desk.gate.done()
     return True
 
 
 async def clear_up(desk: Desk) -> bool:
     """Gives up what removed services held, some seconds later; what is wanted is served meanwhile."""
     serving, now = desk.state.serving, time.monotonic()
+    desk.times.leftovers_skipped = now - desk.times.leftovers_looked < pace.LEFTOVER_LOOK_S
+    if desk.times.leftovers_skipped:
+        return False
+    desk.times.leftovers_looked = now
     wants = serving is not None and desk.state.wanted.revision >= 0
-    left = changes.leftovers(serving.structure, desk.state.wanted, desk.around) if serving and wants else ()
+    left = (
+        changes.leftovers(serving.structure, desk.state.wanted, desk.around, serving.slots) if serving and wants else ()
+    )
     if not left:
         desk.times.leftovers_since = 0.0
     elif not desk.times.leftovers_since:

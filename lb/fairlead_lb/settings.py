@@ -113,6 +113,9 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     panic_percent: float = 50.0
     """When HAProxy's checks leave fewer of a service's servers up, all of them are served for 30 s; Envoy's default. 0:
     never."""
+    rollout: Literal["one-first", "together"] = "one-first"
+    """With several balancers: changes that need a reload come to one of them, and to the next when it has been well for 6 s.
+    `together`: to all at once. Node balancers do not wait for one another."""
     id: str = ""
     """This balancer's name in the registry; kills wait for every registered one. Empty: `<host name>-<admin port>`."""
 

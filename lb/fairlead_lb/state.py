@@ -21,6 +21,8 @@ class Times:
 
     arrived: float = 0.0
     reload_not_before: float = 0.0
+    gate_not_before: float = 0.0
+    """Another balancer reloads first."""
     saved: float = 0.0
     good_kept: float = 0.0
     servers_counted: float = 0.0
@@ -31,20 +33,27 @@ class Times:
     watched: float = 0.0
     spill_looked: float = 0.0
     leftovers_since: float = 0.0
+    leftovers_looked: float = 0.0
+    leftovers_skipped: bool = False
     deaf_since: float = 0.0
     """0: HAProxy was reached last time."""
 
+    def reload_due(self) -> float:
+        return max(self.reload_not_before, self.gate_not_before)
+
     def leftovers_due(self) -> float:
-        return max(self.leftovers_since + pace.LEFTOVER_S, self.reload_not_before)
+        return max(self.leftovers_since + pace.LEFTOVER_S, self.reload_due())
 
     def waits(self, now: float, *, old_workers: bool, pending: Collection[str]) -> Iterator[float]:
         """Seconds until each thing that is due by the clock."""
         if old_workers:
             yield OLD_WORKERS_S
+        if self.leftovers_skipped:
+            yield self.leftovers_looked + pace.LEFTOVER_LOOK_S - now
         if self.leftovers_since:
-            yield self.leftovers_due() - now
+            yield max(self.leftovers_due(), self.leftovers_looked + pace.LEFTOVER_LOOK_S) - now
         if pending:
-            yield self.reload_not_before - now
+            yield self.reload_due() - now
 
 
 @dataclass(slots=True)

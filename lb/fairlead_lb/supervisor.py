@@ -13,11 +13,12 @@ from fairlead_daemon.processes import Identity, identify, send_signal
 from fairlead_lb import metrics
 from fairlead_lb.adapters import ports, process, socket_cli
 from fairlead_lb.adapters.store import Running, Store
-from fairlead_lb.decisions import answers, limits, render
+from fairlead_lb.decisions import answers, limits, render, versions
 from fairlead_lb.decisions.answers import Processes
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, ServerCommand, SetAddress
 from fairlead_lb.decisions.values import MAP_NAMES, Maps, Picture, Slot, Slots, Structure
+from fairlead_lb.decisions.versions import Program
 
 log = Log("lb.haproxy")
 LEFTOVER_S = 0.2
@@ -31,6 +32,8 @@ class Supervisor:
     def __init__(self, store: Store, program: str) -> None:
         self._store = store
         self._program = program
+        self.version: Program | None = None
+        """What HAProxy says of itself; None before `probe`."""
         self.died: Callable[[], None] = lambda: None
         """Called when HAProxy has ended."""
         self._child: subprocess.Popen[bytes] | None = None
@@ -44,6 +47,13 @@ class Supervisor:
         self._handed_over: set[int] = set()
         self._orphans: list[Identity] = []
         self._deaf_masters: list[Identity] = []
+
+    async def probe(self, *, tls: bool) -> None:
+        """Looks what HAProxy can. Raises BadSettings: none, too old, or built without what the settings ask for."""
+        self.version = found = await process.probe(self._program)
+        if lacks := versions.needed(found, tls=tls):
+            raise BadSettings(f"haproxy: {self._program} {found.version} lacks {'; '.join(lacks)}")
+        log.info("haproxy's version", version=found.version)
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -296,8 +306,9 @@ class Supervisor:
                 await self._replace_map(structure, batch, f"{folder}/{batch.map}.map")
                 continue
             lines = [c.text(f"{folder}/{c.map}.map") if isinstance(c, MapEntry) else c.text() for c in batch]
-            said = await socket_cli.ask_all(self._worker_socket(structure), lines)
-            objections += [f"{line}: {s}" for line, s in zip(lines, said, strict=True) if s and "changed" not in s]
+            said = await socket_cli.tell_all(self._worker_socket(structure), lines)
+            told = ((line, answers.objection(s)) for line, s in zip(lines, said, strict=True))
+            objections += [f"{line}: {why}" for line, why in told if why]
         metrics.COMMANDS.inc(len(commands))
         return objections
 

@@ -140,3 +140,23 @@ def test_a_bad_range_of_service_ports_is_named(text: str):
     """As it is expected."""
     with pytest.raises(BadSettings, match=r"^service_ports: "):
         service_ports(LbSettings(service_ports=text))
+
+
+@pytest.mark.parametrize(
+    ("said", "objection"),
+    [
+        ("", ""),
+        ("[4]: no need to change the addr, port changed from '1' to '2' by 'stats socket command'", ""),
+        (
+            "[4]: Invalid addr '300.1.1.1' by 'stats socket command'",
+            "Invalid addr '300.1.1.1' by 'stats socket command'",
+        ),
+        ("[3]: No such server.", "No such server."),
+        ("[6]: Unknown command, but maybe one of the following", "Unknown command, but maybe one of the following"),
+        ("[6]: New version created: 1", ""),
+        ("Permission denied", "Permission denied"),
+    ],
+)
+def test_what_haproxy_has_against_a_command_is_told_by_its_severity(said: str, objection: str):
+    """As 2.6 and 3.0 say it after `set severity-output number`."""
+    assert objection == answers.objection(said)

@@ -11,6 +11,7 @@ from fairlead_discovery.records import Check, Leaving, Reason, Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import naming, picture, routes, spares
+from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
 from fairlead_lb.decisions.commands import MapEntry, SetState, Shutdown
 from fairlead_lb.decisions.dials import casing
@@ -224,12 +225,36 @@ def test_few_spares_are_a_reason_for_a_reload_that_has_time():
     """Before the last one is used."""
     model = Model(replace(AROUND, spare_backends=8))
     last = model.follow(wanted_of(many(6), Wanted(), model))
-    enough = changes.leftovers(model.serving.structure, last, model.around)
+    enough = changes.leftovers(model.serving.structure, last, model.around, {})
     last = model.follow(wanted_of(many(7), last, model))
 
     assert (0, ()) == (model.reloads, enough)
     expected = ("1 of 8 spare backends are left for http, unchecked",)
-    assert expected == changes.leftovers(model.serving.structure, last, model.around)
+    assert expected == changes.leftovers(model.serving.structure, last, model.around, {})
+
+
+@pytest.mark.parametrize(
+    ("servers", "count", "soon_full"),
+    [(1, 8, False), (6, 8, False), (7, 8, True), (19, 24, False), (20, 24, True), (0, 1, True), (40, 51, False)],
+)
+def test_a_pool_that_is_full_soon_is_told(servers: int, count: int, soon_full: bool):
+    """Before a server finds no slot: a reload that has time."""
+    assert soon_full == slot_plans.low(servers, count)
+
+
+def test_a_pool_grows_ahead_of_need_by_one_reload():
+    """After it the pool holds twice the servers, so that growing to that takes no other."""
+    model = Model(SPARED)
+    last = model.follow(wanted_of(sight(*(f"t{n}" for n in range(7))), Wanted(), model))
+    reasons = changes.leftovers(model.serving.structure, last, model.around, model.serving.slots)
+    (name,) = last.backends
+    last = model.reload(last)
+
+    assert (f"backend {name} has few empty slots",) == reasons
+    assert 1 == model.reloads
+    assert () == changes.leftovers(model.serving.structure, last, model.around, model.serving.slots)
+    model.follow(wanted_of(sight(*(f"t{n}" for n in range(14))), last, model))
+    assert 1 == model.reloads
 
 
 def test_a_haproxy_of_an_older_fairlead_is_reloaded_before_its_dials_are_turned():
@@ -328,7 +353,7 @@ def test_a_port_bound_for_nobody_is_a_leftover_unless_it_is_of_the_range():
     structure = Structure(frame=FRAME, binds=((10100, 10119), (12000, 12001)))
     wanted = Wanted(maps=Maps(ports={"12001": "b"}))
 
-    assert ("service port 12000 is bound for nobody",) == changes.leftovers(structure, wanted, AROUND)
+    assert ("service port 12000 is bound for nobody",) == changes.leftovers(structure, wanted, AROUND, {})
 
 
 def test_problems_name_what_a_service_does_not_get():

@@ -14,8 +14,9 @@ from pathlib import Path
 from fairlead_daemon.errors import BadSettings, Refused, Unavailable
 from fairlead_daemon.processes import Identity, identify, send_signal
 from fairlead_lb.adapters.socket_cli import ask, peer_pid
-from fairlead_lb.decisions import answers
+from fairlead_lb.decisions import answers, versions
 from fairlead_lb.decisions.answers import Processes
+from fairlead_lb.decisions.versions import Program
 
 MORE_PATHS = "/usr/sbin:/usr/local/sbin:/sbin"  # not on every user's PATH
 START_S = 10.0
@@ -30,6 +31,22 @@ def find_program(name: str) -> str:
     if found is None:
         raise BadSettings(f"haproxy: no program {name}; install it (apt-get install haproxy) or set the path")
     return found
+
+
+async def probe(program: str) -> Program:
+    """`haproxy -vv`. Raises BadSettings when it is none, or too old."""
+    try:
+        child = await asyncio.create_subprocess_exec(
+            program, "-vv", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        async with asyncio.timeout(START_S):
+            output, _ = await child.communicate()
+    except TimeoutError as error:
+        child.kill()
+        raise BadSettings(f"haproxy: {program} -vv does not answer within {START_S:g} s") from error
+    except OSError as error:
+        raise BadSettings(f"haproxy: {program}: {error.strerror or error}") from error
+    return versions.program(output.decode("utf-8", "replace"), path=program)
 
 
 async def show(master: Path) -> Processes:
@@ -108,7 +125,9 @@ async def check(program: str, file: Path) -> None:
 async def reload(master: Path, before: Processes, log: Path) -> Processes:
     """Returns when a new worker serves. Raises Refused when HAProxy kept the old one, Unavailable."""
     with contextlib.suppress(Unavailable):  # 2.6 closes the socket while it reloads
-        await ask(master, "reload")
+        said = await ask(master, "reload", wait_s=RELOAD_S)
+        if said.startswith("Success=0"):  # 2.7 and later wait, and tell
+            raise Refused(f"haproxy kept its old configuration: {_alerts_in(said) or alerts(log)}")
     end = asyncio.get_running_loop().time() + RELOAD_S
     while asyncio.get_running_loop().time() < end:
         try:

@@ -9,6 +9,7 @@ from fairlead_lb.decisions import answers
 
 WAIT_S = 5.0
 LINE_LIMIT_BYTES = 8_000  # of 16,384 HAProxy takes; beyond it closes the socket without a word
+SEVERITY = "set severity-output number"
 READ_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -35,6 +36,17 @@ async def ask_all(path: Path | str, commands: Sequence[str]) -> list[str]:
         if len(said) < len(chunk):
             raise Unavailable(f"haproxy's socket {path}: {len(said)} answers to {len(chunk)} commands")
         found += said[: len(chunk)]
+    return found
+
+
+async def tell_all(path: Path | str, commands: Sequence[str]) -> list[str]:
+    """As ask_all, each answer with its severity in front (`[3]: No such server.`); see answers.objection."""
+    found: list[str] = []
+    for chunk in chunks(commands):
+        said = answers.split(await ask(path, ";".join((SEVERITY, *chunk))))
+        if len(said) <= len(chunk):
+            raise Unavailable(f"haproxy's socket {path}: {len(said) - 1} answers to {len(chunk)} commands")
+        found += said[1 : len(chunk) + 1]
     return found
 
 

@@ -1,5 +1,6 @@
 """What HAProxy says on its sockets, as values. Raises Unavailable when it is not what 2.6 and later say."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from fairlead_lb.decisions.values import Admin, Slot
 MAINT_FLAGS = 0x01 | 0x02 | 0x20 | 0x40  # forced, inherited, by DNS, by hostname; 0x04 only says the file had it
 DRAIN_FLAGS = 0x08 | 0x10
 RUNNING = 2
+_TOLD = re.compile(r"\[(\d)\]: (.*)", re.DOTALL)
+WARNING = 4
 CHECK_FLAGS = 0x02 | 0x04  # configured, enabled
 CHECK_STOPPED = 0x02
 
@@ -37,6 +40,19 @@ def split(text: str) -> list[str]:
     if lines:
         answers.append("\n".join(lines))
     return answers
+
+
+def objection(said: str) -> str:
+    """What HAProxy has against a command, "" when nothing: it told with the severity as a number in front. Some of its
+    warnings are facts (`no need to change the addr`), others refusals (`Invalid addr`).
+    """
+    match = _TOLD.match(said)
+    if match is None:
+        return said
+    severity, text = int(match[1]), match[2]
+    if severity > WARNING:
+        return text if text.startswith("Unknown command") else ""
+    return "" if severity == WARNING and "chang" in text else text
 
 
 def processes(text: str) -> Processes:

@@ -161,13 +161,17 @@ def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> l
     return reasons
 
 
-def leftovers(structure: Structure, wanted: Wanted, around: Surroundings) -> tuple[str, ...]:
+def leftovers(
+    structure: Structure, wanted: Wanted, around: Surroundings, slots: Mapping[str, Slots]
+) -> tuple[str, ...]:
     """What a removed service left behind that somebody else may want, and what new ones may want soon: reasons for a
     reload that has time.
     """
     unused = (p for p in ports_of(structure) if not around.in_range(p) and str(p) not in wanted.maps.ports)
     given_up = tuple(f"service port {port} is bound for nobody" for port in unused)
     given_up += tuple(f"VIP {place} is bound for nobody" for place in structure.vips if place not in wanted.maps.vips)
+    few = (n for n, b in wanted.backends.items() if n in slots and slot_plans.low(len(b.servers), len(slots[n])))
+    given_up += tuple(f"backend {name} has few empty slots" for name in few)
     return given_up + spares.low(structure, wanted, around.spare_backends)
 
 

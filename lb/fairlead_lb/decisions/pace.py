@@ -3,6 +3,7 @@
 RELOAD_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
 LEFTOVER_S = 6.0  # removed services come several at a time: one reload gives up all of their ports
+LEFTOVER_LOOK_S = 1.0  # each looks at every backend
 DEAF_S = 10.0  # a reload takes HAProxy's master less
 POLL_S = 0.05
 LONGEST_POLL_S = 0.5

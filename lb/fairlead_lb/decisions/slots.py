@@ -153,6 +153,11 @@ def count_for(servers: int, *, had: int, spare: int) -> int:
     return max(had, 2 * servers + spare)
 
 
+def low(servers: int, count: int) -> bool:
+    """Whether a pool is full soon: less than a quarter of its servers, or two, could come. A reload is prepared then."""
+    return count - servers < max(2, servers // 4)
+
+
 def leaves(slot: Slot) -> bool:
     """In quarantine: neither serving nor empty."""
     return slot.admin is not Admin.READY and not slot.empty

@@ -1,0 +1,72 @@
+"""Who may reload when several balancers want to, and what counts as harm."""
+
+import pytest
+
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb.decisions import rollout, routes
+from fairlead_lb.decisions.rollout import LEASE_S, STOP_S, Answer, Phase, Rollout, Served, harm, may
+from fairlead_lb.decisions.routes import Rules, Wanted
+from harness.balancer import member, route
+
+OTHER, MINE = "lb-1", "lb-2"
+
+
+def said(phase: Phase, balancer: str = OTHER, structure: str = "s") -> Rollout:
+    return Rollout(balancer=balancer, structure=structure, phase=phase)
+
+
+@pytest.mark.parametrize(
+    ("document", "seen_for_s", "answer"),
+    [
+        (None, 0, Answer.TAKE),
+        (said(Phase.GOOD), 0, Answer.TAKE),
+        (said(Phase.GOOD, structure="another"), 0, Answer.TAKE),
+        (said(Phase.TRYING), LEASE_S - 1, Answer.WAIT),
+        (said(Phase.TRYING, structure="another"), LEASE_S - 1, Answer.WAIT),
+        (said(Phase.TRYING), LEASE_S + 1, Answer.TAKE),
+        (said(Phase.TRYING, MINE), 0, Answer.TAKE),
+        (said(Phase.HARMED), STOP_S - 1, Answer.STOP),
+        (said(Phase.HARMED), STOP_S + 1, Answer.TAKE),
+        (said(Phase.HARMED, structure="another"), 0, Answer.TAKE),
+        (said(Phase.HARMED, MINE), 0, Answer.TAKE),
+    ],
+)
+def test_one_reloads_at_a_time_and_none_follows_into_harm(document: Rollout | None, seen_for_s: float, answer: Answer):
+    """A dead first blocks nobody for ever; another structure may be tried after a harmful one."""
+    assert answer is may(document, me=MINE, structure="s", seen_for_s=seen_for_s)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "harmed"),
+    [
+        (Served(1000, 0), Served(1000, 0), False),
+        (Served(1000, 0), Served(1000, 9), False),
+        (Served(1000, 0), Served(1000, 40), False),
+        (Served(1000, 0), Served(1000, 60), True),
+        (Served(1000, 500), Served(1000, 500), False),
+        (Served(0, 0), Served(20, 20), True),
+        (Served(0, 0), Served(0, 0), False),
+    ],
+)
+def test_harm_is_clearly_more_5xx_than_before(before: Served, after: Served, harmed: bool):
+    """A service that fails all the time is nobody's fault now; a handful of errors is no verdict."""
+    assert harmed == bool(harm(before, after))
+
+
+def wanted(*apps: str, port: int = 31000, **asked: object) -> Wanted:
+    members = {f"marathon:{a}": {"m": member(a, port, app=a)} for a in apps}
+    given = {f"marathon:{a}": route(a, vhosts=(f"{a.strip('/')}.example",), **asked) for a in apps}
+    snapshot = Snapshot(revision=1, trust=Trust.LIVE, members=members, routes=given)
+    return routes.wanted(snapshot, Wanted(), Rules(), lambda *_: None)
+
+
+def test_a_structure_is_the_same_for_all_balancers_and_whatever_runs_behind_it():
+    """Servers and what maps turn are no part of it; services, shapes and ports are."""
+    one = rollout.structure_of(wanted("/a", "/b"))
+
+    assert one == rollout.structure_of(wanted("/a", "/b", port=32000, timeout_server_s=7))
+    others = {
+        rollout.structure_of(w)
+        for w in (wanted("/a"), wanted("/a", "/b", sticky=True), wanted("/a", "/b", service_port=10100))
+    }
+    assert 3 == len(others - {one})
