@@ -1,5 +1,6 @@
 """The HTTP server of every daemon: access checks, `/health`, `/ready`, `/metrics`, errors in words."""
 
+import gc
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
@@ -33,12 +34,19 @@ class Health:
     """Why a daemon is not ready: `health.waits["registry"] = "out of sight since 3 s"`; empty is ready."""
 
     waits: dict[str, str] = field(default_factory=dict)
+    _was_ready: bool = False
 
     def wait(self, what: str, why: str) -> None:
         self.waits[what] = why
 
     def ready(self, what: str) -> None:
+        """What is known when the first time nothing is waited for is frozen: it lives for long, and a full collection of the
+        names of 30,000 endpoints takes 100 ms, of the routes of 2,000 30 ms, in which nobody is answered.
+        """
         self.waits.pop(what, None)
+        if not self.waits and not self._was_ready:
+            self._was_ready = True
+            gc.freeze()
 
 
 def make_app(
