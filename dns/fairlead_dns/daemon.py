@@ -34,7 +34,7 @@ from fairlead_dns.following import Following
 from fairlead_dns.mesos_following import MesosFollowing
 from fairlead_dns.mesosdns_file import beneath, notes
 from fairlead_dns.metrics import Counts, DnsCollector, State
-from fairlead_dns.names import SERIALS, Names
+from fairlead_dns.names import Names
 from fairlead_dns.naming_metrics import NamingCollector
 from fairlead_dns.naming_settings import extra_records, read_queries
 from fairlead_dns.publishing import Publishing
@@ -143,7 +143,7 @@ def _file(settings: DnsSettings, what: str) -> Path:
 def _state(names: Names, transports: Transports) -> State:
     trust = names.answers.trust
     return State(
-        serial=max(0, names.snapshot.revision) % SERIALS,
+        serial=names.serial_now if names.snapshot.revision >= 0 else 0,
         names=len(names.zone.names),
         cached=names.answers.cached,
         tcp_connections=len(transports.tcp.open),

@@ -80,6 +80,8 @@ class Names:
     """Told of names whose answers may be others now, after they are; with True when no answer of before is true."""
     applying: bool = False
     """A snapshot is on its way into the zone: it is at no revision."""
+    ahead: int = 0
+    """What serials are more than the registry's revision: 0 unless it has begun anew."""
     version: int = 0
     """Counts all changes; `others_version` those that come from no commit."""
     others_version: int = 0
@@ -118,11 +120,17 @@ class Names:
         *_, moved = self.settling()
         return moved
 
-    def settling(self, *, alone: bool = False) -> Iterator[bool]:
+    @property
+    def serial_now(self) -> int:
+        """Of the registry's revision; see `ahead`."""
+        return (self.snapshot.revision + self.ahead) % SERIALS
+
+    def settling(self, *, alone: bool = False, serial: int | None = None) -> Iterator[bool]:
         """The same in steps, as Ledger.settling. `alone`: the revision is ours, and says nothing of frameworks, agents
-        and masters; what changes besides gets the next serial.
+        and masters; what changes besides gets the next serial. `serial`: given by who knows better.
         """
-        serial, known = self.snapshot.revision % SERIALS, self.ledger.serial
+        known = self.ledger.serial
+        serial = self.serial_now if serial is None else serial
         if alone and known is not None and self.ledger.before and not later(serial, known):
             serial = (known + 1) % SERIALS
         for moved in self.ledger.settling(serial, at_s=time.time()):
@@ -273,7 +281,7 @@ class Names:
         if trust is None:
             return
         if serial is None:
-            serial = self.answers.serial if self.applying else self.snapshot.revision % SERIALS
+            serial = self.answers.serial if self.applying else self.serial_now
         self.answers.changed(touched, serial=serial, trust=trust)
         self.share(touched, False)
 

@@ -47,6 +47,9 @@ class MesosSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """JSON with `principal` and `secret`, or with Mesos-DNS' `mesosCredentials`, for a master that wants Basic."""
     settle_s: float = 75.0
     """More than half of the tasks gone at once is not believed for so long: agents have that long to register anew."""
+    serials: str = ""
+    """A registry's URL, in which all name servers of this master agree on the serial of each content, so that a secondary
+    may have several of them as primaries. Empty: a server's serials are its own."""
 
 
 class NamingSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

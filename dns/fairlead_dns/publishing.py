@@ -2,19 +2,24 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from prometheus_client import REGISTRY
 
-from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.errors import BadSettings, FairleadError
 from fairlead_daemon.logs import Log
 from fairlead_daemon.main import Context
+from fairlead_discovery.backends import open_registry
 from fairlead_discovery.registry import Registry
 from fairlead_dns import transfer_settings as told
+from fairlead_dns.adapters.agreeing import Agreeing
 from fairlead_dns.adapters.chronicle import Chronicle
 from fairlead_dns.adapters.notifier import Notifier
+from fairlead_dns.adapters.onward import Onward
 from fairlead_dns.adapters.regular import READ_S, Aside
 from fairlead_dns.adapters.settling import Settler
 from fairlead_dns.adapters.zonefiles import Unloaded, ZoneFolder
@@ -32,6 +37,7 @@ from fairlead_dns.transfer_settings import MEGABYTE, TransferSettings
 from fairlead_dns.workers import Workers
 
 log = Log("dns")
+CLOSE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -85,32 +91,52 @@ class Publishing:
             stopped.cancel()
 
     async def run(self, registry: Registry, said: Path, source_ip: str) -> None:
-        """`said`: see Settler; the journal lies beside it. `source_ip`: where secondaries expect NOTIFY from."""
+        """`said`: see Settler; the journal and the last serial lie beside it. `source_ip`: where secondaries expect NOTIFY
+        from.
+        """
         self.notifier.source_ip = source_ip
-        shared = bool(self.transfers.permits) and self.settings.mesos is None
-        settler = Settler(self.names, registry if shared else None, self._settled, said if shared else None)
-        settler.alone = self.settings.mesos is not None
         collector = TransferCollector(self._state)
         REGISTRY.register(collector)
+        kept = Chronicle(self.names, said.with_suffix(".journal"), self.settings.journal_changes)
+        keeps = self.settings.journal_kept and self.settings.journal_changes > 0
         try:
-            changes = self.settings.journal_changes
-            kept = Chronicle(self.names, said.with_suffix(".journal"), changes)
-            if self.settings.journal_kept and changes:
-                settler.resume = partial(kept.resume, alone=settler.alone)
-            await self._run(settler, kept)
+            async with asyncio.TaskGroup() as group:
+                if keeps:
+                    group.create_task(kept.run())
+                group.create_task(self._give_serials(registry, said, kept if keeps else None))
+                group.create_task(self.notifier.run())
+                group.create_task(self._reload())
+                if self.folder is not None:
+                    group.create_task(self.folder.run())
+                    group.create_task(self.hiding.run())
         finally:
             REGISTRY.unregister(collector)
 
-    async def _run(self, settler: Settler, kept: Chronicle) -> None:
-        async with asyncio.TaskGroup() as group:
-            if settler.resume is not None:
-                group.create_task(kept.run())
-            group.create_task(settler.run())
-            group.create_task(self.notifier.run())
-            group.create_task(self._reload())
-            if self.folder is not None:
-                group.create_task(self.folder.run())
-                group.create_task(self.hiding.run())
+    async def _give_serials(self, registry: Registry, said: Path, kept: Chronicle | None) -> None:
+        mesos = self.settings.mesos
+        resume = None if kept is None else partial(kept.resume, alone=mesos is not None)
+        if mesos is not None and mesos.serials:
+            await self._agree_on_serials(mesos.serials, resume)
+        elif mesos is not None:
+            await Settler(self.names, None, self._settled, alone=True, resume=resume).run()
+        else:
+            strict = bool(self.transfers.permits)
+            onward = Onward(self.names, registry, said.with_suffix(".serial"))
+            await onward.load()
+            settler = Settler(self.names, registry, self._settled, said if strict else None, strict=strict)
+            settler.onward, settler.resume = onward, resume
+            async with asyncio.TaskGroup() as group:
+                group.create_task(onward.run())
+                group.create_task(settler.run())
+
+    async def _agree_on_serials(self, url: str, resume: Callable[[], Awaitable[None]] | None) -> None:
+        registry = await open_registry(url)
+        try:
+            await Agreeing(self.names, registry, self._settled, resume).run()
+        finally:
+            with suppress(TimeoutError, FairleadError):  # without us the session ends by itself
+                async with asyncio.timeout(CLOSE_S):
+                    await registry.close()
 
     def _state(self) -> TransferState:
         soas = {wire.text(apex): source.soa() for apex, source in self.transfers.sources.items()}

@@ -5,11 +5,12 @@ from contextlib import suppress
 
 import pytest
 
-from fairlead_daemon.errors import Unavailable
+from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_discovery import paths
 from fairlead_discovery.adapters.memory import cluster
 from fairlead_discovery.records import Agent
 from fairlead_discovery.snapshots import Trust
+from fairlead_dns.adapters import settling
 from fairlead_dns.decisions.naming import Record, Rules
 from fairlead_dns.decisions.settling import PATIENCE_S, Standing, Verdict, digest, judge, parse_shared
 from fairlead_dns.names import Names
@@ -183,3 +184,88 @@ def soa_serial(names: Names) -> int:
     found = {record.rdata.times[0] for reply in replies for record in (*reply.rr, *reply.auth)}
     (serial,) = found
     return int(serial)
+
+
+async def test_frameworks_agents_and_masters_raise_the_serial_where_nobody_fetches(tmp_path):
+    """Without `transfers` too: a change of theirs alone is a later serial, on both servers the same; a cluster that has
+    none of them gets nothing written into its registry.
+    """
+    async with servers(tmp_path, 0.0, 0.0, strict=False) as both:
+        first = await publish(both[0].registry, member())
+        await eventually("both say the revision", lambda: same_serial(both, first))
+        assert () == await both[0].registry.tree.names(paths.NAME_SERIALS)
+
+        serials = [first]
+        for number in (1, 2):
+            await put_agent(both[0].registry, number)
+            await eventually("both say a later one", lambda: same_serial(both, serials[-1] + 1))
+            serials.append(both[0].names.ledger.serial)
+        await both[0].registry.remove(paths.below(paths.AGENTS, "S1"))
+        await eventually("and when one goes", lambda: same_serial(both, serials[-1] + 1))
+        for server in both:
+            assert {bytes((10, 0, 9, 2))} == server.hosts()
+
+
+async def same_serial(both: list, least: int) -> bool:
+    """All servers say one serial, `least` or later."""
+    said = {server.names.ledger.serial for server in both}
+    return len(said) == 1 and None not in said and min(said) >= least
+
+
+async def test_a_registry_that_takes_no_word_is_not_waited_for(tmp_path, monkeypatch, caplog):
+    """Closed to us: where nobody fetches, history goes on under the revision."""
+    monkeypatch.setattr(settling, "LOOSE_S", 0.3)
+    async with servers(tmp_path, 0.0, strict=False) as (one,):
+        revision = await publish(one.registry, member())
+        await eventually("the revision is said", lambda: same_serial([one], revision))
+
+        async def closed(*_: object, **__: object) -> int:
+            raise Refused("closed")
+
+        one.settler.registry = Closed(one.registry, closed)
+        await put_agent(one.registry, 1)
+
+        async def known() -> bool:
+            return one.hosts() == {bytes((10, 0, 9, 1))}
+
+        await eventually("the agent is settled", known, within_s=30)
+
+    assert "serial not agreed upon with the registry" in caplog.text
+
+
+class Closed:
+    """A registry that can be read and not written."""
+
+    def __init__(self, registry, closed) -> None:
+        self.read, self.commit, self.write = registry.read, closed, closed
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+async def test_a_registry_that_has_begun_anew_does_not_stop_the_serial(tmp_path, restart):
+    """Its revision is lower: serials go on from the last one, by the next, on both servers; and stay so after a restart."""
+    async with servers(tmp_path, 0.0, 0.0, strict=False) as both:
+        for number in range(5):
+            before = await publish(both[0].registry, member(number))
+        await eventually("both say the revision", lambda: same_serial(both, before))
+        kept = [server.said.with_suffix(".serial") for server in both]
+        await eventually("it is kept", lambda: holds(kept, before))
+    url = f"memory:{tmp_path.name}-new"
+    async with servers(tmp_path, 0.0, 0.0, url=url, strict=False) as both:
+        for server in both if not restart else ():
+            server.said.with_suffix(".serial").unlink(missing_ok=True)
+            server.names.ledger.settle(before, at_s=0.0)
+        low = await publish(both[0].registry, member(7))
+        assert low < before
+        await eventually("serials go on", lambda: same_serial(both, before + 1))
+        assert {before + 1} == {server.names.ledger.serial for server in both}
+        await publish(both[0].registry, member(8))
+        await eventually("and on", lambda: same_serial(both, before + 2))
+        assert {before + 2} == {server.names.ledger.serial for server in both}
+        await eventually("it is kept", lambda: holds(kept, before + 2))
+    async with servers(tmp_path, 0.0, url=url, strict=False) as (again,):
+        await eventually("the same after a restart", lambda: same_serial([again], before + 2))
+        assert before + 2 == again.names.ledger.serial
+
+
+async def holds(files: list, serial: int) -> bool:
+    return all(file.exists() and int(file.read_text()) == serial for file in files)

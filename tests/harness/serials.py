@@ -10,6 +10,7 @@ from fairlead_discovery.backends import open_registry
 from fairlead_discovery.reading import snapshots
 from fairlead_discovery.records import Agent
 from fairlead_discovery.registry import Registry
+from fairlead_dns.adapters.onward import Onward
 from fairlead_dns.adapters.settling import Settler
 from fairlead_dns.decisions.naming import Rules
 from fairlead_dns.names import Names
@@ -19,14 +20,16 @@ from harness.names import authority
 class Server:
     """A name server without sockets: names that follow a registry, settled by a Settler."""
 
-    def __init__(self, registry: Registry, said: Path) -> None:
+    def __init__(self, registry: Registry, said: Path, *, strict: bool = True) -> None:
         self.registry = registry
+        self.said = said
         self.names = Names(Rules(), authority())
         self.names.take_own("ns1.mesos", ("127.0.0.1",))
         self.settled: list[int] = []
         """Serials in the order they were given."""
         self.contents: dict[int, str] = {}
-        self.settler = Settler(self.names, registry, self._note, said)
+        self.settler = Settler(self.names, registry, self._note, said if strict else None, strict=strict)
+        self.settler.onward = self.onward = Onward(self.names, registry, said.with_suffix(".serial"))
 
     def _note(self) -> None:
         serial = self.names.ledger.serial
@@ -51,6 +54,8 @@ class Server:
         async with asyncio.TaskGroup() as group:
             group.create_task(agents())
             group.create_task(services())
+            await self.onward.load()
+            group.create_task(self.onward.run())
             group.create_task(self.settler.run())
 
     def hosts(self) -> set[bytes]:
@@ -60,10 +65,15 @@ class Server:
 
 
 @asynccontextmanager
-async def servers(folder: Path, *delays_s: float, url: str = "", follows: bool = True) -> AsyncIterator[list[Server]]:
-    """One for each delay, each with a session of its own; without `follows` one that is told by the test."""
+async def servers(
+    folder: Path, *delays_s: float, url: str = "", follows: bool = True, strict: bool = True
+) -> AsyncIterator[list[Server]]:
+    """One for each delay, each with a session of its own; without `follows` one that is told by the test. `strict`: see
+    Settler.
+    """
     url = url or f"memory:{folder.name}"
-    made = [Server(await open_registry(url), folder / f"said{n}") for n in range(len(delays_s) if follows else 1)]
+    count = len(delays_s) if follows else 1
+    made = [Server(await open_registry(url), folder / f"said{n}", strict=strict) for n in range(count)]
     tasks = [asyncio.ensure_future(s.follow(d)) for s, d in zip(made, delays_s, strict=follows)]
     try:
         yield made

@@ -173,17 +173,15 @@ def test_what_is_answered_is_explained_measured_and_remembered(place: Place, dns
     wait_until("it is answered", lambda: dns.answers(WEB))
     revision = doing(place.url, lambda r: publish(r, member(1)))
     wait_until("both are answered", lambda: len(dns.answers(WEB)) == 2)
-    wait_until("the serial is its revision", lambda: dns.get("/v2/status")["serial"] == revision)
+    serial = wait_until("the serial is its revision", lambda: (s := dns.get("/v2/status")["serial"]) >= revision and s)
 
     told = tool("dig", "@127.0.0.1", "-p", str(dns.port), WEB, "+ednsopt=19")
-    assert (
-        f"01 00 {revision >> 24:02x} {revision >> 16 & 255:02x} {revision >> 8 & 255:02x} {revision & 255:02x}" in told
-    )
+    assert f"01 00 {serial.to_bytes(4, 'big').hex(' ')}" in told
     why = dns.get(f"/v2/explain?name={WEB}")
     assert {"web.0", "web.1"} == {given["task"] for given in why["given_by"]}
     wait_until("the change is remembered", lambda: dns.get(f"/v2/history?name={WEB}")["changes"])
     (last,) = dns.get(f"/v2/history?name={WEB}")["changes"][-1:]
-    assert (["A 10.0.0.2"], revision) == (last["added"], last["serial"])
+    assert (["A 10.0.0.2"], True) == (last["added"], revision <= last["serial"] <= serial)
     wait_until("it is measured", lambda: dns.metric("fairlead_dns_publish_seconds_count") >= 1)
     assert 0 <= dns.metric("fairlead_dns_publish_seconds_sum") < 60
 

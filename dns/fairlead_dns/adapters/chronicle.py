@@ -60,7 +60,7 @@ class Chronicle:
         if kept is None:
             return
         sure = not alone and self.names.answers.trust is Trust.LIVE
-        if not chronicle.can_follow(kept, self.names.snapshot.revision, sure=sure):
+        if not chronicle.can_follow(kept, self.names.serial_now, sure=sure):
             log.warning("journal begun anew: it is of a later revision", file=self.path, serial=kept.serial)
             return
         for _ in chronicle.resume(self.names.ledger, kept):

@@ -16,12 +16,16 @@ from fairlead_discovery import paths
 from fairlead_discovery.records import Cluster, decode
 from fairlead_discovery.registry import Put, Registry
 from fairlead_discovery.snapshots import Trust
+from fairlead_dns.adapters.onward import Onward
 from fairlead_dns.decisions.settling import OWN, Shared, Standing, Verdict, digest, judge, parse_shared
 from fairlead_dns.names import Names
 
 log = Log("dns")
 READ_S = 5.0
 AGAIN_S = 0.25
+LOOSE_S = 5.0
+NOTHING = digest({}, repr([]))
+"""Of no framework, agent or master: there is no need to write that into anybody's registry."""
 
 
 def shared_path(names: Names) -> str:
@@ -60,9 +64,7 @@ def _text(file: Path) -> str:
 
 @dataclass(slots=True)
 class Settler:
-    """`registry` None: the revision is its content's serial at once: nobody transfers (the journal is for history alone),
-    or we are `alone` with a source that is no registry.
-    """
+    """`registry` None: the revision is its content's serial at once, for we are `alone` with a source that is none."""
 
     names: Names
     registry: Registry | None
@@ -74,12 +76,19 @@ class Settler:
     alone: bool = False
     resume: Callable[[], Awaitable[None]] | None = None
     """Puts the ledger back to where it stood before we were started; awaited once, before anything is settled."""
+    strict: bool = True
+    """Somebody may fetch: no serial is said before it is agreed upon, and the registry is read for each. Else it is asked
+    only when frameworks, agents or masters have changed, to raise the revision, and not waited for beyond LOOSE_S.
+    """
+    onward: Onward | None = None
+    """Sees to it that serials rise where the registry has begun anew."""
     _path: str = field(init=False)
     _own: tuple[int, str] = (-1, "")
     _agreed: str = ""
     _differ_since_s: float | None = None
     _commits: int = 0
     _unsure: bool = False
+    _waits_since_s: float | None = None
 
     def __post_init__(self) -> None:
         self._path = shared_path(self.names)
@@ -92,6 +101,8 @@ class Settler:
                 continue  # the end of it sets `applied` again
             if self.resume is not None:
                 resume, self.resume = self.resume, None
+                if self.onward is not None:
+                    await self.onward.hear()
                 await resume()
                 self.names.applied.set()  # much may have changed meanwhile
                 continue
@@ -101,13 +112,30 @@ class Settler:
             if self.names.answers.trust is not Trust.LIVE:
                 await self._settle_first()
                 continue
+            why = "another revision is on the way"
             try:
                 done = await self._agree(self.registry)
             except (FairleadError, OSError) as error:
                 log.debug("serial not settled", why=str(error))
-                done = False
-            if not done:
+                done, why = False, str(error)
+            if done or await self._gives_up(why):
+                self._waits_since_s = None
+            else:
                 await self._soon()
+
+    async def _gives_up(self, why: str) -> bool:
+        """A registry that takes no word of ours (it is closed to us, say) is no reason to stand still where nobody
+        fetches: what has changed is then under the revision's serial.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._waits_since_s is None:
+            self._waits_since_s = now_s
+        if self.strict or now_s - self._waits_since_s < LOOSE_S:
+            return False
+        log.warning("serial not agreed upon with the registry", serial=self.names.serial_now, why=why)
+        self._agreed = self._own_digest()
+        await self._settle()
+        return True
 
     async def _soon(self) -> None:
         try:
@@ -120,6 +148,8 @@ class Settler:
         """Reads what stands in the registry, after the revision that is applied was seen, and acts on it."""
         counted = self.names.version
         own = self._own_digest()
+        if not self.strict and own == self._agreed:
+            return await self._settle_onward()
         async with asyncio.timeout(READ_S):
             shared, revision = await _read(registry, self._path)
         if self.names.version != counted or self.names.applying or revision != self.names.snapshot.revision:
@@ -127,11 +157,11 @@ class Settler:
         if self._unsure or self.said is not None:
             await self._raise_once(registry)
             return False
-        match self._judged(own, shared):
+        nothing = not self.strict and shared is None and own == NOTHING
+        match Verdict.SETTLE if nothing else self._judged(own, shared):
             case Verdict.SETTLE:
                 self._agreed, self._differ_since_s, self._commits = own, None, 0
-                await self._settle()
-                return True
+                return await self._settle_onward()
             case Verdict.COMMIT:
                 await self._commit(registry, own)
         return False
@@ -186,12 +216,20 @@ class Settler:
             self._commits, self._differ_since_s = 0, None
         return self._own[1]
 
+    async def _settle_onward(self) -> bool:
+        if self.onward is not None and not await self.onward.allows():
+            return False
+        await self._settle()
+        return True
+
     async def _settle_first(self) -> None:
         """Out of sight or not believed from the start: what was kept on disk is better for secondaries than nothing. But
         nobody says that it is what others gave this serial to, so that afterwards the revision is raised.
         """
         if self.names.ledger.serial is None:
-            self._unsure = True
+            self._unsure = self.strict
+            await self._settle()
+        elif not self.strict:
             await self._settle()
 
     async def _settle(self) -> None:

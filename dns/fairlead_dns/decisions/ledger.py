@@ -83,7 +83,7 @@ class Ledger:
     def note(self, name: bytes) -> None:
         """To be called before the name's records change."""
         if name not in self.before:
-            self.before[name] = self._live(name)
+            self.before[name] = self.live(name)
 
     def settle(self, serial: int, *, at_s: float) -> bool:
         """What the zone holds now is what it holds at `serial`. Returns whether secondaries have something to fetch.
@@ -133,7 +133,7 @@ class Ledger:
         before = self._leaving.get(name)
         if before is None:
             before = self.before.get(name)
-        return self._live(name) if before is None else before
+        return self.live(name) if before is None else before
 
     def gone(self) -> set[bytes]:
         """Names that had records at the last settling and have none now."""
@@ -157,7 +157,8 @@ class Ledger:
             name = wire.parent(name)
         return name
 
-    def _live(self, name: bytes) -> Held:
+    def live(self, name: bytes) -> Held:
+        """What the name has now, settled or not."""
         default_s = self.authority.ttl_s
         hidden = APEX_KINDS if name in self.journals else frozenset()
         return tuple(
@@ -170,7 +171,7 @@ class Ledger:
         """With what it had when the settling began."""
         apex, now = self.apex_of(name), self.before.get(name)
         if now is None:
-            now = self._live(name)
+            now = self.live(name)
         if apex is not None and held != now:
             changed[apex].append(NameChange(name, held, now))
 
