@@ -1,6 +1,8 @@
 """Bamboo's file, environment, records, command line and templates, as values."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from fairlead_lb.decisions import bamboo_config, bamboo_flags, bamboo_records
 from fairlead_lb.decisions.bamboo_import import plan
 from fairlead_lb.decisions.bamboo_template import render, usable
 from harness.balancer import member, route
+from harness.servers import require
 
 FILE = {
     "Marathon": {"Endpoint": "http://m1:8080,http://m2:8080", "User": "u", "Password": "p", "UseEventStream": True},
@@ -260,3 +263,20 @@ def test_an_import_says_of_each_rule_what_becomes_of_it():
         ("/e", "kept", "a rule of ours is there: path /mine"),
     ] == [(s.id, s.what, s.why) for s in steps]  # fmt: skip
     assert ["/e"] == [s.id for s in plan(found, {}, ours, raw=False, replace=True) if s.what == "change"]
+
+
+@pytest.mark.needs("haproxy")
+def test_the_example_is_a_configuration(tmp_path: Path):
+    """Bamboo's own, in Jinja2, with an app of each kind: HAProxy takes it."""
+    text = (Path(__file__).parents[2] / "docs/examples/bamboo-haproxy.cfg.j2").read_text()
+    apps = bamboo_records.apps(SNAPSHOT, "marathon", {})
+    tcp = {**apps[0], "Id": "/tcp", "EscapedId": "::tcp", "Env": {"BAMBOO_TCP_PORT": "10444"}, "HealthCheckPath": ""}
+    made = render(text, [*apps, tcp], {"/a/b/app": {"Id": "/a/b/app", "Acl": "hdr(host) -i x.example", "Config": {}}})
+    (tmp_path / "h.cfg").write_text(made)
+    said = subprocess.run(
+        [require("haproxy"), "-c", "-f", str(tmp_path / "h.cfg")], capture_output=True, text=True, check=False
+    )
+
+    assert 0 == said.returncode, said.stderr
+    assert "acl ::a::b::app-aclrule hdr(host) -i x.example\n" in made
+    assert "server ::tcp-10.0.0.1-31000 10.0.0.1:31000\n" in made
