@@ -29,6 +29,7 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     console: str = "http://127.0.0.1:8000"
     lb: str = "http://127.0.0.1:9190"
     lb_http: str = "http://127.0.0.1:9080"
+    lb_node: str = ""
     messaging: str = "http://127.0.0.1:8300"
     ca: str = "http://127.0.0.1:8450"
 
@@ -53,7 +54,9 @@ VARIABLES: Mapping[str, str] = {
 }
 """What the environment may override; lists are separated by commas."""
 LISTS = frozenset({"dns", "dns_http"})
-URLS = frozenset({"master", "services", "monitor", "console", "dns_http", "lb", "lb_http", "messaging", "ca"})
+URLS = frozenset(
+    {"master", "services", "monitor", "console", "dns_http", "lb", "lb_http", "lb_node", "messaging", "ca"}
+)
 
 
 def find(data_dir: str = "", environment: Mapping[str, str] = os.environ) -> Addresses:

@@ -14,6 +14,8 @@ from fairlead_console.up.settings import UpSettings
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import convert, load
 from fairlead_discovery.decisions.ports import holds, parse_ranges
+from fairlead_dns.settings import DnsSettings
+from fairlead_lb.settings import LbSettings, node_defaults
 
 PLACE = Place(data_dir=PurePath("/srv/fl"), hostname="box", root=True, haproxy=True)
 USER = Place(data_dir=PurePath("/srv/fl"), hostname="box", root=False, haproxy=False)
@@ -75,6 +77,26 @@ def test_the_defaults_are_every_daemon_once():
         "monitor",
         "console",
     ] == names
+
+
+def test_a_node_balancer_runs_beside_the_other_on_ports_and_an_address_of_its_own(tmp_path: Path):
+    """And name servers answer its VIPs; each takes the settings it is given."""
+    made = {wanted.name: wanted for wanted in plan(UpSettings(node=True), PLACE).daemons}
+    loaded = {}
+    for name in ("lb", "lb-node"):
+        (file := tmp_path / f"{name}.toml").write_text(toml.dump(made[name].settings))
+        loaded[name] = load(LbSettings, file=file, beneath=node_defaults)
+    edge, node = loaded["lb"], loaded["lb-node"]
+    (file := tmp_path / "dns.toml").write_text(toml.dump(made["dns-1"].settings))
+
+    assert (False, True) == (edge.node, node.node)
+    assert edge.service_ports == node.service_ports
+    assert {edge.bind or edge.host, node.bind} == {"127.0.0.1", "127.0.0.2"}
+    assert not {edge.port, edge.http_port} & {node.port, node.http_port}
+    assert edge.reserved_ports == node.reserved_ports != ""
+    assert edge.data_dir != node.data_dir
+    assert "machine" == node.locality
+    assert ["l4lb"] == [dialect.kind for dialect in load(DnsSettings, file=file).dialects]
 
 
 def test_on_zookeeper_there_is_no_registry_process():
@@ -151,7 +173,7 @@ def test_a_data_directory_too_long_for_sockets_is_refused():
 
 def test_every_port_option_is_checked_before_the_start():
     """A busy one is then named by its option."""
-    secure = UpSettings(settings={"lb": {"certificate": "/etc/fairlead/site.pem"}})
+    secure = UpSettings(node=True, settings={"lb": {"certificate": "/etc/fairlead/site.pem"}})
     needs = {need.option for need in plan(secure, PLACE).needs()}
     options = {name for name in UpSettings.__struct_fields__ if name.endswith("_port")} | {"dns_address"}
 

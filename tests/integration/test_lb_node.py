@@ -3,9 +3,12 @@
 import asyncio
 import dataclasses
 import itertools
+import os
+import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest_asyncio
 
 from fairlead_discovery import paths
 from fairlead_discovery.audience import Audience
+from fairlead_discovery.decisions import vips
 from fairlead_discovery.records import Balancer as Registered
 from fairlead_discovery.records import Member, Port, decode
 from fairlead_discovery.registry import Delete
@@ -26,7 +30,8 @@ from harness.naming import Running, running
 from harness.ports import free_port
 from harness.waiting import eventually
 
-pytestmark = [pytest.mark.needs("haproxy"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.needs("haproxy")
+IN_MODULE = pytest.mark.asyncio(loop_scope="module")
 OWN, OTHER = "127.0.0.2", "127.0.0.1"
 """Addresses of this machine, and of another one."""
 NAMES = "l4lb.thisdcos.directory"
@@ -91,6 +96,7 @@ async def machine() -> AsyncIterator[Machine]:
             yield Machine(lb, dns)
 
 
+@IN_MODULE
 async def test_a_vip_is_resolved_and_served_and_gone_with_its_service(machine: Machine) -> None:
     """A name server and a node balancer that know of one another nothing but the registry."""
     port = free_port()
@@ -122,6 +128,7 @@ async def unknown(machine: Machine, name: str) -> bool:
     return not await machine.dns.knows(f"{name}.{NAMES}")
 
 
+@IN_MODULE
 async def test_a_vip_passes_tcp_and_stands_at_more_than_one_port(machine: Machine) -> None:
     """Two labels of one port; a service without HTTP."""
     one, two = free_port(), free_port()
@@ -134,6 +141,7 @@ async def test_a_vip_passes_tcp_and_stands_at_more_than_one_port(machine: Machin
     await machine.remove(tasks, f"/db:{one}", f"db:{two}")
 
 
+@IN_MODULE
 async def test_a_foreign_task_with_nothing_but_a_vip_is_served(machine: Machine) -> None:
     """Another framework's, with its name in the VIP's."""
     port = free_port()
@@ -146,6 +154,7 @@ async def test_a_foreign_task_with_nothing_but_a_vip_is_served(machine: Machine)
     await task.stop()
 
 
+@IN_MODULE
 async def test_vips_that_nobody_may_have_are_told_and_harm_nothing(machine: Machine) -> None:
     """Low ports, tasks' ports, addresses of no network that was set, what is no VIP, what another process holds."""
     taken = await asyncio.start_server(lambda _r, w: w.close(), "0.0.0.0", 0)
@@ -175,6 +184,7 @@ async def test_vips_that_nobody_may_have_are_told_and_harm_nothing(machine: Mach
     await machine.remove(tasks, *labels)
 
 
+@IN_MODULE
 async def test_a_known_place_changes_hands_without_a_reload(machine: Machine) -> None:
     """The name goes from one app to another: nobody reloads for it."""
     port = free_port()
@@ -191,6 +201,7 @@ async def test_a_known_place_changes_hands_without_a_reload(machine: Machine) ->
     await machine.remove(two, f"/front:{port}")
 
 
+@IN_MODULE
 async def test_kills_wait_for_no_node_balancer(machine: Machine) -> None:
     """It is registered, and among those that must drain it is not."""
     audience = Audience(machine.lb.registry, lambda: None)
@@ -208,6 +219,7 @@ async def test_kills_wait_for_no_node_balancer(machine: Machine) -> None:
     assert frozenset() == readers.balancers
 
 
+@IN_MODULE
 async def test_a_rolling_change_without_drain_loses_no_idempotent_request(machine: Machine) -> None:
     """Tasks are gone as soon as they are withdrawn: nobody waits for this balancer. GETs go elsewhere; a POST that was
     under way at that moment may be answered with an error, and none is executed twice.
@@ -258,6 +270,7 @@ async def end(machine: Machine, tasks: list[Task]) -> None:
         await task.stop()
 
 
+@IN_MODULE
 async def test_this_machines_tasks_come_first_and_others_when_they_are_dead(machine: Machine) -> None:
     """A near server that refuses connections costs no request, before anyone has said that it is gone."""
     tasks = await spread(machine, OTHER, OWN, OTHER)
@@ -279,6 +292,7 @@ async def test_this_machines_tasks_come_first_and_others_when_they_are_dead(mach
     await end(machine, [tasks[0], tasks[2], near])
 
 
+@IN_MODULE
 async def test_too_few_near_servers_get_help_from_others(machine: Machine) -> None:
     """One of three that are near is dead: the next tier takes its part, and the near ones go on."""
     tasks = await spread(machine, OWN, OWN, OWN, OTHER)
@@ -291,3 +305,28 @@ async def test_too_few_near_servers_get_help_from_others(machine: Machine) -> No
     await eventually("the other machine helps", helped, within_s=30)
     assert {OWN: 12} == before
     await end(machine, tasks)
+
+
+@pytest.mark.needs("ip")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes addresses the machine's own")
+async def test_addresses_of_labels_and_ranges_of_others_are_made_this_machines_own(short_dir: Path) -> None:
+    """As DC/OS' 11.0.0.0/8 and `VIP_0=1.2.3.4:80`; given back at a clean end."""
+    port = free_port()
+    made = Balancer(short_dir, node=True, ip_vips=("198.51.100.0/24",), vip_range="198.51.101.0/24")
+    async with made as lb:
+        await lb.start()
+        task = await Task("ip", app="/ip").start()
+        labels = (f"198.51.100.7:{port}", f"/ip:{port}")
+        await lb.publish(labelled(task, *labels), routes=[route("/ip", mode="http")])
+        named = vips.addresses({"ip.marathon"}, IPv4Network("198.51.101.0/24"))["ip.marathon"]
+
+        async def served() -> bool:
+            return [(200, "ip")] * 2 == [await fetch(f"http://{a}:{port}", "/") for a in ("198.51.100.7", named)]
+
+        await eventually("both are served", served, within_s=30)
+        await fetch(lb.admin, "/fairlead/stop", method="POST")
+        await lb.wait_ended()
+        await task.stop()
+    table = await asyncio.to_thread(subprocess.check_output, ["ip", "route", "show", "table", "local"], text=True)
+
+    assert "198.51.10" not in table

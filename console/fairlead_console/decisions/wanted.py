@@ -61,6 +61,7 @@ def plan(settings: UpSettings, place: Place) -> Plan:
         _services(settings),
         *_name_servers(settings, place),
         *([_balancer(settings)] if place.haproxy else []),
+        *([_node_balancer(settings, place)] if place.haproxy and settings.node else []),
         _messaging(settings),
         _monitor(settings, place),
         _console(settings, place),
@@ -85,7 +86,7 @@ def _check(settings: UpSettings, place: Place) -> None:
         raise BadSettings(f"data_dir: {place.data_dir}: over {LONGEST_DATA_DIR} characters; sockets below it need them")
     if settings.registry and not settings.registry.startswith("zk://"):
         raise BadSettings(f"registry: {settings.registry}: expected zk://host:port[,…][/chroot], or nothing for local")
-    names = {*KINDS, *(f"agent-{n + 1}" for n in range(settings.agents)), "dns-1", "dns-2"}
+    names = {*KINDS, *(f"agent-{n + 1}" for n in range(settings.agents)), "dns-1", "dns-2", "lb-node"}
     for unknown in settings.settings.keys() - names:
         raise BadSettings(f"settings.{unknown}: no such daemon, only {', '.join(sorted(names))}")
 
@@ -193,6 +194,7 @@ def _name_servers(settings: UpSettings, place: Place) -> list[Wanted]:
             listen=[f"{LOOPBACK}:{settings.dns_port}"],
             listen_optional=[f"{address}:{port}" for address, port, _ in listen[1:]],
             ttl_s=settings.ttl_s,
+            **({"dialects": [{"kind": "l4lb"}]} if settings.node else {}),
         )
         needs = [Need(option=o, address=a, port=p, udp=udp) for a, p, o in listen for udp in (False, True)]
         out.append(_with(wanted, _need("dns_http_port", http), *needs))
@@ -213,6 +215,24 @@ def _balancer(settings: UpSettings) -> Wanted:
         _need("lb_admin_port", settings.lb_admin_port),
         _need("lb_http_port", settings.lb_http_port),
         *([_need("lb_https_port", settings.lb_https_port)] if secure else []),
+    )
+
+
+def _node_balancer(settings: UpSettings, place: Place) -> Wanted:
+    """As a machine of its own has it, but at an address of its own too."""
+    return _with(
+        _http(
+            "lb-node",
+            settings.node_admin_port,
+            kind="lb",
+            node=True,
+            bind=settings.node_address,
+            http_port=settings.node_http_port,
+            service_ports=settings.service_ports,
+            id=f"{place.hostname}-node",
+        ),
+        _need("node_admin_port", settings.node_admin_port),
+        Need(option="node_http_port", address=settings.node_address, port=settings.node_http_port),
     )
 
 
@@ -260,6 +280,7 @@ def _addresses(settings: UpSettings, place: Place, registry: str) -> dict[str, A
         "console": url(settings.console_port),
         "lb": url(settings.lb_admin_port) if place.haproxy else "",
         "lb_http": url(settings.lb_http_port) if place.haproxy else "",
+        "lb_node": url(settings.node_admin_port) if place.haproxy and settings.node else "",
     }
 
 

@@ -45,10 +45,10 @@ async def end_everything(processes: Mapping[str, Identity], addresses: Addresses
 
 async def _release_balancer(addresses: Addresses) -> None:
     """Its own clean stop ends HAProxy and its registration, for which kills would wait; signals do the rest."""
-    if addresses.lb:
+    for balancer in filter(None, (addresses.lb_node, addresses.lb)):
         async with make_session(addresses.token_path) as session:
             with suppress(FairleadError):
-                await call(session, "POST", f"{addresses.lb}/fairlead/stop", wait_s=ANSWER_S)
+                await call(session, "POST", f"{balancer}/fairlead/stop", wait_s=ANSWER_S)
 
 
 async def end_tasks(below: Path, screen: Screen) -> None:

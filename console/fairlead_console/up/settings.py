@@ -37,6 +37,15 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Where HAProxy takes HTTP for virtual hosts."""
     lb_https_port: int = 9443
     """Where HAProxy takes HTTPS for virtual hosts, once `[settings.lb]` has a `certificate`."""
+    node: bool = False
+    """Also run a balancer as every machine of a mesh has one (`fairlead lb --node`), with DC/OS' VIPs, which the name
+    servers then answer."""
+    node_address: str = "127.0.0.2"
+    """Where that one serves services' ports: not the other balancer's address."""
+    node_admin_port: int = 9191
+    """Its daemon's own HTTP port."""
+    node_http_port: int = 9081
+    """Where it takes HTTP for virtual hosts, at its address."""
     service_ports: str = "10100-10999"
     """Ports HAProxy holds for services; services without a port of their own get one from here."""
     monitor_port: int = 9900
