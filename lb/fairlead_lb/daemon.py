@@ -33,6 +33,7 @@ from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.rails import Rails
 from fairlead_lb.decisions.render import worker_socket
 from fairlead_lb.decisions.vips import route_from_vips
+from fairlead_lb.foreseeing import add_plan_page
 from fairlead_lb.reporter import Reporter
 from fairlead_lb.rolling import Gate
 from fairlead_lb.settings import (
@@ -114,6 +115,7 @@ async def run(settings: LbSettings, context: Context) -> None:
     app = make_app(settings, context.health, own_proof=(CALLBACK,))
     admin.add_pages(app, controller, store, stop_all, certificates)
     admin.add_mesh_page(app, mesh)
+    add_plan_page(app, controller)
     bamboo.api.add_to(app)
     context.health.wait("snapshot", "nothing read from the registry yet")
     runner, port = await serve(app, settings)

@@ -48,6 +48,18 @@ def _through_rails(desk: Desk, snapshot: Snapshot) -> None:
 
 
 def want(desk: Desk, snapshot: Snapshot) -> None:
+    desk.state.wanted = worked_out(desk, snapshot)
+    metrics.REFUSED.set(len(desk.state.wanted.refused))
+    asked = desk.asked(desk.state.wanted.maps)
+    desk.note_taken({port: why for port, why in desk.state.taken.items() if port in asked})
+    wanted_vips = desk.state.wanted.maps.vips
+    desk.note_taken_vips({place: why for place, why in desk.state.taken_vips.items() if place in wanted_vips})
+    _lend(desk)
+    desk.recognise()
+
+
+def worked_out(desk: Desk, snapshot: Snapshot) -> routes.Wanted:
+    """What the snapshot asks for, as things stand. Changes nothing."""
     serving = desk.state.serving
     rules = routes.Rules(
         forbidden=desk.around.forbidden,
@@ -69,14 +81,7 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
     last = desk.state.wanted
     if not last.names and serving is not None:
         last = replace(last, names=dict(serving.structure.owners), maps=serving.maps)
-    desk.state.wanted = routes.wanted(snapshot, last, rules, desk.derived)
-    metrics.REFUSED.set(len(desk.state.wanted.refused))
-    asked = desk.asked(desk.state.wanted.maps)
-    desk.note_taken({port: why for port, why in desk.state.taken.items() if port in asked})
-    wanted_vips = desk.state.wanted.maps.vips
-    desk.note_taken_vips({place: why for place, why in desk.state.taken_vips.items() if place in wanted_vips})
-    _lend(desk)
-    desk.recognise()
+    return routes.wanted(snapshot, last, rules, desk.derived)
 
 
 def pin(desk: Desk) -> None:

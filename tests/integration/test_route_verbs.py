@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -82,7 +83,8 @@ async def test_a_file_is_planned_and_applied_in_one_commit(place: Balancer, fair
     shown = await fairlead("show", SERVICE)
     Path("again.toml").write_text(shown[1])
 
-    assert (1, f"+ {SERVICE}\n") == planned[:2]
+    assert 1 == planned[0]
+    assert re.fullmatch(f"\\+ {SERVICE}\nlb: \\d+ runtime commands, no reload\n", planned[1])
     assert applied[1].startswith(f"+ {SERVICE}\ndone (revision ")
     assert (200, "db-1") == await place.ask("any", port=place.first_port)
     assert (0, "nothing to change\n", "") == await fairlead("plan", "again.toml", "--prune")
@@ -103,3 +105,32 @@ async def test_mistakes_are_told_in_words(place: Balancer, fairlead: Any):
     assert (3, True) == (late[0], "revision 999999: not within 0.3 s: lb is at" in late[2])
     assert "no.example: no route" in nowhere[2]
     assert (0, "no service has a route\n") == (await fairlead("list"))[:2]
+
+
+async def test_a_plan_says_what_it_costs_and_a_diff_where_it_differs(place: Balancer, fairlead: Any):
+    """A rule the running HAProxy has no backend for means a reload, and why; what is refused is named before."""
+    await published(place)
+    await fairlead("add", SERVICE, "--host", "erp.example", "--rule", "rate=100/s", "--rule", "hsts=true")
+    await fairlead("wait")
+    shown = await fairlead("show", SERVICE)
+    Path("r.toml").write_text(shown[1].replace("100/s", "200/s"))
+    rate = json.loads((await fairlead("plan", "r.toml", "--json"))[1])
+    differs = await fairlead("diff", "r.toml")
+    Path("r.toml").write_text(shown[1].replace("[[route]]", '[[route]]\nbalance = "leastconn"'))
+    other = json.loads((await fairlead("plan", "r.toml", "--json"))[1])
+    Path("r.toml").write_text(shown[1] + '[[route]]\nservice = "erp:x"\nhosts = ["erp.example"]\n')
+    clash = json.loads((await fairlead("plan", "r.toml", "--json"))[1])
+
+    assert '"rate" = "100/s"' in shown[1]
+    (told,) = rate["balancers"]
+    assert ("lb", [], "") == (told["balancer"], told["reload"], told["error"])
+    assert [command.split()[:2] for command in told["commands"]] == [["set", "map"]]
+    assert 1 == differs[0]
+    assert any(line.startswith("+traffic") and "200/s" in line for line in differs[1].splitlines())
+    assert "has another shape" in " ".join(other["balancers"][0]["reload"])
+    assert {"erp:x": f"erp.example belongs to {SERVICE}"} == clash["balancers"][0]["refused"]
+    assert 100 == (await place.status())["services"][0]["servers"][0]["weight"], "nothing was changed"
+    bad = await fairlead("add", SERVICE, "--host", "a.example", "--rule", "rate=fast")
+    assert "traffic: rate: 'fast' is no rate, as 100/s or 600/m" in bad[2]
+    Path("empty.toml").touch()
+    assert (0, "no difference\n") == (await fairlead("diff", "empty.toml"))[:2]

@@ -1,8 +1,10 @@
 """`fairlead route`: routes of services, those that apps bring and those that operators write."""
 
 import asyncio
+import difflib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import click
 import msgspec
 
 from fairlead_console import balancer
+from fairlead_console.foreseen import Foreseen, ask
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, registry_verb, verb
 from fairlead_console.verbs import route_policies
@@ -81,15 +84,21 @@ def show(use: Use, service: str) -> None:
 @click.option("--host", "hosts", multiple=True, help="Virtual host, perhaps *.example.com; may be repeated.")
 @click.option("--path", default="", help="Only below this path of the hosts.")
 @click.option("--port", default=0, help="Service port of its own.")
-@click.option("--mode", default="http", type=click.Choice(["http", "tcp"]), show_default=True)
+@click.option("--mode", default="http", type=click.Choice(["http", "tcp", "tls"]), show_default=True)
 @click.option("--balance", default="roundrobin", show_default=True, help="HAProxy's algorithm.")
 @click.option("--sticky", is_flag=True, help="A client stays with its server, by cookie.")
 @click.option("--check", default="", help="A path HAProxy asks for, or tcp.")
 @click.option("--check-every", default="2s", show_default=True)
 @click.option("--timeout", default="1m", show_default=True, help="How long a server may take.")
+@click.option("--reuse", is_flag=True, help="Connections to servers are kept: the service never closes an idle one.")
+@click.option("--group", "groups", multiple=True, help="Only balancers of this group serve it; may be repeated.")
+@click.option(
+    "--rule", "rules", multiple=True, metavar="WORD=VALUE", help="A traffic rule, as rate=100/s; see lb/README."
+)
 @registry_verb
-def add(use: Use, service: str, **fields: Any) -> None:
+def add(use: Use, service: str, *, rules: tuple[str, ...], **fields: Any) -> None:
     """Write or replace one route of SERVICE (framework:name, as in `route list`)."""
+    fields["traffic"] = dict(_rule(text) for text in rules)
     from fairlead_lb.decisions.route_files import Entry, entries_of, routes_of, writable  # noqa: PLC0415  # `--help` is fast
 
     async def write(opened: Any) -> int:
@@ -100,6 +109,13 @@ def add(use: Use, service: str, **fields: Any) -> None:
         return await _commit(opened, made, ())
 
     _written(use, in_registry(use, write), f"{service}: routed")
+
+
+def _rule(text: str) -> tuple[str, str]:
+    word, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--rule {text}: WORD=VALUE, as rate=100/s")
+    return word.replace("-", "_"), value
 
 
 @route.command(epilog="Example: fairlead route remove erp:db")
@@ -124,11 +140,54 @@ def remove(use: Use, service: str) -> None:
 @click.option("--prune", is_flag=True, help="Also remove operators' routes that FILE does not have.")
 @registry_verb
 def plan(use: Use, file: Path, *, prune: bool) -> int:
-    """Show what applying FILE would change. Exit 0 when nothing, 1 when something would."""
+    """Show what applying FILE would change, and what each balancer would do: runtime commands, or a reload and why.
+
+    Exit 0 when nothing would change, 1 when something would.
+    """
+    text = _text_of(file)
+
+    async def look(opened: Any) -> tuple[Any, Any, Any]:
+        return *await _plan(opened, file, text, prune=prune), await balancer.registrations(opened)
+
+    found, policies, registered = in_registry(use, look)
+    empty = found.empty and policies.empty
+    told = () if empty else _foresee(use, found, policies, [(one.id, one.admin) for one in registered])
+    _show_plan(use, found, policies, foreseen=told)
+    return 0 if empty else 1
+
+
+def _foresee(use: Use, found: Any, policies: Any, balancers: Sequence[tuple[str, str]]) -> Sequence[Foreseen]:
+    routes = {**found.added, **{s: new for s, (_, new) in found.changed.items()}, **dict.fromkeys(found.removed)}
+    others = {**policies.added, **policies.changed, **dict.fromkeys(policies.removed)}
+    change = {"routes": msgspec.to_builtins(routes), "policies": msgspec.to_builtins(others)}
+    return use.run(lambda calls: ask(calls, balancers, change))
+
+
+@route.command(epilog="Example: fairlead route diff routes.toml --prune")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prune", is_flag=True, help="Also operators' routes that FILE does not have.")
+@registry_verb
+def diff(use: Use, file: Path, *, prune: bool) -> int:
+    """Where FILE and the registry differ, line by line, as `route show` prints them. Exit 1 when they do."""
     text = _text_of(file)
     found, policies = in_registry(use, lambda opened: _plan(opened, file, text, prune=prune))
-    _show_plan(use, found, policies)
-    return 0 if found.empty and policies.empty else 1
+    before = [*found.removed.values(), *(old for old, _ in found.changed.values())]
+    after = [*found.added.values(), *(new for _, new in found.changed.values())]
+    lines = [*_diff(_toml(before), _toml(after), file), *_policy_lines(policies)]
+    if use.as_json:
+        show_json(lines)
+    else:
+        say("\n".join(lines) if lines else "no difference")
+    return 1 if lines else 0
+
+
+def _toml(routes: Sequence[Any]) -> str:
+    entries = [msgspec.to_builtins(e) for one in sorted(routes, key=lambda r: r.service) for e in _entries(one)]
+    return "\n".join(route_policies.toml("route", entry) for entry in entries)
+
+
+def _diff(before: str, after: str, file: Path) -> Sequence[str]:
+    return list(difflib.unified_diff(before.splitlines(), after.splitlines(), "registry", str(file), lineterm=""))
 
 
 @route.command(epilog="Example: fairlead route apply routes.toml --prune")
@@ -300,7 +359,7 @@ def _written(use: Use, revision: int, told: str) -> None:
         say(f"{told} (revision {revision}; `fairlead route wait --revision {revision}` waits until it is served)")
 
 
-def _show_plan(use: Use, found: Any, policies: Any, *, revision: int = 0) -> None:
+def _show_plan(use: Use, found: Any, policies: Any, *, revision: int = 0, foreseen: Sequence[Foreseen] = ()) -> None:
     if use.as_json:
         show_json({
             "add": sorted(found.added), "change": sorted(found.changed), "remove": sorted(found.removed),
@@ -308,14 +367,20 @@ def _show_plan(use: Use, found: Any, policies: Any, *, revision: int = 0) -> Non
                 what: sorted(getattr(policies, what)) for what in ("added", "changed", "removed")
             },
             **({"revision": revision} if revision else {}),
+            **({"balancers": [asdict(one) for one in foreseen]} if foreseen else {}),
         })  # fmt: skip
         return
     lines = [f"+ {s}" for s in sorted(found.added)] + [f"- {s}" for s in sorted(found.removed)]
     lines += [f"~ {s}: {', '.join(_differences(*pair))}" for s, pair in sorted(found.changed.items())]
-    for sign, some in (("+", policies.added), ("-", policies.removed), ("~", policies.changed)):
-        lines += [f"{sign} {name}: {route_policies.told(one)}" for name, one in sorted(some.items())]
+    lines += _policy_lines(policies)
+    lines += [line for one in foreseen for line in one.lines()]
     done = f"done (revision {revision})" if revision else ""
     say("\n".join([*lines, *([done] if done else [])]) if lines else "nothing to change")
+
+
+def _policy_lines(policies: Any) -> Sequence[str]:
+    signs = (("+", policies.added), ("-", policies.removed), ("~", policies.changed))
+    return [f"{sign} {name}: {route_policies.told(one)}" for sign, some in signs for name, one in sorted(some.items())]
 
 
 def _differences(before: Any, after: Any) -> Sequence[str]:
