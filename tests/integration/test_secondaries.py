@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fairlead_discovery import paths
-from fairlead_discovery.records import Address, Agent, Member, Port, encode
+from fairlead_discovery.records import Address, Agent, Ips, Member, Port, encode
 from fairlead_discovery.registry import Create, Delete
+from fairlead_dns.decisions.naming import Dialect
 from harness import secondaries
 from harness.names import member, node_name, publish
 from harness.naming import Running, running
@@ -97,13 +99,15 @@ async def whole(dns: Running) -> int:
 
 
 @contextmanager
-def started(folder: Path, port: int, ports: list[int]) -> Iterator[Servers]:
+def started(
+    folder: Path, port: int, ports: list[int], zones: tuple[str, ...] = ZONES, kinds: tuple[str, ...] = tuple(KINDS)
+) -> Iterator[Servers]:
     """All kinds of secondaries, of a primary at `port`."""
     servers: Servers = {}
     try:
-        for (kind, start), own in zip(KINDS.items(), ports, strict=True):
+        for kind, own in zip(kinds, ports, strict=True):
             (folder / kind).mkdir()
-            servers[own] = start(folder / kind, own, port, ZONES)
+            servers[own] = KINDS[kind](folder / kind, own, port, zones)
         yield servers
     finally:
         for server in servers.values():
@@ -151,3 +155,36 @@ async def test_secondaries_outlive_a_restart(tmp_path: Path) -> None:
         async with running(tmp_path, **told) as again:
             revision = await move(again, 0, 0)
             await all_equal(again, servers, "mesos", serial=revision)
+
+
+OTHERS = ("mesos", "consul", "cluster.local", "dcos.thisdcos.directory", "10.in-addr.arpa", "0.0.0.0.d.f.ip6.arpa")
+KNOWN = {
+    "consul": "app0.service.consul. 5 IN A 10.9.0.1",
+    "cluster.local": "app0.marathon.svc.cluster.local. 5 IN A 10.9.0.1",
+    "dcos.thisdcos.directory": "app0.marathon.containerip.dcos.thisdcos.directory. 5 IN A 10.9.0.1",
+    "10.in-addr.arpa": "1.0.0.10.in-addr.arpa. 5 IN PTR box1.slave.mesos.",
+}
+"""One record of each kind of zone."""
+
+
+async def test_dialects_and_reverse_zones_are_fetched_too(tmp_path: Path) -> None:
+    """Consul's, Kubernetes', dcos-net's and two reverse zones, by BIND and NSD: whole, then each change."""
+    ports = [free_port(), free_port()]
+    told = settings(tmp_path, ports) | {
+        "dialects": [Dialect(kind="consul"), Dialect(kind="kubernetes"), Dialect(kind="dcos"), Dialect(kind="dns_sd")],
+        "reverse_zones": list(OTHERS[-2:]),
+    }
+    box = Agent(id="S1", host="10.0.0.1", port=5051, boot_id="b", hostname="box1")
+    async with running(tmp_path, **told) as dns:
+        pods = [replace(instance(n, 0), ips=Ips(netinfo=(f"10.9.0.{n + 1}", f"fd00::{n + 1:x}"))) for n in range(4)]
+        await publish(dns.registry, *pods)
+        await dns.registry.write(f"{paths.AGENTS}/S1", encode(box))
+        with started(tmp_path, dns.port, ports, OTHERS, ("bind", "nsd")) as servers:
+            for zone in OTHERS:
+                await all_equal(dns, servers, zone)
+            revision = await publish(dns.registry, instance(9, 0))
+            for zone in OTHERS:
+                await all_equal(dns, servers, zone, serial=revision)
+            for port in ports:
+                for zone, record in KNOWN.items():
+                    assert record in (await asyncio.to_thread(secondaries.contents, port, zone))[1]
