@@ -89,7 +89,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 context,
                 *_sources(settings, registry, names, following),
                 following.warm_up(),
-                _announce(registry, settings, transports.places, names, loaded),
+                _announce(registry, settings, transports, names, loaded),
                 kept.keep(_file(settings, "documents"), names),
                 transports.run(),
                 forwards.run(),
@@ -97,7 +97,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 follow_queries(settings, names),
                 tell_confirmed(registry, listing.confirm),
                 *(() if workers is None else (workers.run(loaded, context.health),)),
-                publishing.run(registry, _file(settings, "published"), transports.ips[0]),
+                publishing.run(registry, _file(settings, "published"), next(iter(transports.ips), "")),
             )
         finally:
             REGISTRY.unregister(collector)
@@ -181,9 +181,12 @@ def _take_masters(names: Names, nodes: Mapping[str, Node]) -> None:
 
 
 async def _announce(
-    registry: Registry, settings: DnsSettings, places: tuple[str, ...], names: Names, loaded: asyncio.Event
+    registry: Registry, settings: DnsSettings, transports: Transports, names: Names, loaded: asyncio.Event
 ) -> None:
-    """From the first answer to the stop."""
+    """From the first answer to the stop. Who answers over /v1 and /v2 alone has no TTL that a kill had to wait for."""
+    places = (*transports.places, *transports.tls, *transports.https)
+    if not places:
+        return
     least_s = max(settings.ttl_s, settings.negative_ttl_s)
     names.allow_ttl(least_s)
     await loaded.wait()

@@ -195,7 +195,7 @@ def bind_all(settings: DnsSettings) -> list[Listener]:
     except BadSettings:
         close_all(bound)
         raise
-    if not any(each.udp is not None for each in bound):
+    if (settings.listen or settings.listen_optional or bound) and not any(each.udp is not None for each in bound):
         close_all(bound)
         raise BadSettings("listen: no address to listen on")
     return bound

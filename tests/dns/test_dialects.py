@@ -59,6 +59,8 @@ def test_consul_names_a_service_its_tags_and_ports() -> None:
         assert {AGENT} == found[f"web.{tail}", "A"] == found[f"blue.web.{tail}", "A"]
         assert {http} == found[f"_web._blue.{tail}", "SRV"]
         assert {admin} == found[f"_web._admin.{tail}", "SRV"] == found[f"admin.web.{tail}", "SRV"]
+        bare = tail.removeprefix("service.")  # Consul's RFC 2782 names may do without the keyword
+        assert ({http}, {admin}) == (found[f"_web._tcp.{bare}", "SRV"], found[f"_web._admin.{bare}", "SRV"])
     assert {AGENT} == found["0a000001.addr.dc1.consul", "A"]
 
 

@@ -23,7 +23,7 @@ from harness.mesos_pages import MesosPages
 from harness.names import DnsDaemon
 from harness.ports import free_port
 from harness.servers import Server
-from harness.waiting import eventually
+from harness.waiting import eventually, wait_until
 
 COMMAND = [sys.executable, "-m", "fairlead_dns.mesosdns_command"]
 
@@ -212,6 +212,22 @@ async def test_a_master_that_wants_a_certificate_gets_none_of_others(tmp_path: P
             await asking.close()
 
             assert master.place in str(caught.value)
+
+
+def test_http_alone(tmp_path: Path) -> None:
+    """`dnson: false`: the HTTP API is there, nothing listens for DNS, and it ends in order."""
+    port = free_port()
+    config = {"dnson": False, "masters": ["127.0.0.1:1"], "resolvers": [], "port": port, "httpport": free_port()}
+    server = Old(tmp_path, {**config, "HTTPListener": "127.0.0.1"})
+    server.start()
+    try:
+        told = wait_until("it answers", lambda: server.get("/v1/config"), within_s=30)
+        with pytest.raises(ConnectionRefusedError):
+            server.ask("mesos")
+    finally:
+        code = server.stop()
+
+    assert (0, "mesos", 0) == (code, told["Domain"], told["Port"])
 
 
 def test_the_command_is_installed() -> None:

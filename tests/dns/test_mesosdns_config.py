@@ -110,6 +110,11 @@ def test_an_empty_file_is_mesos_dns_as_it_comes() -> None:
     assert ["resolvers: not given, so other names are asked of 8.8.8.8, as Mesos-DNS did"] == list(found.notes)
 
 
+def test_dns_can_be_off() -> None:
+    """Then there is HTTP alone."""
+    assert () == mapped(dnson=False).values["listen"]
+
+
 def test_keys_are_taken_in_any_case() -> None:
     """As Go's decoder takes them."""
     assert mapped(DOMAIN="x", SoaMname="y", refreshseconds=9) == mapped(domain="x", SOAMname="y", refreshSeconds=9)
@@ -120,7 +125,6 @@ def test_keys_are_taken_in_any_case() -> None:
     [
         ({"SOAMinttl": 60}, "SOAMinttl: Mesos-DNS never used it"),
         ({"zkDetectionTimeout": 30}, "zkDetectionTimeout: no exit without a leader"),
-        ({"dnson": False}, "dnson: a name server always serves DNS"),
         ({"recurseon": False}, "recurseon: the RA bit says what is true"),
         ({"SetTruncateBit": False}, "SetTruncateBit: a cut answer always says so"),
         ({"mesosCredentials": {"principal": "a", "secret": "b"}}, "mesosCredentials: not used"),

@@ -1,6 +1,6 @@
 """What Mesos-DNS got wrong on the wire and over HTTP, and this server must not, and its HTTP quirks.
 
-One test a defect, numbered as they were found; the ninth, slow forwarding, is in test_forward*.py.
+One test a defect, numbered as they were found; of the ninth, slow forwarding, there is more in test_forward*.py.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from fairlead_dns.naming_settings import MesosSource
 from harness.mesos_pages import MesosPages
 from harness.names import ask, data, member, names, opt, opt_of, publish, query, raw_reply, rcode
 from harness.naming import running
+from harness.upstreams import always, lying
 
 MANY = [member(n) for n in range(40)]
 WEB, SRV = "web.marathon.mesos", "_web._tcp.marathon.mesos"
@@ -98,6 +99,18 @@ async def test_many_questions_of_one_connection_are_under_way_at_once(tmp_path: 
         await writer.wait_closed()
 
     assert set(range(10)) == seen
+
+
+async def test_a_silent_resolver_is_passed_by_and_answers_are_kept(tmp_path: Path) -> None:
+    """9: resolvers were asked one after the other, each to its timeout, for every question anew."""
+    async with lying(lambda _packet, _tcp: None) as silent, lying(always("192.0.2.7")) as good:
+        resolvers = [str(silent.place), str(good.place)]
+        async with running(tmp_path, resolvers=resolvers, local_zones=False) as dns:
+            await dns.until("www.example.com", ["192.0.2.7"])
+            asked = len(good.seen)
+            again = [await dns.knows("www.example.com") for _ in range(5)]
+
+    assert ([["192.0.2.7"]] * 5, asked) == (again, len(good.seen))
 
 
 async def test_changes_are_heard_of_and_not_asked_for(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Other systems' names for the same endpoints. A dialect is a pure function of one task (or agent) into records.
 
 Consul       svc.service.domain  tag.svc.service.domain       A/AAAA, and SRV -> <hex ip>.addr.dc.domain
-             _svc._tcp.service.domain  _svc._tag.service.domain   SRV
+             _svc._tcp.service.domain  _svc._tag.service.domain   SRV, also without `service`
              node.node.domain                                 A/AAAA of an agent
              each also with the data centre: svc.service.dc1.domain
 Kubernetes   svc.ns.svc.domain                                A/AAAA, and SRV of every named port
@@ -66,11 +66,12 @@ def _consul_ways(one: Instance, at: Reached, name: tuple[str, ...], dialect: Dia
     first = one.ports[0] if one.ports else None
     underscored = labels.fit(f"_{service}")
     yield from addressed(name, at.addresses)
-    for owner in (name, (underscored, "_tcp", *tail)):
+    for owner in (name, (underscored, "_tcp", *tail), (underscored, "_tcp", *tail[1:])):
         yield from consul_srv(owner, first, at, dialect)
     for tag, port in consul_tags(one, rules).items():
         yield from addressed((tag, *name), at.addresses)
-        for owner in ((tag, *name), (underscored, labels.fit(f"_{tag}"), *tail)):
+        spoken = (underscored, labels.fit(f"_{tag}"))
+        for owner in ((tag, *name), (*spoken, *tail), (*spoken, *tail[1:])):
             yield from consul_srv(owner, port or first, at, dialect)
 
 

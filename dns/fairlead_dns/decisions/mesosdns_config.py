@@ -123,9 +123,7 @@ def _listeners(reading: _Reading) -> None:
         ip = _address(reading)
         values["listen"] = (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}",)
     else:
-        reading.note(
-            "dnson: a name server always serves DNS; it listens where `listen` says, 127.0.0.1:8053 if not set"
-        )
+        values["listen"] = ()
     values["port"] = reading.number("httpport", 8123, PORTS[-1])
     values["host"] = reading.take("HTTPListener", str, "0.0.0.0")  # see _address
     values["mesos_dns_api"] = reading.take("httpon", bool, True)
