@@ -16,6 +16,7 @@ from fairlead_discovery.records import Agent, Balancer, decode
 from fairlead_discovery.registry import Registry
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb import admin, metrics
+from fairlead_lb.access_log import Around, access_log
 from fairlead_lb.adapters import local_routes, machine
 from fairlead_lb.adapters.process import find_program
 from fairlead_lb.adapters.store import Store
@@ -169,6 +170,7 @@ async def _work(
             controller.desk.gate.run(registry, controller.unwell),
             _follow_certificates(beside.certificates, controller),
             *_mesh_bodies(beside.mesh, registry, controller),
+            *_log_bodies(settings, controller),
             *_traefik(settings, registry, controller),
             *beside.bamboo.bodies(registry, lambda: controller.state.wanted.revision),
             watcher.run(),
@@ -192,6 +194,17 @@ def _certificates(settings: LbSettings) -> Certificates | None:
     if not found.any and not found.source.exists():
         raise BadSettings(f"certificate: {settings.certificate}: no such file or folder")
     return found
+
+
+def _log_bodies(settings: LbSettings, controller: Controller) -> Iterator[Awaitable[None]]:
+    around = Around(
+        serving=lambda: controller.state.serving,
+        former=lambda: controller.state.former,
+        master=lambda: controller.supervisor.processes.master,
+    )
+    taken = access_log(settings, lb_folder(settings), controller.around.frame.log_name, around)
+    if taken is not None:
+        yield taken.run()
 
 
 def _mesh(settings: LbSettings) -> "MeshSide | None":

@@ -1,0 +1,256 @@
+"""HAProxy's log lines into a file, without ever holding HAProxy up: what does not fit into the socket is lost.
+
+They come as datagrams of an abstract unix socket, which every local process could write to: the kernel says who did,
+and only workers of our HAProxy are believed.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from prometheus_client import REGISTRY, Counter
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fairlead_daemon.errors import Refused
+from fairlead_daemon.logs import Log
+from fairlead_lb.decisions.access_lines import BUCKETS_S, Golden, Raw, line, parse
+from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.values import Key
+from fairlead_lb.mesh_settings import MeshSettings
+
+log = Log("lb.access")
+RECEIVE_BYTES = 8 * 1024 * 1024
+LINE_BYTES = 16 * 1024
+TURN = 500
+"""Lines of one turn: the daemon has other things to do too."""
+RETRY_S = 5.0
+STDOUT = "stdout"
+_CREDENTIALS = struct.Struct("3i")
+
+LINES = Counter("fairlead_lb_access_lines_total", "Lines of HAProxy's log by what became of them", ["result"])
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """Whom to ask what the lines do not say."""
+
+    serving: Callable[[], Serving | None]
+    former: Callable[[], Mapping[str, Key]]
+    master: Callable[[], int]
+    """HAProxy's master: its children are believed."""
+
+
+@dataclass(slots=True)
+class Sink:
+    """The file, put aside and begun anew when it is big. A full disk costs lines, nothing else."""
+
+    path: Path | None
+    most_bytes: int
+    keep: int
+    _failing: bool = False
+
+    def write(self, data: bytes) -> bool:
+        """Whether it was written."""
+        try:
+            if self.path is None:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            else:
+                self._turn(self.path, len(data))
+                with self.path.open("ab") as stream:
+                    stream.write(data)
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                log.warning("access log is not written", reason=str(error))
+            self._failing = True
+        return not self._failing
+
+    def _turn(self, path: Path, coming: int) -> None:
+        try:
+            if path.stat().st_size + coming <= self.most_bytes:
+                return
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o640)
+            return
+        for number in range(self.keep - 1, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(f"{path.name}.{number}").replace(path.with_name(f"{path.name}.{number + 1}"))
+        path.replace(path.with_name(f"{path.name}.1"))
+        path.touch(mode=0o640)
+
+
+@dataclass(slots=True)
+class AccessLog:
+    """`run()` for ever."""
+
+    name: str
+    sink: Sink
+    around: Around
+    only_refused: bool
+    golden: Golden = field(default_factory=Golden)
+    _believed: dict[int, bool] = field(default_factory=dict)
+    _second: tuple[int, str] = (0, "")
+
+    async def run(self) -> None:
+        """Somebody else may have taken the name: then it is tried again, and HAProxy's lines are lost meanwhile."""
+        said = False
+        while True:
+            try:
+                taker = self._bind()
+            except OSError as error:
+                if not said:
+                    log.warning("access log cannot be taken", reason=str(error))
+                said = True
+                await asyncio.sleep(RETRY_S)
+                continue
+            with taker:
+                loop = asyncio.get_running_loop()
+                loop.add_reader(taker, self._take, taker)
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    loop.remove_reader(taker)
+
+    def _bind(self) -> socket.socket:
+        taker = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            taker.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            taker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+            taker.bind(f"\0{self.name}".ljust(108, "\0"))  # HAProxy pads abstract names to their full length
+        except OSError:
+            taker.close()
+            raise
+        return taker
+
+    def _take(self, taker: socket.socket) -> None:
+        """Everything that is there, at most TURN lines."""
+        lines = [made for data in self._received(taker) if (made := self._line(data))]
+        if lines:
+            written = self.sink.write(b"".join(lines))
+            LINES.labels("written" if written else "lost").inc(len(lines))
+
+    def _received(self, taker: socket.socket) -> Iterator[bytes]:
+        for _ in range(TURN):
+            try:
+                data, extra, _, _ = taker.recvmsg(LINE_BYTES, 64)
+            except OSError:  # nothing more, as a rule
+                return
+            pid = next((_CREDENTIALS.unpack(d[:12])[0] for _, kind, d in extra if kind == socket.SCM_CREDENTIALS), 0)
+            if self._ours(pid):
+                yield data
+            else:
+                LINES.labels("foreign").inc()
+
+    def _ours(self, pid: int) -> bool:
+        """A child of our master; asked once a process."""
+        if (known := self._believed.get(pid)) is not None:
+            return known
+        master = self.around.master()
+        ours = bool(master) and _parent(pid) == master
+        if len(self._believed) > 1_000:
+            self._believed.clear()
+        if ours:
+            self._believed[pid] = True
+        return ours
+
+    def _line(self, data: bytes) -> bytes:
+        try:
+            raw = parse(data)
+        except Refused as error:
+            LINES.labels("unreadable").inc()
+            log.debug("line is not taken", reason=str(error))
+            return b""
+        if self.only_refused and not raw.refused:
+            return b""
+        service, task = self._whose(raw)
+        self.golden.count_refused(raw)
+        if not self.only_refused:
+            self.golden.count(raw, service)
+        return _encoder.encode(line(raw, service, task, self._clock(int(raw.t)))) + b"\n"
+
+    def _whose(self, raw: Raw) -> tuple[str, str]:
+        """Service and task; "" where nobody knows any more."""
+        serving = self.around.serving()
+        owners = serving.structure.owners if serving is not None else {}
+        key = owners.get(raw.be) or self.around.former().get(raw.be)
+        slot = serving.slots.get(raw.be, {}).get(raw.slot) if serving is not None else None
+        same = slot is not None and raw.addr == f"{slot.host}:{slot.port}"
+        return (key.service if key is not None else ""), (slot.task if slot is not None and same else "")
+
+    def _clock(self, second: int) -> str:
+        if second != self._second[0]:
+            self._second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return self._second[1]
+
+
+def _parent(pid: int) -> int:
+    """0 when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[1])
+
+
+class GoldenMetrics(Collector):
+    """`golden` of the daemon's one access log."""
+
+    golden: Golden | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        if self.golden is None:
+            return
+        requests = CounterMetricFamily("fairlead_lb_route_requests", "Requests", labels=["service", "code"])
+        for (service, code), count in self.golden.codes.items():
+            requests.add_metric([service, code], count)
+        yield requests
+        calls = CounterMetricFamily("fairlead_lb_caller_requests", "Requests", labels=["service", "caller", "code"])
+        for labels, count in self.golden.callers.items():
+            calls.add_metric(list(labels), count)
+        yield calls
+        refused = CounterMetricFamily("fairlead_lb_refused_calls", "By intentions", labels=["service", "caller"])
+        for (service, caller), count in self.golden.refused.items():
+            refused.add_metric([service, caller], count)
+        yield refused
+        took = HistogramMetricFamily("fairlead_lb_route_duration_seconds", "From the request on", labels=["service"])
+        for service, counts in self.golden.buckets.items():
+            took.add_metric([service], _cumulative(counts), self.golden.sums_s[service])
+        yield took
+
+
+def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
+    found, so_far = [], 0
+    for most, count in zip((*BUCKETS_S, "+Inf"), counts, strict=True):
+        so_far += count
+        found.append((str(most), float(so_far)))
+    return found
+
+
+METRICS = GoldenMetrics()
+REGISTRY.register(METRICS)
+
+
+def access_log(settings: MeshSettings, folder: Path, name: str, around: Around) -> AccessLog | None:
+    """None when it is off. `folder`: the balancer's."""
+    if not name:
+        return None
+    file = settings.access_log_file
+    path = None if file == STDOUT else Path(file) if file else folder / "access.log"
+    sink = Sink(path=path, most_bytes=settings.access_log_mb * 1024 * 1024, keep=settings.access_log_keep)
+    made = AccessLog(name=name, sink=sink, around=around, only_refused=settings.access_log == "denied")
+    METRICS.golden = made.golden
+    return made
