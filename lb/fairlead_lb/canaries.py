@@ -6,7 +6,7 @@ here is made anew by the next leader: it begins to watch the step from its start
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -20,11 +20,11 @@ from fairlead_discovery.records import Balancer, decode, encode
 from fairlead_discovery.registry import Guard, Put, Registry
 from fairlead_lb import metrics
 from fairlead_lb.answering import under_way
-from fairlead_lb.controller import Controller
 from fairlead_lb.decisions import windows
 from fairlead_lb.decisions.canary import Hold, Seen, Watched, judge, look_of
 from fairlead_lb.decisions.splits import percent_of
 from fairlead_lb.decisions.windows import Counts
+from fairlead_lb.state import State
 
 log = Log("lb.canaries")
 ROLE = "lb-canary"
@@ -32,6 +32,8 @@ TICK_S = 1.0
 SILENT_S = 10.0
 """A balancer writes every two seconds."""
 ASK_S = 5.0
+SIGHT_S = 10.0
+"""How long a commit of ours may take to come into sight; a registry that was set back never shows it."""
 
 
 @dataclass(slots=True)
@@ -61,13 +63,13 @@ def _added(total: Counts, before: Watched, now: Watched, port: str) -> Counts:
 class Canaries:
     """`run(registry)` for ever: stands for election, and decides while it leads."""
 
-    def __init__(self, controller: Controller, name: str) -> None:
-        self._controller = controller
+    def __init__(self, state: Callable[[], State], name: str) -> None:
+        self._state = state
         self._name = name
         self._guard: Guard | None = None
         self._windows: dict[tuple[str, str, int], _Window] = {}
         self._heard: dict[str, tuple[tuple[str, int], float]] = {}
-        self._wait_for = -1
+        self._wait_for = (-1, 0.0)
 
     async def run(self, registry: Registry) -> None:
         async with asyncio.TaskGroup() as group:
@@ -89,7 +91,7 @@ class Canaries:
                 continue
             try:
                 async with asyncio.timeout(ASK_S):
-                    await self._tick(registry, self._guard)
+                    await self.tick(registry, self._guard)
             except Conflict:
                 log.info("another balancer leads canaries")
                 self._guard = None
@@ -97,13 +99,14 @@ class Canaries:
                 self._windows = {}  # a gap: each step is watched anew
                 log.warning("canaries hold: the registry does not answer", reason=str(error) or "no answer")
 
-    async def _tick(self, registry: Registry, guard: Guard) -> None:
-        state = self._controller.state
+    async def tick(self, registry: Registry, guard: Guard) -> None:
+        """One look at every canary that is under way. Raises Conflict (another leads), Unavailable."""
+        state = self._state()
         going = under_way(state)
         if not going or state.frozen or state.snapshot is None:
             self._windows = {}
             return
-        if state.snapshot.revision < self._wait_for:
+        if state.snapshot.revision < self._wait_for[0] and time.monotonic() < self._wait_for[1]:
             return  # our own last word is not in sight yet
         documents = await _documents(registry)
         silent = self._silent(documents, await _registered(registry))
@@ -131,7 +134,8 @@ class Canaries:
             await registry.write(place, encode(look_of(canary, seen, found.why)))
             return
         written = msgspec.structs.replace(found.stage, since_s=time.time())
-        self._wait_for = await registry.commit([Put(path_of(written), encode(written))], guard=guard)
+        revision = await registry.commit([Put(path_of(written), encode(written))], guard=guard)
+        self._wait_for = (revision, time.monotonic() + SIGHT_S)
         tell = log.error if written.state == "aborted" else log.info
         tell(
             f"canary {written.state}",
@@ -156,7 +160,7 @@ class Canaries:
         )
 
     def _measure(self) -> None:
-        snapshot = self._controller.state.snapshot
+        snapshot = self._state().snapshot
         policies = snapshot.policies if snapshot is not None else {}
         canaries, stages = of_kind(policies, Canary), of_kind(policies, CanaryStage)
         now = {s: stage for s, stage in stages.items() if s in canaries and stage.id == canaries[s].id}

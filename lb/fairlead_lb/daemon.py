@@ -175,7 +175,7 @@ async def _work(
             *beside.bamboo.bodies(registry, lambda: controller.state.wanted.revision),
             watcher.run(),
             watcher.tell(registry),
-            Canaries(controller, me.id).run(registry),
+            Canaries(lambda: controller.state, me.id).run(registry),
         )
         if stopping.is_set():
             await _end(controller, reporter, context)

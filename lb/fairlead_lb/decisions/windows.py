@@ -70,7 +70,10 @@ def error_percent(counts: Counts) -> float:
 
 
 def backend_counts(csv: str) -> dict[str, tuple[Counts, int]]:
-    """`show stat B 2 -1`: backend -> its counts without times, and how many of its servers are ready."""
+    """`show stat B 2 -1`: backend -> its counts without times, and how many of its servers are ready.
+
+    As HAProxy's own `nbsrv` has it, the far ones (backups) count only when no near one is up.
+    """
     found: dict[str, tuple[Counts, int]] = {}
     columns: list[str] = []
     for line in csv.splitlines():
@@ -79,7 +82,7 @@ def backend_counts(csv: str) -> dict[str, tuple[Counts, int]]:
             continue
         row = dict(zip(columns, line.split(","), strict=False))
         if row.get("svname") == "BACKEND":
-            found[row["pxname"]] = _counts(row), _number(row, "act") + _number(row, "bck")
+            found[row["pxname"]] = _counts(row), _number(row, "act") or _number(row, "bck")
     return found
 
 
