@@ -13,6 +13,7 @@ from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
 from fairlead_lb.decisions import map_keys, render
 from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.values import Admin, Slot, Slots
 from fairlead_lb.desk import Desk
@@ -131,6 +132,8 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "refused": dict(sorted(state.wanted.refused.items())),
         "problems": problems(state.wanted, state.taken, state.taken_vips) if snapshot is not None else {},
         "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},
+        "vips": list(state.serving.structure.vips) if state.serving else [],
+        "spilled": {str(key): level for key, level in state.spilling.levels.items()},
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
         "services": services_of(state, slots),
         "splits": splits_of(state, slots),
@@ -218,6 +221,7 @@ def _server(place: str, slot: Slot) -> Mapping[str, Any]:
         "state": _state_of(slot),
         "weight": slot.weight,
         "sessions": slot.used,
+        "far": is_far(place),
     }
 
 

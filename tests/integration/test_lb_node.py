@@ -19,8 +19,8 @@ import pytest_asyncio
 from fairlead_discovery import paths
 from fairlead_discovery.audience import Audience
 from fairlead_discovery.decisions import vips
+from fairlead_discovery.records import Agent, Member, Port, TaskRef, decode, encode
 from fairlead_discovery.records import Balancer as Registered
-from fairlead_discovery.records import Member, Port, decode
 from fairlead_discovery.registry import Delete
 from fairlead_dns.decisions.naming import Dialect
 from fairlead_lb.settings import NODE_DEFAULTS
@@ -63,6 +63,17 @@ class Machine:
         for task in tasks:
             await task.stop()
 
+    async def reloads(self) -> int:
+        """Once nothing is left of services that are gone: giving that up is a reload of its own."""
+
+        async def settled() -> bool:
+            found = await self.lb.status()
+            served = {place for service in found["services"] for place in service["vips"]}
+            return set(found["vips"]) == served and not found["reload_due"]
+
+        await eventually("nothing is left over", settled, within_s=30)
+        return int((await self.lb.status())["reloads"])
+
     async def resolved(self, name: str) -> str:
         async def probe() -> str:
             return (await self.dns.knows(f"{name}.{NAMES}") or [""])[0]
@@ -102,7 +113,7 @@ async def test_a_vip_is_resolved_and_served_and_gone_with_its_service(machine: M
     port = free_port()
     tasks = await machine.deploy("/shop/web", f"/shop/web:{port}", count=2, mode="http")
     address = await machine.resolved("shopweb.marathon")
-    reloads = (await machine.lb.status())["reloads"]
+    reloads = await machine.reloads()
     answers = {(await fetch(f"http://{address}:{port}", "/"))[1] for _ in range(8)}
     more = await Task("shop/web-2", app="/shop/web").start()
     await machine.applied(await machine.lb.publish(labelled(more, f"/shop/web:{port}")))
@@ -192,7 +203,7 @@ async def test_a_known_place_changes_hands_without_a_reload(machine: Machine) ->
     address = await machine.resolved("front.marathon")
     two = await machine.deploy("/green", f"/front:{port}", mode="http")
     held = await fetch(f"http://{address}:{port}", "/")
-    reloads = (await machine.lb.status())["reloads"]
+    reloads = await machine.reloads()
     await machine.remove(one, f"/front:{port}")
 
     assert (200, "blue-0") == held
@@ -262,6 +273,10 @@ async def answers(machine: Machine, count: int = 12) -> Counter[str]:
     return Counter(body.partition("-")[2] for _, body in found)
 
 
+async def only_own(machine: Machine) -> bool:
+    return {OWN: 12} == await answers(machine)
+
+
 async def end(machine: Machine, tasks: list[Task]) -> None:
     revision = await machine.lb.leave(*(t.member() for t in tasks))
     await machine.lb.registry.commit([Delete(paths.route(f"marathon:{tasks[0].app}"))])
@@ -275,7 +290,7 @@ async def test_this_machines_tasks_come_first_and_others_when_they_are_dead(mach
     """A near server that refuses connections costs no request, before anyone has said that it is gone."""
     tasks = await spread(machine, OTHER, OWN, OTHER)
     before = await answers(machine)
-    reloads = (await machine.lb.status())["reloads"]
+    reloads = await machine.reloads()
     async with Clients(machine.lb.first_port + 1, "near") as clients:
         await tasks[1].stop()
         await asyncio.sleep(0.5)
@@ -287,7 +302,7 @@ async def test_this_machines_tasks_come_first_and_others_when_they_are_dead(mach
     assert {OWN: 12} == before
     assert {OTHER: 12} == after
     assert [] == [f for f in clients.failures if f.startswith("GET")]
-    assert {OWN: 12} == await answers(machine)
+    await eventually("the new one is asked alone", lambda: only_own(machine), within_s=30)
     assert reloads == (await machine.lb.status())["reloads"]
     await end(machine, [tasks[0], tasks[2], near])
 
@@ -304,7 +319,35 @@ async def test_too_few_near_servers_get_help_from_others(machine: Machine) -> No
 
     await eventually("the other machine helps", helped, within_s=30)
     assert {OWN: 12} == before
+    assert {f"marathon:{tasks[0].app} port 0": 1} == (await machine.lb.status())["spilled"]
     await end(machine, tasks)
+
+
+async def test_an_edge_balancer_stands_where_its_machines_agent_says(short_dir: Path) -> None:
+    """It prefers its own zone once the agent is announced, without a reload; the zone's last task gone, all others."""
+    async with Balancer(short_dir, locality="zone", machine=("10.1.1.1",)) as lb:
+        await lb.start()
+        tasks = [await Task(zone, app="/zones").start() for zone in ("a", "a", "b")]
+        made = [msgspec.structs.replace(t.member(), zone=t.id, task=renamed(t, n)) for n, t in enumerate(tasks)]
+        await lb.applied(await lb.publish(*made, routes=[route("/zones", mode="http", service_port=lb.first_port)]))
+        everywhere = {(await fetch(f"http://127.0.0.1:{lb.first_port}", "/"))[1] for _ in range(9)}
+        agent = Agent(id="s1", host="10.1.1.1", port=5051, boot_id="b", zone="b")
+        await lb.registry.announce(paths.below(paths.AGENTS, agent.id), encode(agent))
+
+        async def only(zone: str) -> bool:
+            return {zone} == {(await fetch(f"http://127.0.0.1:{lb.first_port}", "/"))[1] for _ in range(6)}
+
+        await eventually("its own zone is asked", lambda: only("b"), within_s=30)
+        reloads = (await lb.status())["reloads"]
+        await lb.applied(await lb.leave(made[2]))
+        await eventually("the other zone is asked", lambda: only("a"), within_s=30)
+
+        assert {"a", "b"} == everywhere
+        assert reloads == (await lb.status())["reloads"]
+
+
+def renamed(task: Task, number: int) -> TaskRef:
+    return msgspec.structs.replace(task.member().task, id=f"{task.id}{number}")
 
 
 @pytest.mark.needs("ip")
