@@ -7,6 +7,7 @@ batch: one fsync serves all of it.
 
 import asyncio
 import secrets
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -92,6 +93,7 @@ class Hub:
         self._unstored: set[str] = set()
         """Sessions opened while the disk was full: they are stored with whatever can be stored next."""
         self._base = _base(nodes)
+        self._committed_s = 0.0
         self._queue: deque[Item] = deque()
         self._loop = asyncio.get_running_loop()
         self._heard = dict.fromkeys(nodes.sessions, self._loop.time())
@@ -321,6 +323,7 @@ class Hub:
                 for subscription in clocked:
                     subscription.mark(folder, name)
             elif path == paths.REVISION:
+                self._committed_s = time.time()
                 for subscription in clocked:
                     subscription.touched = True
 
@@ -336,6 +339,7 @@ class Hub:
             subscription=subscription.number,
             revision=self.nodes.revision,
             whole=subscription.whole,
+            committed_s=self._committed_s,
             folders=self._whole(subscription.folder) if subscription.whole else self._changes(subscription.dirty),
         )
 

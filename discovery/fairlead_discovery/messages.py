@@ -116,11 +116,14 @@ WireNode = tuple[bytes, int]
 
 
 class Push(Message, frozen=True, kw_only=True, tag="push"):
-    """`folders`: by folder, by name, data and version. With `whole`, what is not in it is not there."""
+    """`folders`: by folder, by name, data and version. With `whole`, what is not in it is not there. `committed_s`: Unix
+    time of the commit that made `revision`; 0: it was before the registry's start.
+    """
 
     subscription: int
     revision: int
     whole: bool = False
+    committed_s: float = 0.0
     folders: Mapping[str, Mapping[str, WireNode | None]] = msgspec.field(default_factory=dict)
 
 

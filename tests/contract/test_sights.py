@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from contextlib import AsyncExitStack
 from itertools import pairwise
 
@@ -50,6 +51,17 @@ async def test_an_empty_commit_is_seen(backend: Backend):
         revision = await writer.commit([])
 
         assert revision == (await sights.until(lambda s: s.revision >= revision)).revision
+
+
+async def test_a_sight_says_when_its_revision_was_committed(backend: Backend):
+    """By the registry's clock, which is this machine's here: name servers measure their way from it."""
+    writer, reader = await backend.open(), await backend.open()
+    async with collecting(reader.watch()) as sights:
+        before_s = time.time()
+        revision = await writer.commit([Create(node("s:when", 1), b"1")])
+        seen = await sights.until(lambda s: s.revision >= revision)
+
+    assert before_s - 1 <= seen.committed_s <= time.time() + 1
 
 
 async def test_every_sight_holds_all_commits_up_to_its_revision(backend: Backend):

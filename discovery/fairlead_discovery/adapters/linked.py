@@ -84,6 +84,7 @@ class ClockFeed:
                 cluster=self.cluster.uuid,
                 revision=self.cluster.base + push.revision,
                 folders=folders,
+                committed_s=push.committed_s,
                 delta=Delta(old, frozenset(gone.union(there))),
             )
         )
