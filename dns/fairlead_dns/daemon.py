@@ -72,6 +72,8 @@ async def run(settings: DnsSettings, context: Context) -> None:
     ):
         if workers is not None:
             publishing.share_with(workers)
+            if forwards.forwarder is not None:
+                workers.forward(forwards.forwarder.forwarding)
         names.take_own(told.mname(settings), transports.ips)
         runner, port = await serve(app, settings)
         collector = DnsCollector(counts, lambda: _state(names, transports))

@@ -1,9 +1,10 @@
 """What `fairlead dns` can be told about how queries come and who may ask, and what follows from it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.acl import Acl, parse_networks
 from fairlead_dns.decisions.identity import Identity, told
 from fairlead_dns.decisions.rate import Kind, Limiter, Rates
@@ -34,6 +35,9 @@ class FrontSettings(NamingSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """`auto` takes the compiled loop where fairlead-dns-fast is installed: two fifths less CPU a query."""
     allow_query: tuple[str, ...] = ("any",)
     """Networks that may ask at all; others are refused with extended error 18."""
+    zone_access: Mapping[str, tuple[str, ...]] = {}
+    """Networks that may ask for the names of one zone, ours or forwarded; the longest zone counts, others are everyone's
+    (of `allow_query`). Over HTTP `api_networks` counts instead."""
     tcp_queries: int = 10_000
     """A TCP connection is closed in order after so many queries."""
     cookie_secrets: str = ""
@@ -70,6 +74,7 @@ class FrontSettings(NamingSettings, frozen=True, kw_only=True, forbid_unknown_fi
 
 def check(settings: FrontSettings) -> None:
     """Raises BadSettings naming the key."""
+    zone_access(settings)
     for key in ("allow_query", "proxied_by", "rate_exempt"):
         acl(key, getattr(settings, key))
     for key, most in (("rate_window_s", 3600), ("rate_slip", 10), ("rate_v4_bits", 32), ("rate_v6_bits", 128)):
@@ -102,6 +107,17 @@ def acl(key: str, texts: tuple[str, ...]) -> Acl:
         return Acl(parse_networks(texts))
     except ValueError as error:
         raise BadSettings(f"{key}: {error}") from error
+
+
+def zone_access(settings: FrontSettings) -> dict[bytes, Acl]:
+    """Raises BadSettings naming the key."""
+    found = {}
+    for text, networks in settings.zone_access.items():
+        zone = wire.parse_text(text)
+        if zone is None or zone == b"\0":
+            raise BadSettings(f"zone_access: {text!r} is no domain name")
+        found[zone] = acl("zone_access", networks)
+    return found
 
 
 def identity(settings: FrontSettings, version: str, server: str) -> Identity:

@@ -166,6 +166,7 @@ def prepare(settings: DnsSettings, front: Front, version: str, server: str) -> l
     told.check(settings)
     told.check_proxied(settings, (*settings.listen, *settings.listen_optional))
     front.views.query = told.acl("allow_query", settings.allow_query)
+    front.views.zones = told.zone_access(settings)
     front.identity = told.identity(settings, version, server)
     front.limiter = told.limiter(settings)
     front.keepalive_s = settings.tcp_idle_s

@@ -34,6 +34,7 @@ from fairlead_dns.adapters.channel import (
     Done,
     Hello,
     KeysSet,
+    Looped,
     Message,
     Serving,
     Told,
@@ -42,10 +43,11 @@ from fairlead_dns.adapters.channel import (
 )
 from fairlead_dns.adapters.forward_setup import forwarding
 from fairlead_dns.adapters.relay import Relay
-from fairlead_dns.adapters.sockets import Listener, Place
+from fairlead_dns.adapters.sockets import Listener, Place, close_all
 from fairlead_dns.adapters.zonefiles import Unloaded
 from fairlead_dns.decisions.answer import Answers
 from fairlead_dns.decisions.clients import Clients
+from fairlead_dns.decisions.forward import Forwarding
 from fairlead_dns.decisions.front import Front, Route
 from fairlead_dns.decisions.shared_zone import Read, Routes, SharedTraits, SharedZone
 from fairlead_dns.decisions.static import StaticAnswers, zone_of
@@ -87,6 +89,7 @@ class Worker:
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there is something to answer."""
     zones: dict[bytes, StaticAnswers] = field(default_factory=dict)
+    forwarding: Forwarding | None = None
 
     def __post_init__(self) -> None:
         whole = msgspec.json.decode(self.hello.settings, type=DnsSettings)
@@ -114,11 +117,20 @@ class Worker:
                 self.front.withdraw(message.apex)
             case KeysSet():
                 self.front.keys = KeyRing({key.name: key for key in message.keys})
+            case Looped():
+                if self.forwarding is not None:
+                    self.forwarding.looped(message.probe, time.monotonic())
             case Beat():
                 pass
             case _:
                 raise TypeError(f"no message to a worker: {message}")
         self.channel.send(Done(number=message.number))
+
+    def forward(self, forwarding: Forwarding) -> None:
+        """Questions go out by it: a probe of another worker that comes here is told."""
+        self.forwarding = forwarding
+        forwarding.mark = self.hello.mark.encode()
+        forwarding.sibling_looped = lambda probe: self.channel.send(Looped(number=0, probe=probe))
 
     def stale(self) -> None:
         """Nobody tells us any more."""
@@ -192,6 +204,9 @@ async def _answer(worker: Worker, inbox: asyncio.Queue[Message], stop: asyncio.E
         serving(worker.settings, worker.front, worker.counts, followed, [listeners]) as transports,
         forwarding(worker.front, worker.settings, places) as forwards,
     ):
+        close_all(listeners)  # what is served are copies: so nothing waits in a socket that nobody reads when we end
+        if forwards.forwarder is not None:
+            worker.forward(forwards.forwarder.forwarding)
         collector = DnsCollector(worker.counts, lambda: _state(worker, transports))
         REGISTRY.register(collector)
         gc.freeze()

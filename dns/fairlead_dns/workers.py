@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from secrets import token_hex
 
 import msgspec
 from prometheus_client import REGISTRY
@@ -39,6 +41,7 @@ from fairlead_dns.adapters.channel import (
     Done,
     Hello,
     KeysSet,
+    Looped,
     Message,
     Serving,
     Told,
@@ -47,6 +50,7 @@ from fairlead_dns.adapters.channel import (
 )
 from fairlead_dns.adapters.relay import RelayServer
 from fairlead_dns.adapters.sockets import Listener, close_all
+from fairlead_dns.decisions.forward import Forwarding
 from fairlead_dns.decisions.shared_zone import Published
 from fairlead_dns.decisions.static import StaticZone
 from fairlead_dns.decisions.store import Writer
@@ -138,6 +142,8 @@ class Workers:
     zones: dict[bytes, StaticZone | None] = field(default_factory=dict)
     """Of files; None: the file is wrong."""
     keys: Collection[Key] = ()
+    mark: str = field(default_factory=lambda: token_hex(8))
+    forwarding: Forwarding | None = None
     _leaving: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -204,8 +210,10 @@ class Workers:
             self._send_away(before)
 
     async def close(self) -> None:
-        """They answer what has come, and end."""
+        """They answer what has come, and end; what comes meanwhile is answered here."""
         running = [slot for slot in self.slots if slot.process is not None]
+        for slot in running:
+            self._stand_in(slot)
         for slot in running:
             _signal(slot, signal.SIGTERM)
         waits = [asyncio.ensure_future(slot.process.wait()) for slot in running if slot.process is not None]
@@ -297,6 +305,7 @@ class Workers:
             version=version("fairlead"),
             server=told.server_id(self.settings),
             relay=self.relay.address,
+            mark=self.mark,
             listeners=[
                 Told(
                     key=each.key,
@@ -318,6 +327,8 @@ class Workers:
             case Serving():
                 slot.serving = True
                 log.info("a worker process answers", worker=slot.number, pid=slot.process.pid if slot.process else 0)
+            case Looped():
+                self._looped(message.probe)
             case Counted():
                 slot.samples = {(n, tuple((k, v) for k, v in labels)): value for n, labels, value in message.samples}
                 self._count()
@@ -328,6 +339,16 @@ class Workers:
             slot.opening = None
             if all(each.serving for each in self.slots):
                 self.all_serving.set()
+
+    def _looped(self, probe: bytes) -> None:
+        if self.forwarding is not None:
+            self.forwarding.looped(probe, time.monotonic())
+        self._tell(Looped(number=self.number + 1, probe=probe))
+
+    def forward(self, forwarding: Forwarding) -> None:
+        """Ours, for while a worker is away."""
+        self.forwarding = forwarding
+        forwarding.mark, forwarding.sibling_looped = self.mark.encode(), self._looped
 
     def _beat(self, slot: Slot) -> None:
         if slot.channel is None:

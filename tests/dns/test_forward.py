@@ -347,3 +347,17 @@ def test_every_question_is_answered_at_once_or_waits(labels: list[str], kind: in
         assert verdict.startswith(question.query.question, 12)
         assert len(verdict) <= 1232
         assert 1 == len([rr for rr in dnslib.DNSRecord.parse(verdict).ar if rr.rtype == wire.OPT])
+
+
+def test_a_probe_of_a_sibling_that_comes_back_is_a_loop() -> None:
+    """It is told to who sent it, and not sent on; a probe of anybody else is a question like others."""
+    made, told = forwarding(), []
+    made.mark, made.sibling_looped = b"0123456789abcdef", told.append
+    ours, theirs = (f"{mark}{'0' * 16}.fairlead-loop" for mark in ("0123456789abcdef", "fedcba9876543210"))
+    reply = at_once(made, asked(ours))
+    upstream = made.zones.groups[b"\0"].upstreams[0]
+    made.tokens[told[0]] = upstream
+    made.looped(told[0], 0.0)
+
+    assert ("SERVFAIL", True) == (rcode(reply), upstream.looping)
+    assert isinstance(made.ask(asked(theirs), 0.0), Wait)

@@ -453,3 +453,32 @@ def test_random_names_under_a_wildcard_are_limited_as_one() -> None:
     replies = [made.reply(query(f"n{n}.w.example.org", opt=opt()), UDP) for n in range(10)]
 
     assert (3, 7) == (sum(isinstance(reply, bytes) for reply in replies), replies.count(None))
+
+
+def test_a_zone_is_for_whom_it_is_set() -> None:
+    """By the longest zone, whatever the transport, also for what was prebuilt for somebody else."""
+    made = front()
+    made.views.zones = {
+        b"\x08marathon\5mesos\0": Acl(parse_networks(("10.0.0.0/8",))),
+        b"\3web\x08marathon\5mesos\0": Acl(parse_networks(("10.0.0.0/8", "192.0.2.0/24"))),
+    }
+    codes = {
+        (client, name): [rcode(said(made, query(name, opt=opt()), replace(UDP, client=client))) for _ in range(3)][-1]
+        for client in ("10.0.0.1", "192.0.2.1", "203.0.113.1")
+        for name in (WEB, "_tcp.marathon.mesos", "mesos")
+    }
+
+    assert ["NOERROR"] * 3 == [codes["10.0.0.1", name] for name in (WEB, "_tcp.marathon.mesos", "mesos")]
+    assert ["NOERROR", "REFUSED", "NOERROR"] == [
+        codes["192.0.2.1", name] for name in (WEB, "_tcp.marathon.mesos", "mesos")
+    ]
+    assert ["REFUSED", "REFUSED", "NOERROR"] == [
+        codes["203.0.113.1", name] for name in (WEB, "_tcp.marathon.mesos", "mesos")
+    ]
+    assert packet_known(made, "10.0.0.1")
+    assert not packet_known(made, "203.0.113.1")
+
+
+def packet_known(made: Front, client: str) -> bool:
+    """Whether the UDP loop would answer without asking the front."""
+    return query(WEB, opt=opt())[2:] in made.views.tables[client]

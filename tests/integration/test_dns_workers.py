@@ -69,6 +69,9 @@ def dns(url: str, short_dir: Path) -> Iterator[DnsDaemon]:
         workers=2,
         zones_dir=str(short_dir / "zones"),
         transfers=["127.0.0.1"],
+        resolvers=[f"127.0.0.1:{free_port()}"],
+        forward_failure_s=1,
+        zone_access={"secret.mesos": ["10.0.0.0/8"]},
     )
     made.start()
     made.wait_serving()
@@ -113,11 +116,14 @@ def test_workers_answer_what_one_process_reads(url: str, dns: DnsDaemon) -> None
     assert "10.0.0.2" in "".join(dig(dns.port, "mesos", "AXFR"))
     assert 1 == len(dig(dns.port, "mesos", "IXFR=1", "+notcp"))
     assert all(1 == len(dns.answers("2.0.16.172.in-addr.arpa", "PTR")) for _ in range(20))
-    assert "REFUSED" == rcode(dns.ask("3.0.16.172.in-addr.arpa", "PTR"))
+    assert {"REFUSED"} == {rcode(dns.ask("a.secret.mesos", "A")) for _ in range(10)}
+    assert {"SERVFAIL"} == {rcode(dns.ask("www.example.org")) for _ in range(4)}
 
 
 def test_nobody_misses_a_worker(dns: DnsDaemon) -> None:
-    """One is killed: every question is answered meanwhile, and another one takes its place. One hangs: the same."""
+    """One is killed: every question is answered meanwhile, and another one takes its place. One hangs: it is stood in
+    for after a few seconds, until it goes on.
+    """
     first, second = workers_of(dns)
     os.kill(first, signal.SIGKILL)
     for _ in range(100):
@@ -126,10 +132,13 @@ def test_nobody_misses_a_worker(dns: DnsDaemon) -> None:
     assert first not in workers_of(dns)
 
     os.kill(second, signal.SIGSTOP)
-    wait_until("it is replaced", lambda: second not in workers_of(dns) and len(workers_of(dns)) == 2, within_s=40)
-    wait_until("all answer", lambda: dns.metric("fairlead_dns_workers") == 2)
+    try:
+        wait_until("all is answered", lambda: all(["10.0.0.1"] == dns.answers(WEB) for _ in range(20)), within_s=40)
+    finally:
+        os.kill(second, signal.SIGCONT)
+    wait_until("both answer", lambda: dns.metric("fairlead_dns_workers") == 2)
     assert all(["10.0.0.1"] == dns.answers(WEB) for _ in range(20))
-    assert 2 <= dns.metric("fairlead_dns_worker_restarts_total")
+    assert 1 <= dns.metric("fairlead_dns_worker_restarts_total")
 
 
 def test_workers_outlive_their_name_server(url: str, dns: DnsDaemon) -> None:
@@ -141,8 +150,8 @@ def test_workers_outlive_their_name_server(url: str, dns: DnsDaemon) -> None:
     assert 2 == len(workers_of(dns))
 
     dns.start()
-    wait_until("it has workers of its own", lambda: len(set(workers_of(dns)) - set(left)) == 2)
-    wait_until("the old ones are gone", lambda: not set(workers_of(dns)) & set(left))
-    wait_until("answers are true", lambda: all(ede(dns.ask(WEB, opt=opt())) is None for _ in range(10)))
+    wait_until("it has workers of its own", lambda: len(set(workers_of(dns)) - set(left)) == 2, within_s=40)
+    wait_until("the old ones are gone", lambda: not set(workers_of(dns)) & set(left), within_s=40)
+    wait_until("answers are true", lambda: all(ede(dns.ask(WEB, opt=opt())) is None for _ in range(10)), within_s=40)
     doing(url, lambda r: publish(r, member(1)))
     wait_until("changes come through", lambda: all(len(dns.answers(WEB)) == 2 for _ in range(20)))

@@ -27,7 +27,9 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The first message to a worker. `settings`: as JSON. `relay`: where transfers are asked for."""
+    """The first message to a worker. `settings`: as JSON. `relay`: where transfers are asked for. `mark`: see
+    Forwarding.
+    """
 
     settings: bytes
     number: int
@@ -35,6 +37,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     version: str
     server: str
     relay: str
+    mark: str
     listeners: Sequence[Told]
 
 
@@ -74,6 +77,13 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     number: int
 
 
+class Looped(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A probe of one process has come back to another one: told to the parent, and by it to all."""
+
+    number: int
+    probe: bytes
+
+
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The worker has gone on to message `number`, and holds nothing of before."""
 
@@ -92,7 +102,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     samples: Sequence[tuple[str, Sequence[tuple[str, str]], float]]
 
 
-Message = Hello | Changed | ZonePut | ZoneGone | KeysSet | Beat | Done | Serving | Counted
+Message = Hello | Changed | ZonePut | ZoneGone | KeysSet | Beat | Looped | Done | Serving | Counted
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 

@@ -15,6 +15,7 @@ from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import Asked as Query
 from fairlead_dns.decisions.forward import (
     NONE_USABLE,
+    PROBE_LABEL,
     SILENT,
     TICK_S,
     UNREACHABLE,
@@ -32,7 +33,6 @@ log = Log("dns")
 STALE_WAIT_S = 1.8
 JUST_NOW_S = 0.5
 PULSE_S = 0.2
-PROBE_LABEL = b"\x0dfairlead-loop"
 ROUNDS = 2
 SLICE = 8  # flights that go out in one turn of the loop: about a millisecond
 AT_ONCE = 2
@@ -254,7 +254,7 @@ class Forwarder:
         """A name nobody else asks for: any reply shows that the upstream lives, the name coming to us shows a loop."""
         loop = asyncio.get_running_loop()
         start_s, before, loops = loop.time(), upstream.circuit, upstream.loops
-        token = secrets.token_hex(16).encode()
+        token = self.forwarding.mark + secrets.token_hex(16).encode()[len(self.forwarding.mark) :]
         name = bytes((len(token),)) + token + PROBE_LABEL + group.zone
         upstream.probing = True
         self.forwarding.tokens[name] = upstream

@@ -1,11 +1,12 @@
 """Who may ask what: networks, and the view each client has."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from fairlead_dns.decisions.asked import Next, View
+from fairlead_dns.decisions.wire import Query
 
 EVERYONE = ("0.0.0.0/0", "::/0")
 PRIVATE = (
@@ -66,6 +67,8 @@ class Views:
 
     query: Acl = ALL
     recursion: Acl = NOBODY
+    zones: Mapping[bytes, Acl] = field(default_factory=dict)
+    """Who may ask for names at and below each of these; of several the longest counts."""
     classify: Callable[[str], Hashable] = lambda _: None
     tables: dict[str, dict[bytes, Next]] = field(default_factory=dict)
     """Client -> its view's `fast`: what the UDP loop looks into."""
@@ -89,6 +92,13 @@ class Views:
         for view in self._views.values():
             view.fast.clear()
 
+    def is_denied(self, view: View, query: Query) -> bool:
+        """Whether the query is for a zone that is not for this view's clients."""
+        if not view.denied:
+            return False
+        tails = (query.name[start:] for start in query.starts)
+        return next((tail in view.denied for tail in tails if tail in self.zones), False)
+
     def _enter(self, client: str) -> View:
         if len(self._clients) >= CLIENTS:
             self.tables.clear()
@@ -96,8 +106,11 @@ class Views:
         if len(self._views) >= VIEWS:
             self.forget()
         query, recursion = self.query.admits(client), self.recursion.admits(client)
+        denied = frozenset(zone for zone, acl in self.zones.items() if not acl.admits(client))
         key = self.classify(client)
-        view = self._views.setdefault((query, recursion, key), View(query=query, recursion=recursion, key=key))
+        view = self._views.setdefault(
+            (query, recursion, denied, key), View(query=query, recursion=recursion, denied=denied, key=key)
+        )
         self._clients[client] = view
         self.tables[client] = view.fast
         return view

@@ -58,6 +58,8 @@ class View:
 
     query: bool = True
     recursion: bool = False
+    denied: frozenset[bytes] = frozenset()
+    """Of the zones that are not for everyone those that the client may not ask for."""
     key: Hashable = None
     """The classifier's word for where the client is: locality, subset, tenant."""
     fast: dict[bytes, Next] = field(default_factory=dict)

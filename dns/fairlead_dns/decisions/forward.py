@@ -38,6 +38,7 @@ META = range(128, 256)
 PREPARED = 16_384
 """Most whole packets that are answered without asking us; then all begin anew."""
 TICK_S = 1.0
+PROBE_LABEL = b"\x0dfairlead-loop"
 BUSY = Failure(EDE_OTHER, "too many queries under way")
 LOOP = Failure(EDE_OTHER, "this query came from here: upstreams form a loop")
 SILENT = Failure(EDE_NO_REACHABLE_AUTHORITY, "no upstream answered in time")
@@ -118,6 +119,10 @@ class Forwarding:
     """Every query under way to an upstream, by id and question: random both, so whoever sends them is a loop."""
     tokens: dict[bytes, Upstream] = field(default_factory=dict)
     """Names made up for a probe, which nobody else can ask for."""
+    mark: bytes = b""
+    """How the probes of all processes at our addresses begin: what they send may come back to any of them."""
+    sibling_looped: Callable[[bytes], None] = lambda _name: None
+    """Called with the probe of another one of them that has come to us."""
     wanted: list[Flight] = field(default_factory=list)
     """Prefetches to be started."""
     ticks: int = 0
@@ -135,6 +140,10 @@ class Forwarding:
                 self.tally.loops += 1
                 upstream.looped(now_s)
                 return failed(asked, LOOP)
+        if self.mark and query.name[1:].startswith(self.mark) and PROBE_LABEL in query.name:
+            self.tally.loops += 1
+            self.sibling_looped(query.name)
+            return failed(asked, LOOP)
         if query.kind in META or not query.kind:
             return _meta(asked)
         entry = self.cache.find(key_of(asked), now_s)
@@ -149,6 +158,12 @@ class Forwarding:
         if group is None or not asked.flags & wire.RD:
             return error(asked, wire.REFUSED, ede=EDE_NOT_AUTHORITATIVE)
         return self._miss(asked, group, entry)
+
+    def looped(self, probe: bytes, now_s: float) -> None:
+        """A probe, perhaps ours, has come to another process at our addresses."""
+        upstream = self.tokens.get(probe)
+        if upstream is not None:
+            upstream.looped(now_s)
 
     def _miss(self, asked: Asked, group: Group, entry: Entry | None) -> bytes | Wait:
         """`entry`: what there is past its time."""

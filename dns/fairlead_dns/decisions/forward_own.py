@@ -29,6 +29,8 @@ class OurNames:
         question = name + asked.query.question[-4:]
         packet = asked.packet[:2] + wire.header(asked.flags & wire.RD) + question
         query = wire.parse_query(packet)
+        if self.front.views.is_denied(asked.view, query):
+            return Reply(wire.REFUSED)
         came = replace(asked.came, transport=Transport.TCP)
         onward = replace(asked, packet=packet, query=query, came=came, room=STREAM_BYTES)
         said = route.handler.reply(onward) if route is not None else None
