@@ -231,9 +231,8 @@ class Controller:
             await self._adopt_unknown()
         await reading.look_at_old_workers(self.desk)
         await reading.look_at_drains(self.desk)
-        if time.monotonic() - self.desk.times.audited > AUDIT_S or self.desk.times.deaf_since:
-            await reading.audit(self.desk)
-            await reading.look_for_panic(self.desk)
+        if self.desk.times.deaf_since and self.state.serving is not None:
+            await reading.read(self.desk, self.state.serving.structure)
         judged, spilled = await watching.look(self.desk), await spilling.look(self.desk)
         if (judged or spilled or self._moved) and self.state.snapshot is not None and self.state.wanted.revision >= 0:
             deciding.want(self.desk, self.state.snapshot)
@@ -247,6 +246,9 @@ class Controller:
             await self._apply()
         self._report(found)
         self._save_when_due()
+        due = self.desk.to_audit or time.monotonic() - self.desk.times.audited > AUDIT_S
+        if due and await reading.audit(self.desk):  # after what has changed
+            await reading.look_for_panic(self.desk)
 
     async def _revive(self) -> None:
         serving = self.state.serving
@@ -318,7 +320,7 @@ class Controller:
     def _until_next(self) -> float:
         times, now = self.desk.times, time.monotonic()
         waits = [
-            AUDIT_S,
+            AUDIT_S if not self.desk.to_audit else 0.0,
             *times.waits(now, old_workers=bool(self.supervisor.processes.old), pending=self.state.pending),
         ]
         if (rails_s := self.desk.rails.due_s(now_s=now)) is not None and not self.state.frozen:

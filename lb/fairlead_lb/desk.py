@@ -67,6 +67,8 @@ class Desk:
     live_seen: bool = False
     unsaved: bool = False
     """Whether HAProxy has been told something that is not on disk yet."""
+    to_audit: tuple[str, ...] = ()
+    """Backends that the audit under way has not come to yet."""
     _looks: dict[str, _Look] = field(default_factory=dict)
 
     def replace_slots(self, name: str, slots: Mapping[str, Slot]) -> None:

@@ -1,7 +1,7 @@
 """HAProxy as it says it is: read whole, audited, drains looked at; and told, then read back."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -18,6 +18,8 @@ from fairlead_lb.desk import Desk
 from fairlead_lb.state import OLD_WORKERS_S
 
 log = Log("lb")
+AUDIT_STEP = 20
+"""Backends; some milliseconds."""
 
 
 async def read(desk: Desk, structure: Structure) -> None:
@@ -31,24 +33,68 @@ async def read(desk: Desk, structure: Structure) -> None:
     desk.recognise()
 
 
-async def audit(desk: Desk) -> None:
-    """Someone else may have changed HAProxy by its socket, or a command was lost: what differs is applied again."""
+async def audit(desk: Desk) -> bool:
+    """Someone else may have changed HAProxy by its socket, or a command was lost: what differs is applied again.
+
+    A few backends at a time, until somebody wakes the controller: a change waits for one step, not for thousands of
+    slots. The next call goes on. Returns whether all has been looked at. Raises Unavailable.
+    """
+    serving = desk.state.serving
+    if serving is None:
+        return False
+    if not desk.to_audit:
+        await desk.supervisor.read_old(serving.structure)
+        await _audit_maps(desk)
+        desk.to_audit = tuple(sorted(serving.slots))
+    while desk.to_audit:
+        some, desk.to_audit = desk.to_audit[:AUDIT_STEP], desk.to_audit[AUDIT_STEP:]
+        await _audit_backends(desk, some)
+        if desk.wake.is_set() and desk.to_audit:
+            return False
+    desk.times.audited = time.monotonic()
+    await counting.look(desk)
+    now = desk.state.serving
+    metrics.count_slots(slot for slots in (now.slots if now else {}).values() for slot in slots.values())
+    desk.store.trim_log()
+    return True
+
+
+async def _audit_maps(desk: Desk) -> None:
     before = desk.state.serving
-    if before is None:
-        return
-    await read(desk, before.structure)
+    assert before is not None
+    await _read_maps(desk, list(MAP_NAMES))
     now = desk.state.serving
     assert now is not None
+    changed = [name for name in MAP_NAMES if getattr(before.maps, name) != getattr(now.maps, name)]
+    if changed:
+        _repair(desk, "maps", changed)
+    else:
+        desk.state.serving = before
+
+
+async def _audit_backends(desk: Desk, names: Iterable[str]) -> None:
+    before = desk.state.serving
+    assert before is not None
+    there = [name for name in names if name in before.slots and name in before.structure.shapes]
+    if not there:
+        return
+    found = await desk.supervisor.read_backends(before.structure, there, desk.memory.task_of)
+    fresh = {name: slots for name, slots in found.items() if slots != before.slots[name]}
+    if not fresh:
+        return
+    desk.state.serving = replace(before, slots={**before.slots, **fresh})
+    desk.recognise()
     places = slot_plans.places
-    changed = sum(places(before.slots[n]) != places(slots) for n, slots in now.slots.items() if n in before.slots)
-    maps = sum(getattr(before.maps, name) != getattr(now.maps, name) for name in MAP_NAMES)
-    if changed or maps:
-        metrics.REPAIRS.labels("backends").inc(changed)
-        metrics.REPAIRS.labels("maps").inc(maps)
-        log.warning("haproxy was changed by someone else", backends=changed, maps=maps)
-    await counting.look(desk)
-    metrics.count_slots(slot for slots in now.slots.values() for slot in slots.values())
-    desk.store.trim_log()
+    changed = [name for name, slots in fresh.items() if places(slots) != places(before.slots[name])]
+    if changed:
+        _repair(desk, "backends", changed)
+
+
+def _repair(desk: Desk, kind: str, names: Sequence[str]) -> None:
+    """The controller's next turn does."""
+    metrics.REPAIRS.labels(kind).inc(len(names))
+    log.warning("haproxy was changed by someone else", kind=kind, names=" ".join(names)[:200])
+    desk.wake.set()
 
 
 async def look_for_panic(desk: Desk) -> None:
