@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fairlead_daemon.errors import BadSettings
+from fairlead_daemon.main import Context, Daemon, main
 from fairlead_daemon.settings import DaemonSettings, load, parse_override
 from fairlead_daemon.tokens import ensure_token, read_token, wanted
 
@@ -97,3 +98,20 @@ def test_a_token_others_can_read_is_refused(tmp_path: Path):
 
     with pytest.raises(BadSettings, match="chmod 600"):
         read_token(file)
+
+
+def test_a_flag_sets_its_key_to_true(capsys: pytest.CaptureFixture[str]):
+    """`--token-on` without a value; a file and `--set` may say the same."""
+
+    class Flagged(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        token_on: bool = False
+
+    async def run(_settings: Flagged, _context: Context) -> None:
+        raise AssertionError("--check starts nothing")
+
+    daemon = Daemon(name="x", summary="", settings=Flagged, run=run, flags={"token_on": "what for"})
+    codes = [main(daemon, [*arguments, "--check"]) for arguments in ([], ["--token-on"], ["--set", "token_on=true"])]
+    said = capsys.readouterr().out
+
+    assert [0, 0, 0] == codes
+    assert (1, 2) == (said.count('"token_on": false'), said.count('"token_on": true'))

@@ -213,6 +213,25 @@ async def test_a_known_place_changes_hands_without_a_reload(machine: Machine) ->
 
 
 @IN_MODULE
+async def test_vips_are_served_on_without_the_daemon_and_followed_by_the_next(machine: Machine) -> None:
+    """kill -9 of `fairlead lb`: the next one adopts HAProxy, and goes on without a reload."""
+    port = free_port()
+    tasks = await machine.deploy("/kept", f"/kept:{port}", mode="http")
+    address = await machine.resolved("kept.marathon")
+    await machine.reloads()
+    await machine.lb.kill_daemon()
+    meanwhile = await fetch(f"http://{address}:{port}", "/")
+    await machine.lb.start()
+    more = await Task("kept-more", app="/kept").start()
+    await machine.applied(await machine.lb.publish(labelled(more, f"/kept:{port}")))
+
+    assert (200, "kept-0") == meanwhile
+    assert {"kept-0", "kept-more"} == {(await fetch(f"http://{address}:{port}", "/"))[1] for _ in range(6)}
+    assert 0 == (await machine.lb.status())["reloads"]
+    await machine.remove([*tasks, more], f"/kept:{port}")
+
+
+@IN_MODULE
 async def test_kills_wait_for_no_node_balancer(machine: Machine) -> None:
     """It is registered, and among those that must drain it is not."""
     audience = Audience(machine.lb.registry, lambda: None)

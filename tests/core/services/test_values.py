@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead_core.master.decisions.publishing import ports_of
 from fairlead_core.resources import parse as resources
 from fairlead_core.services.adapters.mesos import redirected
 from fairlead_core.services.adapters.store import COMPRESS_BYTES, pack, parse_definition, unpack
@@ -23,6 +24,8 @@ from fairlead_core.services.decisions.problems import Invalid
 from fairlead_core.services.decisions.routing import PortRules, route_of, taken_ports, with_service_ports
 from fairlead_core.services.decisions.task_info import task_info
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions import vips
+from fairlead_discovery.decisions.vips import Vip
 
 VERSION = "2026-11-20T09:15:03.123Z"
 RAW = {
@@ -98,7 +101,7 @@ def test_task_info_says_all_that_the_agent_needs():
 
     assert ("web.shop", "T1", "S1") == (info["name"], info["task_id"]["value"], info["agent_id"]["value"])
     assert {"name": "web.shop", "visibility": "FRAMEWORK"} == {k: info["discovery"][k] for k in ("name", "visibility")}
-    assert [(31000, "http", "tcp"), (31001, "stats", "udp"), (31001, "stats", "tcp")] == [
+    assert [(31000, "http", "tcp"), (31001, "stats", "tcp"), (31001, "stats", "udp")] == [
         (p["number"], p["name"], p["protocol"]) for p in info["discovery"]["ports"]["ports"]
     ]
     assert ("HTTP", {"scheme": "http", "port": 31001, "path": "/up"}) == (
@@ -477,3 +480,13 @@ def test_required_ports_are_host_ports_and_no_service_ports():
     assert route is not None
     assert [0, 10105] == [p.service_port for p in route.ports]
     assert {10105: "/a"} == taken_ports(finished)
+
+
+def test_a_port_of_two_protocols_shifts_no_other():
+    """What is published has the index of the definition, as its route has; TCP comes before UDP. Labels go with it."""
+    both, vip = {"port": 0, "protocol": "udp,tcp"}, {"port": 0, "labels": {"VIP_0": "/web:80"}}
+    found = ports_of(task_info(launch(portDefinitions=[both, vip], healthChecks=[]), "T1"))
+
+    assert [("tcp",), ("tcp",), ("udp",)] == [port.protocols for port in found]
+    assert [0, 1, 0] == [(31000, 31001).index(port.number) for port in found]
+    assert [(), (Vip("web.marathon", 80),), ()] == [vips.of_port(port, "marathon") for port in found]

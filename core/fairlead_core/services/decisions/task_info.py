@@ -108,7 +108,16 @@ def _variable(name: str) -> str:
 
 
 def discovery(app: App, ports: tuple[int, ...]) -> dict[str, Any]:
-    """Always given, as Marathon did: Mesos-DNS then makes SRV records by port name, of the host ports."""
+    """Always given, as Marathon did: Mesos-DNS then makes SRV records by port name, of the host ports.
+
+    First each definition's port by its first protocol, TCP if it has that, so that its index is the definition's, as in
+    routes; then those that have a second one.
+    """
+    defined = [
+        (d, number, sorted(d.protocol.split(","))) for d, number in zip(app.port_definitions, ports, strict=True)
+    ]
+    first = [(definition, number, protocols[0]) for definition, number, protocols in defined]
+    second = [(definition, number, other) for definition, number, protocols in defined for other in protocols[1:]]
     return {
         "visibility": "FRAMEWORK",
         "name": naming.task_name(app.id),
@@ -120,8 +129,7 @@ def discovery(app: App, ports: tuple[int, ...]) -> dict[str, Any]:
                     **({"name": definition.name} if definition.name else {}),
                     **_port_labels(definition),
                 }
-                for definition, number in zip(app.port_definitions, ports, strict=True)
-                for protocol in definition.protocol.split(",")
+                for definition, number, protocol in (*first, *second)
             ]
         },
     }
