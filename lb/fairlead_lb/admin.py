@@ -13,6 +13,7 @@ from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
 from fairlead_lb.decisions import map_keys, render
 from fairlead_lb.decisions.change import Serving
+from fairlead_lb.decisions.conditions import told
 from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.values import Admin, Slot, Slots
@@ -129,6 +130,7 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "rollout": {"waits": controller.desk.gate.why, "others": sorted(controller.desk.gate.peers)},
         "last_error": state.last_error,
         "rails": rails_of(controller.desk),
+        "rules": rules_of(state),
         "refused": dict(sorted(state.wanted.refused.items())),
         "problems": problems(state.wanted, state.taken, state.taken_vips) if snapshot is not None else {},
         "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},
@@ -166,6 +168,12 @@ def _certificates_of(certificates: Certificates | None) -> Mapping[str, Any]:
         for name, one in sorted(certificates.served.items())
     ]
     return {"served": served, "problems": dict(certificates.problems)}
+
+
+def rules_of(state: State) -> list[Mapping[str, str]]:
+    """Lines of the frontend that HAProxy has, for requests that no host or path takes, in their order."""
+    rules = state.serving.structure.rules if state.serving is not None else ()
+    return [{"service": rule.service, "backend": rule.backend, "conditions": told(rule)} for rule in rules]
 
 
 def age_s(state: State) -> float:

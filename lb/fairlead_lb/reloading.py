@@ -1,7 +1,7 @@
 """What only a reload can do: candidate, check, swap, read back; and whose fault it is when HAProxy refuses."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -114,9 +114,12 @@ async def _blame(desk: Desk, candidate: Picture, error: Refused) -> None:
 
 async def _blame_rules(desk: Desk, candidate: Picture, running: Structure) -> bool:
     """Whether new lines of the frontend are at fault; they are left out from here on."""
-    new = [rule for rule in candidate.structure.rules if rule not in running.rules]
-    faulty = {rule: why for rule in new if (why := await _refused_with(desk, candidate, (rule,)))}
-    for rule, why in faulty.items():
+    new = {str(n): rule for n, rule in enumerate(candidate.structure.rules) if rule not in running.rules}
+    faulty = await _search(
+        tuple(new), lambda group: _refused_with(desk, candidate, tuple(new[number] for number in group))
+    )
+    for number, why in faulty.items():
+        rule = new[number]
         desk.state.refused_rules[rule.service, rule.conditions] = why
         log.warning("rule refused by haproxy", service=rule.service, reason=why)
     if faulty and desk.state.snapshot is not None:
@@ -133,12 +136,17 @@ async def _refused_with(desk: Desk, candidate: Picture, rules: tuple[FrontRule, 
 
 async def _culprits(desk: Desk, candidate: Picture, suspects: Sequence[str]) -> dict[str, str]:
     """Backend -> HAProxy's words against it."""
+    return await _search(suspects, lambda group: _refused(desk, text_of(candidate, group)))
+
+
+async def _search(suspects: Sequence[str], refused: Callable[[Sequence[str]], Awaitable[str]]) -> dict[str, str]:
+    """Who is refused alone -> HAProxy's words. `refused` looks at a group, and says "" when HAProxy takes it."""
     search = fragments.culprits(suspects)
     why: dict[str, str] = {}
     try:
         group = next(search)
         while True:
-            said = await _refused(desk, text_of(candidate, group))
+            said = await refused(group)
             if said and len(group) == 1:
                 why[group[0]] = said
             group = search.send(bool(said))

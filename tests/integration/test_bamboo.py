@@ -147,11 +147,23 @@ async def test_a_rule_that_haproxy_refuses_is_left_out_alone(place: Balancer):
     rules = [
         Bamboo(service="marathon:/bad", acl="hdr(host) x\nbackend y"),
         Bamboo(service="marathon:/good", acl="path_end .gif"),
+        Bamboo(service="marathon:/worse", acl="path_reg [[:foo:]]"),
+        *(Bamboo(service=f"marathon:/more{n}", acl=f"path /more{n}") for n in range(5)),
     ]
     await place.registry.commit([Put(path_of(rule), encode(rule)) for rule in rules])
     await answers(place, (200, "good"), "x.example", "/x.gif")
 
-    assert "bamboo rule: column 12" in (await place.status())["refused"]["marathon:/bad"]
+    expected = ["marathon:/good", *(f"marathon:/more{n}" for n in range(5))]
+
+    async def told() -> bool:
+        return [rule["service"] for rule in (await place.status())["rules"]] == expected
+
+    await eventually("its lines are read back", told, within_s=15)
+    status = await place.status()
+
+    assert "bamboo rule: column 12" in status["refused"]["marathon:/bad"]
+    assert "bamboo rule: HAProxy refused it: " in status["refused"]["marathon:/worse"]
+    assert {"marathon:/bad", "marathon:/worse"} == set(status["refused"])
 
 
 class Writer:

@@ -92,6 +92,15 @@ def test_a_bamboos_rules_are_imported(fairlead: Any, zookeeper: ZooKeeper):
     assert (1, True) == (gone[0], "no such node" in gone[2]), gone
 
 
+def test_rules_are_listed_beside_routes(fairlead: Any):
+    """With what of them is a host or path, and what a condition."""
+    listed = {one["service"]: one for one in json.loads(fairlead("route", "list", "--json")[1])}
+    table = fairlead("route", "list")[1]
+
+    assert ("bamboo", [], 1) == tuple(listed["marathon:/old"][key] for key in ("source", "hosts", "conditions"))
+    assert "path /mine" in table
+
+
 def results(text: str) -> list[tuple[str, str]]:
     return [(rule["id"], rule["result"]) for rule in json.loads(text)["rules"]]
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from fairlead_daemon.errors import Refused
@@ -202,17 +202,20 @@ def test_no_text_leaves_its_place(text: str, raw: bool):
     assert found.keys == tuple(map(render.guard, found.keys))
 
 
-def _valid(texts_: list[str]) -> list[FrontRule]:
+def _valid(texts_: list[str], grammar: Grammar) -> list[FrontRule]:
     found = []
     for text in texts_:
         try:
-            claims = claims_of(text, "/app", RAW)
+            claims = claims_of(text, "/app", grammar)
         except Refused:
             continue
         found += [FrontRule(service="s", backend="b", conditions=rule) for rule in claims.rules]
     return found
 
 
+RAWS = ["cook(a) b", "req.hdr(X-A) -m sub b", "urlp(x) -m reg ^a+(b+)+$", "query -m end x", "base_beg a/b", "src_port 80", "dst 10.0.0.1",
+        "ssl_fc_sni -i a.example", "hdr_end(referer) .x", "req.ver 1.1"]  # fmt: skip
+"""Each of the fetches that only operators get."""
 conditions = st.builds(
     "{} {} {}".format,
     st.sampled_from([c for c in sorted(CRITERIA) if c not in ("src", "dst_port", "method", "ssl_fc")]),
@@ -224,11 +227,13 @@ conditions = st.builds(
 
 
 @pytest.mark.needs("haproxy")
-@settings(max_examples=12)
+@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(many=st.lists(st.one_of(conditions, conditions.map("!{{ {} }}".format), texts), min_size=60, max_size=60))
 def test_haproxy_takes_what_is_rendered(tmp_path_factory: pytest.TempPathFactory, many: list[str]):
     """Its own parser over generated rules, dozens a file."""
-    rules = _valid([*many, "src 10.0.0.0/8", "dst_port 80 8000:8099", "method GET", "ssl_fc", "cook(a) b"])
+    rules = _valid([*many, "src 10.0.0.0/8", "dst_port 80 8000:8099", "method GET", "ssl_fc"], PLAIN) + _valid(
+        RAWS, RAW
+    )
     folder = tmp_path_factory.mktemp("lb")
     (folder / "maps").mkdir()
     for name, text in render.map_files(render.Maps()).items():

@@ -17,7 +17,7 @@ from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, registry_verb, verb
 from fairlead_console.verbs import route_policies
 from fairlead_console.verbs.registry import in_registry
-from fairlead_console.verbs.route_bamboo import import_bamboo
+from fairlead_console.verbs.route_bamboo import import_bamboo, rules_of
 from fairlead_console.verbs.route_canary import canary
 from fairlead_daemon.errors import Refused, Unavailable
 
@@ -44,10 +44,11 @@ def list_(use: Use) -> None:
     found, policies = in_registry(use, _written_down)
     entries = [(one.source, entry) for one in found.values() for entry in _entries(one)]
     if use.as_json:
-        show_json([
+        shown = [
             {"source": source, **msgspec.to_builtins(e), **route_policies.beside(policies, e.service, e.index)}
             for source, e in entries
-        ])  # fmt: skip
+        ]
+        show_json([*shown, *rules_of(policies)])
         return
     rows = [
         (
@@ -56,6 +57,10 @@ def list_(use: Use) -> None:
         )
         for source, e in entries
     ]  # fmt: skip
+    rows += [
+        (rule["service"], 0, ", ".join(rule["hosts"]) or "-", "-", "http", "bamboo", rule["acl"] or "(default rule)")
+        for rule in rules_of(policies)
+    ]
     columns = ("service", "index", "hosts", "port", "mode", "written by", "shared")
     show_table(columns, rows, empty="no service has a route")
 
@@ -230,7 +235,7 @@ def explain(use: Use, where: str) -> None:
         entry = met[0] if met is not None else ""
         service = next((s for s in found["services"] if met is not None and s["backend"] == met[1]), None)
     if service is None:
-        raise Refused(f"{where}: no route; the balancer answers 404, or refuses the connection")
+        raise Refused(f"{where}: no route; the balancer answers 404, or refuses the connection{_unless(found)}")
     split, lines = route_policies.explained(found, service)
     if use.as_json:
         show_json({"where": where, "entry": entry, **service, "split": split})
@@ -287,6 +292,12 @@ async def _without(calls: Calls, balancers: Sequence[tuple[str, str]], service: 
             server["state"] == "ready" for s in status["services"] if s["service"] == service for server in s["servers"]
         )
     ]
+
+
+def _unless(found: Mapping[str, Any]) -> str:
+    """Lines of the frontend are HAProxy's to judge."""
+    rules = [f"{r['conditions']} (to {r['service']})" for r in found.get("rules", ())]
+    return f", unless {' or '.join(rules[:3])}{' …' if len(rules) > 3 else ''}" if rules else ""
 
 
 async def _status(calls: Calls) -> Mapping[str, Any]:

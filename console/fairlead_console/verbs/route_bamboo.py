@@ -72,6 +72,28 @@ async def _ours(opened: Any) -> Mapping[str, Any]:
     return of_kind(found, Bamboo)
 
 
+def rules_of(policies: Sequence[Any]) -> list[dict[str, Any]]:
+    """Bamboo's rules beside routes: `hosts` are what of them needs no condition of the frontend."""
+    from fairlead_daemon.errors import Refused  # noqa: PLC0415  # see above
+    from fairlead_discovery import paths  # noqa: PLC0415  # see above
+    from fairlead_discovery.policies import Bamboo  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.acl import Grammar  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.bamboo import claims_of  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.map_keys import shown  # noqa: PLC0415  # see above
+
+    found = []
+    for rule in policies:
+        if not isinstance(rule, Bamboo):
+            continue
+        try:
+            claims = claims_of(rule.acl, paths.split_service_key(rule.service)[1], Grammar(raw=True))
+            more = {"hosts": [*map(shown, claims.keys)], "conditions": len(claims.rules), "problem": ""}
+        except Refused as error:
+            more = {"hosts": [], "conditions": 0, "problem": str(error)}
+        found.append({"source": "bamboo", "service": rule.service, "index": 0, "acl": rule.acl, **more})
+    return found
+
+
 def _show(use: Use, steps: Sequence[Any], revision: int) -> None:
     if use.as_json:
         shown = [{"id": s.id, "acl": s.acl, "result": s.what, "why": s.why} for s in steps]

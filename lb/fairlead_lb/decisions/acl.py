@@ -172,7 +172,7 @@ class _Reader:
     def _pattern(self, subject: str, match: str, word: Word) -> str:
         check = patterns.CHECKS.get(subject, patterns.plain)
         if match == "reg":
-            check = patterns.plain if self._grammar.raw else patterns.regex
+            check = patterns.expression if self._grammar.raw else patterns.regex
         if len(word.text) > patterns.PATTERN_LIMIT:
             raise Refused(f"column {word.column}: a pattern of more than {patterns.PATTERN_LIMIT} characters")
         try:

@@ -91,16 +91,15 @@ def ruled(snapshot: Snapshot, last: Ruled, manner: Manner) -> Ruled:
 def _asked(snapshot: Snapshot, manner: Manner) -> Iterator[tuple[str, str]]:
     given = of_kind(snapshot.policies, Bamboo)
     yield from ((service, policy.acl) for service, policy in given.items())
+    ours = paths.service_key(manner.framework, "/")
     for service in {*snapshot.routes, *snapshot.members} - given.keys() if manner.defaults else ():
-        if _is_web_app(service, snapshot.routes.get(service), manner.framework):
+        if service.startswith(ours) and _speaks_http(snapshot.routes.get(service)):
             yield service, ""
 
 
-def _is_web_app(service: str, route: Route | None, framework: str) -> bool:
+def _speaks_http(route: Route | None) -> bool:
     """A service that speaks plain TCP gets no rule that it did not ask for."""
-    owner, name = paths.split_service_key(service)
-    ours = owner == framework and name.startswith("/")
-    return ours and (route is None or any(p.mode == "http" for p in route.ports[:1]))
+    return route is None or any(p.mode == "http" for p in route.ports[:1])
 
 
 def routed(snapshot: Snapshot, claims: Mapping[str, Claims]) -> Snapshot:

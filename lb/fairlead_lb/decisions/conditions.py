@@ -54,8 +54,12 @@ def line(rule: FrontRule) -> Line:
     """Raises Refused when a value could leave its place."""
     if not _NAME.fullmatch(rule.backend):
         raise Refused(f"{rule.backend[:80]!r} is no backend's name")
-    parts = " ".join(map(_condition, rule.conditions))
-    return Line(f"http-request set-var(txn.be) str({rule.backend}) if !{{ var(txn.be) -m found }} {parts}")
+    return Line(f"http-request set-var(txn.be) str({rule.backend}) if !{{ var(txn.be) -m found }} {told(rule)}")
+
+
+def told(rule: FrontRule) -> str:
+    """Its conditions as HAProxy is told them. Raises Refused as `line` does."""
+    return " ".join(map(_condition, rule.conditions))
 
 
 def _condition(one: Condition) -> str:

@@ -17,7 +17,7 @@ def key(host: str, path: str, *, fold: bool = False) -> str:
 
 def folding(keys: Iterable[str]) -> frozenset[str]:
     """Hosts whose paths are looked up without regard to case."""
-    hosts = (k.partition("/")[0] for k in keys)
+    hosts = (k.partition("/")[0] for k in keys if f"{_FOLDED}/" in k)
     return frozenset(h.removesuffix(_FOLDED) for h in hosts if h.endswith(_FOLDED))
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import warnings
 from collections.abc import Callable, Mapping
 
 from fairlead_daemon.errors import Refused
@@ -58,13 +59,20 @@ def nothing(_text: str) -> str:
     raise Refused("takes no pattern")
 
 
-def regex(text: str) -> str:
-    """An expression that cannot keep HAProxy busy: no repetition in a repetition, no references, few open ends."""
+def expression(text: str) -> str:
+    """Of any cost. Python's rules are not quite HAProxy's, which has the last word at its check."""
     plain(text)
     try:
-        re.compile(text)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # [[:alpha:]] is no set of Python's
+            re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise Refused(f"not a regular expression: {error}") from error
+    return text
+
+
+def regex(text: str) -> str:
+    """An expression that cannot keep HAProxy busy: no repetition in a repetition, no references, few open ends."""
+    expression(text)
     if re.search(r"\(\?(?!:)", text) or re.search(r"\\[1-9gkKQEGXRCz]", text):
         raise Refused("only plain groups, (?:…), classes and repetitions are taken")
     many = _scan(text) + (0 if text.startswith(("^", "\\A")) else 1)

@@ -338,8 +338,10 @@ def _with_vips(
 
 
 def _hosts(named: list[tuple[Part, str]], last: Mapping[str, str], refused: dict[str, str]) -> Mapping[str, str]:
-    folding = map_keys.folding(h for part, _ in named for h in part.hosts)
-    claims = [(map_keys.spelled(h, folding), name, part) for part, name in named for h in part.hosts]
+    claims = [(h, name, part) for part, name in named for h in part.hosts]
+    folding = map_keys.folding(h for h, _, _ in claims)
+    if folding:
+        claims = [(map_keys.spelled(h, folding), name, part) for h, name, part in claims]
     held = {map_keys.spelled(h, folding): name for h, name in last.items()} if folding else last
     return _claimed(claims, held, refused)
 
