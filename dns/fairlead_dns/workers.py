@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -48,6 +47,7 @@ from fairlead_dns.adapters.channel import (
     ZoneGone,
     ZonePut,
 )
+from fairlead_dns.adapters.children import Child
 from fairlead_dns.adapters.relay import RelayServer
 from fairlead_dns.adapters.sockets import Listener, close_all
 from fairlead_dns.decisions.forward import Forwarding
@@ -97,7 +97,7 @@ class Slot:
     number: int
     listeners: Sequence[Listener]
     opening: Opening | None = None
-    process: Process | None = None
+    process: Child | None = None
     channel: Channel | None = None
     done: int = 0
     """The last message that it has gone on to."""
@@ -270,15 +270,13 @@ class Workers:
             ended.cancel()
         return f"exit code {process.returncode}"
 
-    async def _start(self, slot: Slot) -> Process:
+    async def _start(self, slot: Slot) -> Child:
         ours, theirs = socket.socketpair()
         handles = [theirs.fileno(), self.memory.handle]
         handles += [sock.fileno() for each in slot.listeners for sock in (each.stream, each.udp) if sock is not None]
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", MODULE, str(theirs.fileno()), str(self.memory.handle)),
-                stdin=DEVNULL,
-                pass_fds=handles,
+            process = Child(
+                (sys.executable, "-P", "-m", MODULE, str(theirs.fileno()), str(self.memory.handle)), handles
             )
         except BaseException:
             ours.close()
@@ -418,15 +416,21 @@ async def working(
     REGISTRY.register(collector)
     try:
         yield workers
+    except Exception:  # a bug: they answer until the next one has begun
+        log.exception("the name server crashes, its workers go on")
+        raise
+    except BaseException:
+        await workers.close()
+        raise
+    else:
+        await workers.close()
     finally:
         REGISTRY.unregister(collector)
-        await workers.close()
 
 
 def _signal(slot: Slot, number: int) -> None:
-    if slot.process is not None and slot.process.returncode is None:
-        with suppress(ProcessLookupError):
-            slot.process.send_signal(number)
+    if slot.process is not None:
+        slot.process.send(number)
 
 
 def _left(file: Path) -> Sequence[Identity]:

@@ -14,6 +14,7 @@ from fairlead_daemon.processes import command_line, pids
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.records import Ips
 from fairlead_discovery.registry import Registry
+from harness.certificates import self_signed
 from harness.names import DnsDaemon, ede, member, opt, publish, rcode
 from harness.ports import free_port
 from harness.waiting import wait_until
@@ -21,6 +22,10 @@ from harness.zookeeper import ZooKeeper
 
 pytestmark = [pytest.mark.needs("dig")]
 
+SECRET = "c2VjcmV0IG9mIHNpeHRlZW4hIQ=="
+KEY = f'key "xfr" {{ algorithm hmac-sha256; secret "{SECRET}"; }};\n'
+SIGNED = ("-y", f"hmac-sha256:xfr:{SECRET}")
+TLS = free_port()
 WEB = "web.marathon.mesos"
 ZONE = """\
 $ORIGIN example.
@@ -61,6 +66,9 @@ def dns(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsDaemo
     folder = tmp_path_factory.mktemp("workers")
     (folder / "zones").mkdir()
     (folder / "zones" / "example.zone").write_text(ZONE)
+    (folder / "keys").write_text(KEY)
+    (folder / "keys").chmod(0o600)
+    certificate, key = self_signed(folder)
     doing(url, lambda r: publish(r, member()))
     made = DnsDaemon(
         folder,
@@ -69,7 +77,11 @@ def dns(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsDaemo
         http_port=free_port(),
         workers=2,
         zones_dir=str(folder / "zones"),
-        transfers=["127.0.0.1"],
+        transfers=["127.0.0.1 key:xfr"],
+        keys_file=str(folder / "keys"),
+        listen_tls=[f"127.0.0.1:{TLS}"],
+        certificate=str(certificate),
+        certificate_key=str(key),
         resolvers=[f"127.0.0.1:{free_port()}"],
         forward_failure_s=1,
         zone_access={"secret.mesos": ["10.0.0.0/8"]},
@@ -112,10 +124,13 @@ def test_workers_answer_what_one_process_reads(url: str, dns: DnsDaemon) -> None
 
     assert ["10.9.9.8"] == dig(dns.port, "www.example", "A")
     assert ["10.9.9.8"] == dig(dns.port, "www.example", "A", "+tcp")
-    transferred = dig(dns.port, "example", "AXFR")
-    assert "10.9.9.8" in "".join(transferred)
-    assert "10.0.0.2" in "".join(dig(dns.port, "mesos", "AXFR"))
-    assert 1 == len(dig(dns.port, "mesos", "IXFR=1", "+notcp"))
+    assert ["10.0.0.1"] == dig(TLS, WEB, "A", "+tls")
+    assert ["10.0.0.1"] == dig(dns.port, WEB, "A", *SIGNED)
+    for port, how in ((dns.port, ()), (TLS, ("+tls",))):
+        assert "10.9.9.8" in "".join(dig(port, "example", "AXFR", *how, *SIGNED))
+        assert "10.0.0.2" in "".join(dig(port, "mesos", "AXFR", *how, *SIGNED))
+        assert [] == dig(port, "mesos", "AXFR", *how)
+    assert 1 == len(dig(dns.port, "mesos", "IXFR=1", "+notcp", *SIGNED))
     assert all(1 == len(dns.answers("2.0.16.172.in-addr.arpa", "PTR")) for _ in range(20))
     assert {"REFUSED"} == {rcode(dns.ask("a.secret.mesos", "A")) for _ in range(10)}
     assert {"SERVFAIL"} == {rcode(dns.ask("www.example.org")) for _ in range(4)}
