@@ -27,7 +27,7 @@ log = Log("lb.watching")
 LOOK_S = 1.0
 _ANEW = (Key("", -1), Counts())
 """In place of what a backend had counted: another worker counts from nothing."""
-TELL_S = 2.0
+TELL_S = 1.0
 WRITE_S = 5.0
 
 

@@ -30,7 +30,7 @@ log = Log("lb.canaries")
 ROLE = "lb-canary"
 TICK_S = 1.0
 SILENT_S = 10.0
-"""A balancer writes every two seconds."""
+"""A balancer writes every second."""
 ASK_S = 5.0
 SIGHT_S = 10.0
 """How long a commit of ours may take to come into sight; a registry that was set back never shows it."""

@@ -69,7 +69,8 @@ async def test_a_split_is_written_shown_explained_and_removed(place: Balancer, f
     assert f"100 % to {NEXT}, sticky by cookie" in listed[1]
     assert (0, "nothing to change\n") == again[:2]
     assert 0 == removed[0]
-    assert (1, f"+ split~{SHOP}: 100 % to {NEXT}, sticky by cookie\n") == planned[:2]
+    assert planned[1].startswith(f"+ split~{SHOP}: 100 % to {NEXT}, sticky by cookie\n")
+    assert 1 == planned[0]
     assert "done (revision" in applied[1]
 
 

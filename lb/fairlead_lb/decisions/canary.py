@@ -11,10 +11,11 @@ from fairlead_lb.decisions.windows import Counts, error_percent, p99_ms
 RUNNING, PROMOTED, ABORTED = "running", "promoted", "aborted"
 LEAST_EVERY_S = 1.0
 MOST_STEPS = 50
+FULL_PERCENT = 100.0
 
 
 class Watched(Record, frozen=True, kw_only=True):
-    """What one balancer has counted since it runs; a document, written every two seconds while a canary is under way."""
+    """What one balancer has counted since it runs; a document, written every second while a canary is under way."""
 
     boot: str
     """Another one: its counts began anew."""
@@ -93,7 +94,7 @@ def judge(canary: Canary, stage: CanaryStage | None, seen: Seen) -> Hold | Go:
         return _at(canary, 0)
     if why := harm(canary, seen):
         return _ended(canary, stage, ABORTED, 0.0, why)
-    if why := _not_yet(canary, seen):
+    if why := _not_yet(canary, stage, seen):
         return Hold(why)
     if why := slower(canary, seen):
         return _ended(canary, stage, ABORTED, 0.0, why)
@@ -115,10 +116,9 @@ def harm(canary: Canary, seen: Seen) -> str:
 
 
 def slower(canary: Canary, seen: Seen) -> str:
-    """Compared only where both have answered often enough; at 100 % there is nobody to compare with."""
+    """At 100 %, and over TCP, there is nothing to compare."""
     own, other = p99_ms(seen.own), p99_ms(seen.canary)
-    enough = min(sum(c.times.values()) for c in (seen.own, seen.canary)) >= canary.min_requests
-    if not canary.max_p99_ratio or not enough or own is None or other is None or other <= own * canary.max_p99_ratio:
+    if not canary.max_p99_ratio or own is None or other is None or other <= own * canary.max_p99_ratio:
         return ""
     return f"its 99th percentile is {other:g} ms, more than {canary.max_p99_ratio:g} times {own:g} ms of the service itself"
 
@@ -143,13 +143,17 @@ def checked(canary: Canary) -> None:
         raise Refused(f"order {canary.order!r}: run, abort or promote")
 
 
-def _not_yet(canary: Canary, seen: Seen) -> str:
+def _not_yet(canary: Canary, stage: CanaryStage, seen: Seen) -> str:
     if seen.silent:
         return f"balancers do not tell what they see: {', '.join(seen.silent)}"
     if seen.watched_s < canary.every_s:
         return f"watched for {seen.watched_s:.0f} of {canary.every_s:g} s"
     if seen.canary.requests < canary.min_requests:
         return f"{seen.canary.requests} of {canary.min_requests} answers"
+    timed = bool(canary.max_p99_ratio and seen.canary.times and stage.percent < FULL_PERCENT)
+    for whose, counts in (("", seen.canary), (" of the service itself", seen.own)) if timed else ():
+        if (known := sum(counts.times.values())) < canary.min_requests:
+            return f"{known} of {canary.min_requests} answer times{whose}"
     return ""
 
 
