@@ -8,6 +8,7 @@ from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb import metrics
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import routes, spares
+from fairlead_lb.decisions.nearness import Near
 from fairlead_lb.desk import Desk
 
 log = Log("lb")
@@ -68,8 +69,7 @@ def worked_out(desk: Desk, snapshot: Snapshot) -> routes.Wanted:
         aside=desk.state.judgement.aside,
         spent=desk.state.judgement.spent,
         callers=desk.around.callers,
-        standing=desk.around.standing,
-        levels=desk.state.spilling.levels,
+        near=Near(standing=desk.around.standing, levels=desk.state.spilling.levels),
         names_in_use=desk.names_in_use(),
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,

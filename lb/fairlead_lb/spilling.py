@@ -14,6 +14,8 @@ LOOK_S = 1.0
 
 def due_in_s(desk: Desk) -> float | None:
     """None when nothing is far."""
+    if desk.around.standing is None:
+        return None
     backends = desk.state.wanted.backends.values()
     if not desk.state.spilling.spills and not any(s.far for b in backends for s in b.servers):
         return None

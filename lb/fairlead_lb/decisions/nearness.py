@@ -6,7 +6,7 @@ too: that is decided here, from what HAProxy counts.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -32,6 +32,14 @@ class Standing:
     place: Place = NOWHERE
     machine: frozenset[str] = frozenset()
     least: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """`levels`: how many tiers beyond the nearest are near too, for now. Without a standing nothing is far."""
+
+    standing: Standing | None = None
+    levels: Mapping[Key, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +90,22 @@ def is_far(slot: str) -> bool:
     return slot.startswith(FAR)
 
 
+Placings = Mapping[Key, tuple[tuple[Server, ...], Standing | None, int, tuple[Server, ...]]]
+"""By backend: what it was worked out from, and the servers as they are placed."""
+
+
+def placings(servers: Iterable[tuple[Key, tuple[Server, ...]]], last: Placings, rules: Near) -> Placings:
+    """Of every backend; those whose servers are the very same as last time are not worked out again."""
+    standing = rules.standing
+    found: dict[Key, tuple[tuple[Server, ...], Standing | None, int, tuple[Server, ...]]] = {}
+    for key, these in servers if standing is not None else ():
+        level, before = rules.levels.get(key, 0), last.get(key)
+        if before is None or before[0] is not these or before[1] is not standing or before[2] != level:
+            before = (these, standing, level, placed(these, standing, level))
+        found[key] = before
+    return found
+
+
 def placed(servers: tuple[Server, ...], standing: Standing | None, level: int) -> tuple[Server, ...]:
     """With `far` set for all that are behind the nearest tier and `level` tiers more. None: nothing is far."""
     if standing is None or len(servers) < 2:
@@ -110,7 +134,7 @@ def spill(last: Spilling, seen: Seen, standing: Standing, now_s: float) -> Spill
     spills: dict[Key, Spill] = {}
     for name, backend in seen.backends.items():
         before = last.spills.get(backend.key)
-        if before is None and not any(server.far for server in backend.servers):
+        if before is None and not (_doubtful(seen, name, name in last.queued) and any(s.far for s in backend.servers)):
             continue
         ranks = _ranks(backend.servers, standing)
         nearest = frozenset(s.task for s, rank in zip(backend.servers, ranks, strict=True) if not rank)
@@ -131,8 +155,14 @@ def _short(seen: Seen, name: str, *, further: int, queued_before: bool) -> bool:
     load = seen.loads.get(name)
     if load is None or further < 1 or (not load.up and further == 1):
         return False
-    in_service = _in_service(seen.backends[name], seen.slots.get(name, {}))
-    return load.up < ENOUGH * in_service or (load.queued > 0 and queued_before)
+    return _doubtful(seen, name, queued_before)
+
+
+def _doubtful(seen: Seen, name: str, queued_before: bool) -> bool:
+    load = seen.loads.get(name)
+    if load is None or (load.queued > 0 and queued_before):
+        return load is not None
+    return load.up < ENOUGH * _in_service(seen.backends[name], seen.slots.get(name, {}))
 
 
 def _in_service(backend: Backend, slots: Slots) -> int:

@@ -15,7 +15,7 @@ from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.mesh import MeshRules
-from fairlead_lb.decisions.nearness import Standing, placed
+from fairlead_lb.decisions.nearness import Near, Placings, placings
 from fairlead_lb.decisions.parts import Part, Parts, derive
 from fairlead_lb.decisions.values import DIALS, Backend, Key, Maps, Shape
 from fairlead_lb.decisions.vips import VipRules
@@ -46,10 +46,7 @@ class Rules:
     spent: frozenset[Key] = frozenset()
     """Whose requests are not repeated any more."""
     callers: MeshRules = field(default_factory=MeshRules)
-    standing: Standing | None = None
-    """None: no server is far."""
-    levels: Mapping[Key, int] = field(default_factory=dict)
-    """How many tiers beyond the nearest are near too, for now."""
+    near: Near = field(default_factory=Near)
     groups: frozenset[str] = frozenset({"*"})
     """Of this balancer, as marathon-lb's `--group`; `*` serves every port."""
     manner: bamboo.Manner = field(default_factory=bamboo.Manner)
@@ -71,6 +68,7 @@ class Wanted:
     dead: frozenset[str] = frozenset()
     names: naming.Names = field(default_factory=dict)
     vip_book: vips.Book = field(default_factory=dict)
+    near: Placings = field(default_factory=dict)
     parts: Mapping[str, Parts] = field(default_factory=dict)
     rules: tuple[FrontRule, ...] = ()
     """Looked at in this order for what the maps do not take."""
@@ -88,7 +86,8 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     flat = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
-    backends = {name: _backend(name, part, last, rules) for part, name in named}
+    near = placings(((part.key, part.servers) for part in flat), last.near, rules.near)
+    backends = {name: _backend(name, part, last, rules, near) for part, name in named}
     book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
     found = splits.ways(snapshot.policies, {part.key: part.shape.mode for part in flat})
     for service, why in found.problems.items():
@@ -107,6 +106,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
             {part.key: name for part, name in named},
         ),
         vip_book=book,
+        near=near,
         refused=refused,
         dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
         names=names,
@@ -277,8 +277,9 @@ def _check_shapes(parts: Parts, rules: Rules) -> None:
             raise Refused(f"port {part.key.index}: HAProxy refused it: {why}")
 
 
-def _backend(name: str, part: Part, last: Wanted, rules: Rules) -> Backend:
-    servers, aside = placed(part.servers, rules.standing, rules.levels.get(part.key, 0)), rules.aside
+def _backend(name: str, part: Part, last: Wanted, rules: Rules, near: Placings) -> Backend:
+    servers = near[part.key][-1] if part.key in near else part.servers
+    aside = rules.aside
     if aside and any((part.key, server.task) in aside for server in servers):
         servers = tuple(msgspec.structs.replace(s, weight=0) if (part.key, s.task) in aside else s for s in servers)
     made = Backend(name=name, key=part.key, app=part.app, shape=part.shape, servers=servers)
