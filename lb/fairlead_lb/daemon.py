@@ -117,7 +117,7 @@ async def run(settings: LbSettings, context: Context) -> None:
     admin.add_pages(app, controller, store, stop_all, certificates)
     admin.add_mesh_page(app, mesh)
     add_plan_page(app, controller)
-    bamboo.api.add_to(app)
+    bamboo.add_pages(app)
     context.health.wait("snapshot", "nothing read from the registry yet")
     runner, port = await serve(app, settings)
     beside = _Beside(f"http://{settings.host}:{port}", certificates, bamboo, mesh)

@@ -118,6 +118,30 @@ def test_a_template_is_rendered_with_the_apps_of_now(fairlead: Any, zookeeper: Z
     assert f"{template}: line 1: " in broken[2]
 
 
+def test_a_templates_output_is_kept_current_without_a_balancer(url: str, tmp_path: Path):
+    """By a command in the foreground; the operator's own reload follows."""
+    (tmp_path / "h.j2").write_text("{% for a in Apps %}{{ a.Id }}\n{% endfor %}")
+    words = [
+        "lb",
+        "template",
+        "watch",
+        "h.j2",
+        "--to",
+        "out",
+        "--validate",
+        "grep -q shop {{.}}",
+        "--reload",
+        "touch loaded",
+    ]
+    command = [sys.executable, "-m", "fairlead_console", *words, "--registry", url]
+    server = Server(command, log=tmp_path / "log", cwd=tmp_path).start()
+    wait_until("it is loaded", (tmp_path / "loaded").exists, within_s=30)
+    text = (tmp_path / "out").read_text()
+    server.stop()
+
+    assert "/shop\n" == text
+
+
 @pytest.fixture
 async def old(url: str, short_dir: Path, zookeeper: ZooKeeper) -> AsyncIterator[tuple[Server, dict[str, int]]]:
     """What an old unit file starts."""
@@ -169,5 +193,9 @@ async def test_what_an_old_unit_file_starts_is_served_on(old: tuple[Server, dict
     await eventually("the template is written and loaded", written, within_s=30)
     await eventually("the rule is served", served, within_s=30)
 
+    report = json.loads((await fetch(f"http://127.0.0.1:{place['admin']}", "/fairlead/bamboo"))[1])
+
+    assert ("", "") == (report["tree"]["problem"], report["template"]["problem"])
+    assert {} == report["tree"]["skipped"]
     assert (200, "OK") == await fetch(api, "/status")
     assert "Other: not known, not used" in (folder / "log").read_text()

@@ -188,7 +188,7 @@ def test_an_app_has_bamboos_fields():
         "Env": {"E": "1"},
         "Labels": {"L": "2"},
         "SplitId": ["a", "b", "app"],
-        "IpAddress": {"DiscoveryInfo": {"Ports": [{"Number": 31000, "Name": "", "Protocol": "tcp"}]}},
+        "ipAddress": {"discovery": {"ports": [{"number": 31000, "name": "", "protocol": "tcp"}]}},
     } == app  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from fairlead_daemon.main import Context
-from fairlead_daemon.web import make_app, serve
+from fairlead_daemon.web import json_response, make_app, serve
 from fairlead_discovery.policies import Bamboo
 from fairlead_discovery.registry import Registry
 from fairlead_discovery.snapshots import Snapshot
@@ -20,6 +21,8 @@ from fairlead_lb.bamboo.settings import BambooSettings, bound, check, notes
 from fairlead_lb.bamboo.statsd import StatsD
 from fairlead_lb.decisions.acl import Grammar
 
+if TYPE_CHECKING:
+    from fairlead_lb.bamboo.tree import BambooTree
 FIRST_TREE_S = 6.0
 """A tree that was never read is waited for so long; then the registry's routes are served without it."""
 
@@ -34,6 +37,8 @@ class Side:
         self._settings = settings
         self._kept = Kept(folder / "bamboo.json")
         self._runner: web.AppRunner | None = None
+        self._tree: BambooTree | None = None
+        self._output: Output | None = None
         if settings.bamboo_zookeeper:
             self._expect_tree()
         self._statsd = StatsD(settings.statsd, settings.statsd_prefix) if settings.statsd else None
@@ -46,6 +51,11 @@ class Side:
         kept = self._kept.load()
         if kept is not None:
             self.book.take_tree(kept)
+
+    def add_pages(self, app: web.Application) -> None:
+        """To the daemon's own."""
+        self.api.add_to(app)
+        app.router.add_get("/fairlead/bamboo", self.report)
 
     async def listen(self, context: Context) -> None:
         """On Bamboo's own address, where `/status` is `OK`, if there is one. Raises BadSettings."""
@@ -74,16 +84,31 @@ class Side:
             yield marathon.follow(marathon.endpoints(settings.bamboo_marathon), self.book)
         target = target_of(settings)
         if target is not None:
-            output = Output(target)
-            output.counted = self.api.counted
-            yield output.run(self.book)
+            self._output = Output(target)
+            self._output.counted = self.api.counted
+            yield self._output.run(self.book)
         if self._statsd is not None:
             yield self._statsd.run(applied)
+
+    async def report(self, _request: web.Request) -> web.Response:
+        """`/fairlead/bamboo`: how current the tree and the template's output are."""
+        tree, output = self._tree, self._output
+        return json_response(
+            {
+                "rules": len(self.book.rules()),
+                "tree": None
+                if tree is None
+                else {"url": self._settings.bamboo_zookeeper, "problem": tree.problem, "skipped": dict(tree.skipped)},
+                "template": None
+                if output is None
+                else {"output": self._settings.bamboo_output, "problem": output.problem},
+            }
+        )
 
     async def _follow_tree(self, url: str) -> None:
         from fairlead_lb.bamboo.tree import BambooTree  # noqa: PLC0415  # kazoo's import can wait until HAProxy serves
 
-        tree = BambooTree(url, self.book.framework)
+        tree = self._tree = BambooTree(url, self.book.framework)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(tree.follow(self._take_tree))

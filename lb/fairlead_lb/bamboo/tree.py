@@ -42,6 +42,8 @@ class BambooTree:
     def __init__(self, url: str, framework: str) -> None:
         self.rules: Mapping[str, Bamboo] = {}
         self.skipped: Mapping[str, str] = {}
+        self.problem = "not read yet"
+        """Why it is out of sight; "" when it is not."""
         self._framework = framework
         self._place = place_of(url)
         self._path = self._place.root
@@ -100,10 +102,12 @@ class BambooTree:
             try:
                 await self.read()
                 take(self.rules)
+                self.problem = ""
                 attempt, wait_s = 0, AGAIN_S
             except (Unavailable, Refused) as error:
                 if not attempt:
                     log.warning("bamboo's tree is not read, its last rules stay", why=str(error))
+                self.problem = str(error)
                 wait_s = BACKOFF.delay_s(attempt, chance=random.random())  # noqa: S311  # jitter
                 attempt += 1
             await _within(self._wake, wait_s)

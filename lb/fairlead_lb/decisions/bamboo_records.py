@@ -153,7 +153,7 @@ def _app(app: str, members: Mapping[str, Member], route: Route | None, definitio
         "Env": dict(definition.get("env") or {}),
         "Labels": dict(definition.get("labels") or labels),
         "SplitId": parts,
-        "IpAddress": {"DiscoveryInfo": {"Ports": _discovery_ports(members.values())}},
+        "ipAddress": {"discovery": {"ports": _discovery_ports(members.values())}},
     }
 
 
@@ -189,6 +189,6 @@ def _task(member: Member) -> dict[str, Any]:
 def _discovery_ports(members: Iterable[Member]) -> list[dict[str, Any]]:
     one = next(iter(members), None)
     return [
-        {"Number": p.number, "Name": p.name, "Protocol": ",".join(p.protocols)}
+        {"number": p.number, "name": p.name, "protocol": ",".join(p.protocols)}
         for p in (one.ports if one is not None else ())
     ]
