@@ -21,7 +21,7 @@ HOST = re.compile(rb"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 SPOKEN = re.compile(rb"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?")
 SERVICE = re.compile(rb"_?[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 TARGETS = {wire.SRV: 6, wire.PTR: 0}
-DIALECTS = tuple(Dialect(kind=kind) for kind in ("consul", "kubernetes", "dcos", "numbered_ports", "svcb", "dns_sd"))
+DIALECTS = tuple(Dialect(kind=kind) for kind in (*speaking.OF_TASK, "l4lb"))
 
 odd = st.text(alphabet="aB0-._ é/\0\n*%ß\u2028", max_size=12)
 long = st.sampled_from(["a", "-", "a-", "b.", "é", "_", "0", ".-", "a" * 61 + "--b-", "x.y"]).flatmap(

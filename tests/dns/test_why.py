@@ -15,7 +15,7 @@ from fairlead_dns.names import Names
 from harness.names import authority, member, node_name
 
 LONG = "x" * 70
-DIALECTS = (Dialect(kind="consul"), Dialect(kind="kubernetes"), Dialect(kind="dcos"), Dialect(kind="numbered_ports"))
+DIALECTS = tuple(Dialect(kind=kind) for kind in ("consul", "kubernetes", "dcos", "numbered_ports", "l4lb"))
 services = st.dictionaries(
     st.sampled_from(["a", "a-b", "payments", "web", "b.a", "Web_1", LONG]),
     st.tuples(st.sampled_from(["", "web", "b.a", "a"]), st.integers(1, 2), st.booleans()),

@@ -166,7 +166,8 @@ def _by_dialect(task: Member | Portless, rules: Rules, rival: str) -> Iterator[t
     yield "mesos", naming.of_task(task, rules, rival)
     one = naming.instance(task, rules, rival)
     for dialect in rules.dialects:
-        yield dialect.kind, tuple(dict.fromkeys(OF_TASK[dialect.kind](one, dialect, rules)))
+        if dialect.kind in OF_TASK:  # others are of no single task
+            yield dialect.kind, tuple(dict.fromkeys(OF_TASK[dialect.kind](one, dialect, rules)))
 
 
 def _others(sources: Sources, name: bytes) -> dict[str, tuple[str, ...]]:
