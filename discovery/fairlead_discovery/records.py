@@ -219,6 +219,8 @@ class Traffic(Record, frozen=True, kw_only=True):
     """`/svc1`: the server sees `/x` for `/svc1/x`."""
     location_prefix: str = ""
     """Put before the path of a redirect's Location."""
+    deadlines: bool = False
+    """A client's own limit (`X-Request-Timeout: 1500` milliseconds, or gRPC's `grpc-timeout`) shortens the server's."""
     protocol: str = ""
     """To servers: `h2` (gRPC), else HTTP/1.1."""
 

@@ -177,6 +177,22 @@ async def test_faults_strike_the_share_they_are_told_to(place: Balancer):
     assert before == await reloads(place)
 
 
+async def test_a_clients_deadline_shortens_the_servers_time(place: Balancer):
+    """In either form; a longer one, or none that can be read, changes nothing."""
+    rules: dict[str, Any] = {"traffic": Traffic(deadlines=True), "timeout_server_s": 8.0}
+    await service(place, "/shop/web", vhosts=(HOST,), **rules)
+
+    async def found(path: str, **headers: str) -> int:
+        return (await ask(place, path, **headers))[0]
+
+    assert 504 == await found("/?slow=0.7", X_Request_Timeout="150")
+    assert 504 == await found("/?slow=0.7", grpc_timeout="150m")
+    assert 504 == await found("/?slow=3", grpc_timeout="1S")
+    assert 200 == await found("/?slow=0.3", X_Request_Timeout="90000")
+    assert 200 == await found("/?slow=0.3", X_Request_Timeout="0")
+    assert 200 == await found("/?slow=0.3", X_Request_Timeout="1; 2")
+
+
 async def test_paths_are_stripped_and_put_back(place: Balancer):
     """Segments as they are; a redirect leads to the path that clients know."""
     traffic = Traffic(strip_path="/svc1", location_prefix="/svc1")

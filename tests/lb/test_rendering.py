@@ -89,6 +89,7 @@ EVERY_RULE = Traffic(
     delay=Delay(percent=1.25, delay_s=0.5),
     strip_path="/a%20b",
     location_prefix="/a%20b",
+    deadlines=True,
     protocol="h2",
 )
 EVERY_RULE_OF_TCP = Traffic(

@@ -39,6 +39,7 @@ traffics = st.builds(
     delay=st.none() | st.builds(Delay, percent=shares, delay_s=st.integers(1, 60_000).map(lambda ms: ms / 1000)),
     strip_path=st.sampled_from(("", "/svc1")),
     location_prefix=st.sampled_from(("", "/svc1")),
+    deadlines=st.booleans(),
     protocol=st.sampled_from(("", "h2")),
 )
 

@@ -206,6 +206,7 @@ TRAFFIC: Mapping[str, Word] = {
     "delay": _one("delay", delay, lambda value: f"{value.percent:g}%:{duration(value.delay_s)}"),
     "strip_path": _one("strip_path", path, str),
     "location_prefix": _one("location_prefix", path, str),
+    "deadlines": _one("deadlines", flag, lambda value: str(value).lower()),
     "protocol": _one("protocol", protocol, str),
 }
 """`FAIRLEAD_{n}_RATE`, `FAIRLEAD_RATE`, or `rate = "100/s"` in a route file's `[route.traffic]`."""

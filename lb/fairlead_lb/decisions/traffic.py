@@ -24,6 +24,7 @@ HTTP_ONLY = (
     "delay",
     "strip_path",
     "location_prefix",
+    "deadlines",
     "protocol",
 )
 _LIMITS: Mapping[str, tuple[float, float]] = {
