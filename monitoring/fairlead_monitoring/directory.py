@@ -96,8 +96,9 @@ class Directory:
         self.agent_documents = [d for d in found if d is not None]
 
     def _take_balancers(self, nodes: Mapping[str, Node]) -> None:
-        found = [_read(Balancer, name, nodes) for name in nodes]
-        self._balancers = {b.id: b.admin if "://" in b.admin else f"http://{b.admin}" for b in found if b is not None}
+        """Not those of single machines: nobody waits for them, and their pages are their machine's own."""
+        found = [b for b in (_read(Balancer, name, nodes) for name in nodes) if b is not None and not b.node]
+        self._balancers = {b.id: b.admin if "://" in b.admin else f"http://{b.admin}" for b in found}
 
     def _take_progress(self, nodes: Mapping[str, Node]) -> None:
         found = {paths.unescape(name): _read(Progress, name, nodes) for name in nodes}
