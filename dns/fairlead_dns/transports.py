@@ -14,7 +14,6 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.logs import Log
 from fairlead_dns import front_settings as told
 from fairlead_dns.adapters import files
-from fairlead_dns.adapters.doh import ALPN, DohServer
 from fairlead_dns.adapters.gate import Gate
 from fairlead_dns.adapters.sockets import Listener, bind, bind_streams, close_all
 from fairlead_dns.adapters.tcp import Limits, TcpServer
@@ -63,7 +62,7 @@ class Transports:
     loop: Loop | None
     """The compiled UDP loop, if it is there and wanted."""
     dot: ssl.SSLContext = field(default_factory=lambda: files.tls_context(("dot",)))
-    doh: ssl.SSLContext = field(default_factory=lambda: files.tls_context(ALPN))
+    doh: ssl.SSLContext = field(default_factory=lambda: files.tls_context(files.ALPN))
     listeners: Sequence[Listener] = ()
     openings: list[Opening] = field(default_factory=list)
     failed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -139,6 +138,8 @@ class Transports:
             case "listen_tls":
                 return Transport.DOT, self.tcp.protocol, self.dot
             case "listen_https":
+                from fairlead_dns.adapters.doh import DohServer  # noqa: PLC0415  # half of a worker's start, for few
+
                 return Transport.DOH, DohServer(self.tcp, self.settings.https_path).protocol, self.doh
         return Transport.TCP, self.tcp.protocol, None
 

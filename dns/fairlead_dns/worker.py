@@ -62,6 +62,7 @@ GREETING_S = 30.0
 ALONE_S = 600.0
 """How long answers without anybody to keep them true are better than none."""
 COUNT_S = 1.0
+SILENT_S = 5.0  # our parent says something every second
 SHARED = ("rate_answers", "rate_nodata", "rate_nxdomain", "rate_errors", "tcp_connections", "tcp_per_client", "waiting")
 SHARED_FORWARDING = ("forward_in_flight", "forward_cache_entries", "forward_cache_mb")
 SUMMED = ("_cache_entries", "_tcp_connections", "_waiting", "_in_flight", "_queued", "_cached", "_cached_bytes")
@@ -90,6 +91,9 @@ class Worker:
     """Set when there is something to answer."""
     zones: dict[bytes, StaticAnswers] = field(default_factory=dict)
     forwarding: Forwarding | None = None
+    trust: Trust | None = None
+    """As we were told last."""
+    heard_s: float = 0.0
 
     def __post_init__(self) -> None:
         whole = msgspec.json.decode(self.hello.settings, type=DnsSettings)
@@ -107,6 +111,7 @@ class Worker:
             self.front.serve(apex, self.answers)
 
     def take(self, message: Message) -> None:
+        self.heard_s = time.monotonic()
         match message:
             case Changed():
                 self._change(message)
@@ -132,16 +137,20 @@ class Worker:
         forwarding.mark = self.hello.mark.encode()
         forwarding.sibling_looped = lambda probe: self.channel.send(Looped(number=0, probe=probe))
 
-    def stale(self) -> None:
-        """Nobody tells us any more."""
-        if self.answers.trust is not None:
-            self.answers.changed((), serial=self.answers.serial, trust=Trust.STALE)
+    def doubt(self, now_s: float) -> bool:
+        """Marks the answers stale when nobody has told us anything for SILENT_S. Returns whether they are."""
+        silent = now_s - self.heard_s > SILENT_S
+        trust = Trust.STALE if silent else self.trust
+        if self.answers.trust is not None and trust is not None and trust is not self.answers.trust:
+            self.answers.changed((), serial=self.answers.serial, trust=trust)
+        return silent
 
     def _change(self, message: Changed) -> None:
         self.read.forget()
         if message.all:
             self.answers.forget()
         if message.trust is not None:
+            self.trust = message.trust
             self.answers.changed(message.names, serial=message.serial, trust=message.trust)
             self.known.set()
 
@@ -240,8 +249,17 @@ async def _count(worker: Worker) -> None:
 
 
 async def _alone(worker: Worker) -> None:
-    await worker.channel.lost.wait()
-    worker.stale()
+    """Until the parent has been gone for ALONE_S. One that is only silent may come back."""
+    silent = False
+    while not worker.channel.lost.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COUNT_S):
+                await worker.channel.lost.wait()
+        was, silent = silent, worker.doubt(time.monotonic())
+        if silent and not was:
+            log.warning("the name server is silent, its worker goes on", worker=worker.hello.number)
+    worker.heard_s = -SILENT_S
+    worker.doubt(time.monotonic())
     log.warning("the name server is gone, its worker goes on with the last good answers", worker=worker.hello.number)
     await asyncio.sleep(ALONE_S)
 

@@ -15,7 +15,7 @@ import pytest
 
 from fairlead_dns.adapters import doh as adapter
 from fairlead_dns.adapters import files
-from fairlead_dns.adapters.doh import ALPN, DohServer
+from fairlead_dns.adapters.doh import DohServer
 from fairlead_dns.adapters.gate import Gate
 from fairlead_dns.adapters.sockets import bind_streams
 from fairlead_dns.adapters.tcp import Limits, TcpServer
@@ -132,7 +132,7 @@ async def serving(certificate: tuple[Path, Path], *, instances: int = 1) -> Asyn
     made, later, waiters = names(*(member(n) for n in range(instances))), Later(), Waiters(most=100, patience_s=20)
     made.front.serve(b"\0", later)
     tcp = TcpServer(made.front, Counts(), Limits(connections=50, per_client=50, idle_s=30), waiters)
-    context = files.tls_context(ALPN)
+    context = files.tls_context(files.ALPN)
     files.certificate(*certificate, (context,)).first()
     (bound,) = bind_streams("listen_https", "127.0.0.1:0")
     place, sock = bound.place, bound.stream

@@ -87,7 +87,7 @@ def dns(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsDaemo
         zone_access={"secret.mesos": ["10.0.0.0/8"]},
     )
     made.start()
-    made.wait_serving()
+    made.wait_ready("dns", lambda: made.get("/ready")["ready"], within_s=60)
     yield made
     made.stop()
     assert [] == workers_of(made)
@@ -158,8 +158,14 @@ def test_nobody_misses_a_worker(dns: DnsDaemon) -> None:
 
 
 def test_workers_outlive_their_name_server(url: str, dns: DnsDaemon) -> None:
-    """It is killed: the last good answers go on, marked stale, until the next one has taken over."""
+    """It hangs: they say so. It is killed: the last good answers go on, marked stale, until the next one has taken over."""
     left = workers_of(dns)
+    os.kill(dns.pid, signal.SIGSTOP)
+    try:
+        wait_until("they doubt", lambda: all(ede(dns.ask(WEB, opt=opt())) == 3 for _ in range(10)), within_s=40)
+    finally:
+        os.kill(dns.pid, signal.SIGCONT)
+    wait_until("it is back", lambda: all(ede(dns.ask(WEB, opt=opt())) is None for _ in range(10)), within_s=40)
     dns.kill()
     wait_until("they say so", lambda: ede(dns.ask(WEB, opt=opt())) == 3)
     assert all(["10.0.0.1"] == dns.answers(WEB) for _ in range(20))

@@ -126,14 +126,16 @@ class _Pages:
         client = request.query.get("client", "") or request.remote or ""
         if parse(client) is None and "client" in request.query:
             raise web.HTTPBadRequest(reason=f"client: {client[:60]!r} is no address")
-        view = self._names.front.views.of(client)
+        views = self._names.front.views
+        view = views.of(client)
+        admitted = view.query and not views.is_denied(view, name)
         handler = self._handler(name)
         elsewhere = "" if handler is None or handler is self._names.answers else spoken(handler)
         if elsewhere and self._names.zone.sets(name) and not isinstance(handler, Forwarder):
             elsewhere += f" ({wire.text(self._apex(name))}.zone), which hides what endpoints give"
-        question = Question(name=name, kind=kind, client=client, admitted=view.query, elsewhere=elsewhere)
+        question = Question(name=name, kind=kind, client=client, admitted=admitted, elsewhere=elsewhere)
         found = explain(question, self._names.sources, self._names.answers, self._names.snapshot)
-        if isinstance(handler, Forwarder) and view.query:
+        if isinstance(handler, Forwarder) and admitted:
             now_s = asyncio.get_running_loop().time()
             how = forwarded(handler.forwarding, name, kind, recursion=view.recursion, now_s=now_s)
             found = msgspec.structs.replace(found, verdict=how.verdict, says=how.says, forwarded=how)

@@ -20,7 +20,6 @@ from fairlead_dns.decisions.asked import Came
 from fairlead_dns.decisions.front import Relayed, Stream, Waiting
 from fairlead_dns.decisions.wire import reply_code
 
-ALPN = ("h2", "http/1.1")
 STREAMS = 64
 RESETS = 1000  # a client that takes back so many of its questions is closed (the rapid reset attack)
 SETTINGS: dict[h2.settings.SettingCodes, int] = {

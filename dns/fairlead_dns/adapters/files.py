@@ -14,6 +14,7 @@ from fairlead_dns.adapters.regular import READ_S, Aside, read_regular
 
 log = Log("dns")
 LOOK_S = 1.0
+ALPN = ("h2", "http/1.1")  # of HTTPS
 
 
 State = tuple[tuple[int, int, int], ...]

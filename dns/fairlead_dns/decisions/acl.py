@@ -6,7 +6,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from fairlead_dns.decisions.asked import Next, View
-from fairlead_dns.decisions.wire import Query
+from fairlead_dns.decisions.wire import parent
 
 EVERYONE = ("0.0.0.0/0", "::/0")
 PRIVATE = (
@@ -92,12 +92,13 @@ class Views:
         for view in self._views.values():
             view.fast.clear()
 
-    def is_denied(self, view: View, query: Query) -> bool:
-        """Whether the query is for a zone that is not for this view's clients."""
-        if not view.denied:
-            return False
-        tails = (query.name[start:] for start in query.starts)
-        return next((tail in view.denied for tail in tails if tail in self.zones), False)
+    def is_denied(self, view: View, name: bytes) -> bool:
+        """Whether the name is in a zone that is not for this view's clients."""
+        while view.denied and len(name) > 1:
+            if name in self.zones:
+                return name in view.denied
+            name = parent(name)
+        return False
 
     def _enter(self, client: str) -> View:
         if len(self._clients) >= CLIENTS:

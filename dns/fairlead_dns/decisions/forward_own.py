@@ -27,10 +27,10 @@ class OurNames:
         """What this client gets of `name`: ANSWER and AUTHORITY with whole owners, for they stand behind others."""
         route = self._route(name)
         question = name + asked.query.question[-4:]
+        if self.front.views.is_denied(asked.view, name):
+            return Reply(wire.REFUSED)
         packet = asked.packet[:2] + wire.header(asked.flags & wire.RD) + question
         query = wire.parse_query(packet)
-        if self.front.views.is_denied(asked.view, query):
-            return Reply(wire.REFUSED)
         came = replace(asked.came, transport=Transport.TCP)
         onward = replace(asked, packet=packet, query=query, came=came, room=STREAM_BYTES)
         said = route.handler.reply(onward) if route is not None else None
