@@ -1,7 +1,7 @@
-"""HAProxy's log lines into a file, without ever holding HAProxy up: what does not fit into the socket is lost.
+"""HAProxy's log lines into a file, without ever holding HAProxy up: it keeps them in a ring, and what does not fit is lost.
 
-They come as datagrams of an abstract unix socket, which every local process could write to: the kernel says who did,
-and only workers of our HAProxy are believed.
+They come over an abstract unix socket, which every local process could write to: the kernel says who does, and only
+workers of our HAProxy are believed. Datagrams would be lost beyond ten at a time (measured: 30 % at 2,400 a second).
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,10 +27,9 @@ from fairlead_lb.decisions.values import Key
 from fairlead_lb.mesh_settings import MeshSettings
 
 log = Log("lb.access")
-RECEIVE_BYTES = 8 * 1024 * 1024
+READ_BYTES = 128 * 1024
+"""Some hundred lines a turn: the daemon has other things to do too."""
 LINE_BYTES = 16 * 1024
-TURN = 500
-"""Lines of one turn: the daemon has other things to do too."""
 RETRY_S = 5.0
 STDOUT = "stdout"
 _CREDENTIALS = struct.Struct("3i")
@@ -99,70 +98,59 @@ class AccessLog:
     around: Around
     only_refused: bool
     golden: Golden = field(default_factory=Golden)
-    _believed: dict[int, bool] = field(default_factory=dict)
     _second: tuple[int, str] = (0, "")
 
     async def run(self) -> None:
-        """Somebody else may have taken the name: then it is tried again, and HAProxy's lines are lost meanwhile."""
+        """Somebody else may have taken the name: then it is tried again, and HAProxy's ring goes round meanwhile."""
         said = False
         while True:
             try:
-                taker = self._bind()
+                server = await asyncio.start_unix_server(self.take, sock=self.bind(), limit=READ_BYTES)
             except OSError as error:
                 if not said:
                     log.warning("access log cannot be taken", reason=str(error))
                 said = True
                 await asyncio.sleep(RETRY_S)
                 continue
-            with taker:
-                loop = asyncio.get_running_loop()
-                loop.add_reader(taker, self._take, taker)
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    loop.remove_reader(taker)
+            async with server:
+                await server.serve_forever()
 
-    def _bind(self) -> socket.socket:
-        taker = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    def bind(self) -> socket.socket:
+        place = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            taker.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            taker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-            taker.bind(f"\0{self.name}".ljust(108, "\0"))  # HAProxy pads abstract names to their full length
+            place.bind(f"\0{self.name}".ljust(108, "\0"))  # HAProxy pads abstract names to their full length
         except OSError:
-            taker.close()
+            place.close()
             raise
-        return taker
+        return place
 
-    def _take(self, taker: socket.socket) -> None:
-        """Everything that is there, at most TURN lines."""
-        lines = [made for data in self._received(taker) if (made := self._line(data))]
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One worker's lines, until it ends."""
+        try:
+            told = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            if not self._ours(_CREDENTIALS.unpack(told)[0]):
+                LINES.labels("foreign").inc()
+                return
+            rest = b""
+            while data := await reader.read(READ_BYTES):
+                *whole, rest = (rest + data).split(b"\n")
+                self._write(whole)
+                rest = rest if len(rest) < LINE_BYTES else b""
+        except OSError as error:
+            log.debug("a worker's log ended", reason=str(error))
+        finally:
+            writer.close()
+
+    def _write(self, whole: list[bytes]) -> None:
+        lines = [made for data in whole if data and (made := self._line(data))]
         if lines:
             written = self.sink.write(b"".join(lines))
             LINES.labels("written" if written else "lost").inc(len(lines))
 
-    def _received(self, taker: socket.socket) -> Iterator[bytes]:
-        for _ in range(TURN):
-            try:
-                data, extra, _, _ = taker.recvmsg(LINE_BYTES, 64)
-            except OSError:  # nothing more, as a rule
-                return
-            pid = next((_CREDENTIALS.unpack(d[:12])[0] for _, kind, d in extra if kind == socket.SCM_CREDENTIALS), 0)
-            if self._ours(pid):
-                yield data
-            else:
-                LINES.labels("foreign").inc()
-
     def _ours(self, pid: int) -> bool:
-        """A child of our master; asked once a process."""
-        if (known := self._believed.get(pid)) is not None:
-            return known
+        """A child of our master."""
         master = self.around.master()
-        ours = bool(master) and _parent(pid) == master
-        if len(self._believed) > 1_000:
-            self._believed.clear()
-        if ours:
-            self._believed[pid] = True
-        return ours
+        return bool(master) and _parent(pid) == master
 
     def _line(self, data: bytes) -> bytes:
         try:
