@@ -31,6 +31,8 @@ BIG = 100
 """Instances of the service `big`: too many for a datagram."""
 WIDE = 40
 """Addresses of each family of the one instance of `wide`: one set of them goes along with an SRV answer, the other not."""
+IDLE_S = 4.0
+"""How long a TCP connection may be idle."""
 COOKIES = "0123456789abcdef0123456789abcdef"
 ZONE = """$TTL 60
 @ SOA ns root {serial} 60 1 86400 5
@@ -88,6 +90,7 @@ class Conforming:
             "dialects": [{"kind": "svcb"}, {"kind": "dns_sd"}],
             "records": ["alias CNAME web.marathon", "txt TXT hello"],
             "allow_query": ["127.0.0.1/32"],
+            "tcp_idle_s": IDLE_S,
             "certificate": str(self.folder / "cert.pem"),
             "certificate_key": str(self.folder / "key.pem"),
         }

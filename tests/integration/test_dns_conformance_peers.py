@@ -1,9 +1,10 @@
-"""The rest of the authoritative must-list: cookies, extended errors, hidden names, transfers, what is optional, and an
+"""The rest of the authoritative must-list: serials, cookies, extended errors, hidden names, transfers, what is optional, and an
 unbound in its strictest settings that resolves through the server. See test_dns_conformance.py.
 """
 
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import dns.flags
@@ -21,7 +22,7 @@ import pytest
 from harness import secondaries
 from harness.conforming import BIG, Conforming, ask_each, asks
 from harness.dns_clients import Question, Seen, able, run
-from harness.names import DnsDaemon, ede, opt, rcode
+from harness.names import DnsDaemon, ede, member, opt, publish, query, rcode
 from harness.ports import free_port
 from harness.servers import require
 from harness.waiting import wait_until
@@ -31,22 +32,62 @@ WEB, SRV = "web.marathon.mesos", "_web._tcp.marathon.mesos"
 KEY = f"{secondaries.ALGORITHM}:{secondaries.KEY}:{secondaries.SECRET}"
 
 
-# --- 7873, 9018 -------------------------------------------------------------------------------------------------------
+# --- serials and cookies (7873, 9018), on several servers --------------------------------------------------------------
+
+
+def serial(port: int) -> int:
+    question = Question(name="mesos", kind="SOA")
+    return int(able(question)[-1].ask(port, question).data[0].split()[2])
+
+
+def same_serial(*ports: int) -> int:
+    """0 while they differ."""
+    said = {serial(port) for port in ports}
+    return said.pop() if len(said) == 1 else 0
+
+
+@pytest.fixture(scope="module")
+def replica(served_names: Conforming, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsDaemon]:
+    """A second server of the same registry and settings."""
+    second = DnsDaemon(
+        tmp_path_factory.mktemp("replica"),
+        registry=served_names.registry,
+        port=free_port(),
+        http_port=free_port(),
+        id="two",
+        **served_names.settings(),
+    )
+    try:
+        yield second.start().wait_ready("replica", lambda: second.get("/ready")["ready"])
+    finally:
+        second.stop()
+
+
+def test_serials_rise_across_restarts_and_are_one_on_all_replicas(served_names: Conforming, replica: DnsDaemon) -> None:
+    """SOA/NS: the same content has the same serial on two servers; a change is a later one, after a restart too."""
+    ports = served_names.port, replica.port
+    first = wait_until("both say one serial", lambda: same_serial(*ports), within_s=30)
+    replica.stop()
+    served_names.doing(lambda registry: publish(registry, member(200, name="later")))
+    replica.start().wait_ready("replica", lambda: replica.get("/ready")["ready"])
+    for port in ports:
+        wait_until("the serial is later", lambda port=port: serial(port) > first, within_s=30)
+    wait_until("both say one serial", lambda: same_serial(*ports), within_s=30)
+
+
+def test_cookies_are_good_on_every_replica(served_names: Conforming, replica: DnsDaemon) -> None:
+    """7873/9018: SipHash with a secret that replicas share: dig calls the cookie of one good, the other one keeps it."""
+    texts = [run(require("dig"), "@127.0.0.1", "-p", str(served_names.port), WEB, "+cookie")]
+    given = cookie(texts[0])
+    texts.append(run(require("dig"), "@127.0.0.1", "-p", str(replica.port), WEB, f"+cookie={given}"))
+
+    assert ([48, 48], given) == ([len(cookie(text)) for text in texts], cookie(texts[1]))
+    assert "(good)" in texts[0]
+    assert 48 == len(cookie(run(require("kdig"), "@127.0.0.1", "-p", str(replica.port), WEB, "+cookie")))
 
 
 def cookie(text: str) -> str:
     return text.partition("COOKIE: ")[2].split()[0]
-
-
-def test_cookies_are_good_on_every_replica(served_names: Conforming) -> None:
-    """7873/9018: dig gets a cookie and calls it good, kdig one of 24 bytes; given back it is kept."""
-    port = str(served_names.port)
-    text = run(require("dig"), "@127.0.0.1", "-p", port, WEB, "+cookie")
-    given = cookie(text)
-    again = run(require("dig"), "@127.0.0.1", "-p", port, WEB, f"+cookie={given}")
-
-    assert ("(good)" in text, 48, given) == (True, len(given), cookie(again))
-    assert 48 == len(cookie(run(require("kdig"), "@127.0.0.1", "-p", port, WEB, "+cookie")))
 
 
 # --- 8914 -------------------------------------------------------------------------------------------------------------
@@ -68,7 +109,9 @@ def test_extended_error_18(served_names: Conforming) -> None:
 
 
 def test_extended_errors_14_22_and_23(tmp_path: Path) -> None:
-    """8914: 14, Not Ready, before the first sight of the registry; 22 and 23 for upstreams that are silent or not there."""
+    """8914: 14, Not Ready, before the first sight of the registry; 22 and 23 for upstreams that are silent or not there.
+    7766: meanwhile a reply overtakes one that waits.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         daemon = DnsDaemon(
@@ -87,6 +130,7 @@ def test_extended_errors_14_22_and_23(tmp_path: Path) -> None:
             wait_until("it replies", lambda: daemon.ask(WEB))
             found = {name: daemon.ask(name, opt=opt()) for name in (WEB, "www.silent.example", "www.closed.example")}
             text = run(require("dig"), "@127.0.0.1", "-p", str(daemon.port), WEB)
+            order = replies_in_order(daemon.port, "late.silent.example", WEB)
         finally:
             daemon.stop()
 
@@ -94,6 +138,17 @@ def test_extended_errors_14_22_and_23(tmp_path: Path) -> None:
         name: (rcode(reply), ede(reply)) for name, reply in found.items()
     }
     assert "EDE: 14 (Not Ready)" in text
+    assert [2, 1] == order
+
+
+def replies_in_order(port: int, *names: str) -> list[int]:
+    """Which of the questions (1, 2 …) of one TCP connection are answered first."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as stream, stream.makefile("rb") as read:
+        for number, name in enumerate(names, start=1):
+            packet = query(name, number=number)
+            stream.sendall(len(packet).to_bytes(2, "big") + packet)
+        replies = [read.read(int.from_bytes(read.read(2), "big")) for _ in names]
+    return [int.from_bytes(reply[:2], "big") for reply in replies]
 
 
 def test_extended_error_3(served_names: Conforming, tmp_path: Path) -> None:
