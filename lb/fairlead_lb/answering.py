@@ -109,10 +109,12 @@ class Watcher:
         """For ever: one small document, and only while a canary is under way."""
         while True:
             await asyncio.sleep(TELL_S)
-            if not under_way(self._controller.state):
+            going = under_way(self._controller.state).values()
+            if not going:
                 continue
             self._turn += 1
-            ports = {f"{key.service}#{key.index}": counts for key, counts in self.totals.items()}
+            wanted = {Key(s, i) for c, _ in going for s, i in ((c.service, c.index), (c.to.service, c.to.index))}
+            ports = {f"{k.service}#{k.index}": counts for k, counts in self.totals.items() if k in wanted}
             said = encode(Watched(boot=self._boot, turn=self._turn, ports=ports))
             try:
                 async with asyncio.timeout(WRITE_S):

@@ -22,6 +22,7 @@ from fairlead_lb.decisions.versions import Program
 
 log = Log("lb.haproxy")
 LEFTOVER_S = 0.2
+FEW_STATS = 20  # each looks for its name among all
 Known = Callable[[str, str, Slot], str]
 """The task in a slot (backend, slot name, slot), "" when nobody knows."""
 
@@ -331,8 +332,9 @@ class Supervisor:
         return await socket_cli.ask_all(self._worker_socket(structure), [f"show stat {name} 6 -1" for name in names])
 
     async def answered(self, structure: Structure, names: Sequence[str]) -> tuple[str, str]:
-        """Backends' statistics and the table of answer times. Raises Unavailable."""
-        commands = [*(f"show stat {name} 2 -1" for name in names), "show table fairlead_times"]
+        """Backends' statistics (perhaps others' too) and the table of answer times. Raises Unavailable."""
+        asked = [f"show stat {name} 2 -1" for name in names] if len(names) <= FEW_STATS else ["show stat -1 2 -1"]
+        commands = [*asked, "show table fairlead_times"]
         *stats, times = await socket_cli.ask_all(self._worker_socket(structure), commands)
         return "\n".join(stats), times
 

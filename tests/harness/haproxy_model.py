@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import picture, routes
+from fairlead_lb.decisions import picture, routes, splits
 from fairlead_lb.decisions.change import Nothing, Reload, Serving, Surroundings
 from fairlead_lb.decisions.commands import Command, MapEntry, MapWhole, SetAddress, apply_to_map, apply_to_slots
 from fairlead_lb.decisions.routes import Wanted
@@ -47,6 +47,8 @@ class Model:
                 assert command.known == (command.key in entries), "add map would double, set map would find nothing"
             tables = {n: dict(getattr(serving.maps, n)) for n in MAP_NAMES}
             tables[command.map] = apply_to_map(entries, command)
+            leads_to = set(tables[command.map].values()) if command.map in splits.BETWEEN else set()
+            assert leads_to <= set(serving.structure.shapes), "no request is sent to a backend that is not there"
             self.serving = replace(serving, maps=Maps(**tables))
             return
         slots = serving.slots[command.backend]

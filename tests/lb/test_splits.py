@@ -1,5 +1,7 @@
 """Which way requests may go: shares as buckets, targets, fallbacks, and what is refused."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -18,13 +20,13 @@ from fairlead_discovery.policies import (
 )
 from fairlead_discovery.records import Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot, Trust
-from fairlead_lb.decisions import buckets, falling, routes, splits
+from fairlead_lb.decisions import buckets, falling, routes, spares, splits
 from fairlead_lb.decisions.falling import Pin
 from fairlead_lb.decisions.routes import Rules, Wanted
 from fairlead_lb.decisions.splits import Way
 from fairlead_lb.decisions.values import Key, Maps
 from harness.balancer import member
-from harness.haproxy_model import Model
+from harness.haproxy_model import AROUND, Model
 
 A, B, C, T = (f"o:{n}" for n in "abct")
 MODES = {Key(A, 0): "http", Key(B, 0): "http", Key(C, 0): "http", Key(T, 0): "tcp"}
@@ -227,16 +229,18 @@ policies = st.lists(
 @given(st.lists(st.tuples(policies, st.sampled_from(("abc", "ab", "ac", "a"))), min_size=1, max_size=4))
 def test_changing_leads_to_what_is_wanted(turns: list[tuple[list[Policy], str]]):
     """From any splits to any others, services coming and going, spares lent, reloads bringing them home."""
-    model, last = Model(), Wanted()
+    model, last = Model(replace(AROUND, spare_backends=2)), Wanted()
     for revision, (written, routed) in enumerate(turns):
-        names = set(model.serving.structure.owners)
-        rules = Rules(names_in_use=names)
-        wanted = routes.wanted(sight(*written, routed=routed, revision=revision), last, rules, underived)
-        last = model.follow(wanted)
-        there = {n for n in last.backends if n in model.serving.structure.shapes}
+        structure = model.serving.structure
+        rules = Rules(names_in_use=set(structure.owners), spares=spares.free(structure))
+        last = model.follow(routes.wanted(sight(*written, routed=routed, revision=revision), last, rules, underived))
+        now, there = model.serving.maps, set(model.serving.structure.shapes)
 
-        assert splits.kept(last.maps, there) == {t: getattr(model.serving.maps, t) for t in splits.TABLES}
-        assert last.maps.shares.keys() == model.serving.maps.shares.keys()
+        assert {t: getattr(last.maps, t) for t in splits.TABLES} == {t: getattr(now, t) for t in splits.TABLES}
+        assert {k.partition(":")[0] for k in (*now.ways, *now.shares, *now.falls)} <= there
+        assert {*now.shares.values(), *now.falls.values()} <= there
+        held = {k: n for n, k in model.serving.structure.owners.items()}
+        assert splits.tables(last.ways, held)["shares"] == now.shares
 
 
 def test_a_target_that_runs_and_has_no_route_is_served_as_the_service_is():
