@@ -1,7 +1,7 @@
-"""Two figures of `fairlead lb`.
+"""Figures of `fairlead lb`; routes_scale.py has more.
 
-    python benchmarks/routes.py            endpoint published -> HAProxy sends it a request, 100 services x 20 endpoints,
-                                           on the local registry and on ZooKeeper
+    python benchmarks/routes.py            endpoint published -> HAProxy sends it a request, 100 services x 20 endpoints
+                                           (--services, --endpoints), on the local registry and on ZooKeeper
     python benchmarks/routes.py restart    HAProxy's worker killed -> a request is answered again; `fairlead lb` killed
                                            with it and started again by the benchmark at once
 
@@ -54,7 +54,7 @@ def daemon(module: str, folder: Path, **settings: object) -> Server:
 class Place:
     """A registry, a `fairlead lb`, and one old server that stands for all endpoints that are there from the start."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, **settings: object) -> None:
         ports = free_range(SERVICES + 10)
         self.url = url
         self.http, self.admin = free_port(), free_port()
@@ -68,6 +68,7 @@ class Place:
             https_port=0,
             service_ports=f"{ports[0]}-{ports[-1]}",
             token="off",
+            **settings,
         )
 
     async def fill(self, registry: Registry, port: int) -> None:
@@ -201,6 +202,11 @@ def end(place: Place, folder: Path) -> None:
     os.kill(running["master"]["pid"], signal.SIGTERM)
 
 
+def resize(services: int, endpoints: int) -> None:
+    global SERVICES, ENDPOINTS  # one size a run
+    SERVICES, ENDPOINTS = services, endpoints
+
+
 def say(what: str, took: Sequence[float]) -> None:
     ordered = sorted(took)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
@@ -214,7 +220,10 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("publish", "restart"), default="publish")
     parser.add_argument("--rounds", type=int, default=0, help="0: 300, or 10 restarts")
     parser.add_argument("--registry", choices=("local", "zookeeper", "both"), default="both")
+    parser.add_argument("--services", type=int, default=SERVICES)
+    parser.add_argument("--endpoints", type=int, default=ENDPOINTS, help="of each service")
     arguments = parser.parse_args()
+    resize(arguments.services, arguments.endpoints)
     version = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     print(f"{version}; {os.cpu_count()} CPUs; load {os.getloadavg()[0]:.2f}")
     for name, opened in (("local", local_registry), ("zookeeper", zookeeper)):

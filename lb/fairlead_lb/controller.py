@@ -199,7 +199,7 @@ class Controller:
     def _failed(self, error: Exception) -> None:
         """HAProxy died, is reloading, or does not answer: read all of it again next time."""
         self.state.last_error = str(error)
-        self.desk.settled = {}
+        self.desk.look_at_all()
         if not self.desk.times.deaf_since:
             log.warning("haproxy is not reached", reason=str(error))
             self.desk.times.deaf_since = time.monotonic()
@@ -248,6 +248,7 @@ class Controller:
         self._save_when_due()
         due = self.desk.to_audit or time.monotonic() - self.desk.times.audited > AUDIT_S
         if due and await reading.audit(self.desk):  # after what has changed
+            deciding.lend(self.desk)
             await reading.look_for_panic(self.desk)
 
     async def _revive(self) -> None:
@@ -274,9 +275,9 @@ class Controller:
             return Nothing()
         objections: list[str] = []
         for _ in range(ROUNDS):
-            plans = changes.plans(desk.state.serving, desk.state.wanted, desk.settled)
-            found = changes.change(desk.state.serving, desk.state.wanted, desk.around, plans)
-            desk.settled = changes.settle(desk.state.serving, desk.state.wanted, plans, desk.settled)
+            plans = changes.plans(desk.state.serving, desk.state.wanted, desk.unplanned)
+            found = changes.change(desk.state.serving, desk.state.wanted, desk.around, plans, desk.steady)
+            desk.unplanned = changes.unsettled(plans)
             commands = () if isinstance(found, Nothing) else found.routing_commands
             if not commands:
                 return found
@@ -299,7 +300,7 @@ class Controller:
             if desk.times.arrived:
                 metrics.APPLY.observe(time.monotonic() - desk.times.arrived)
                 desk.times.arrived = 0.0
-        open_sessions = sessions(self.state, self.supervisor.old_used, desk.memory)
+        open_sessions = sessions(self.state, desk.draining(), self.supervisor.old_used, desk.memory)
         now = progress(revision, self.state.snapshot.leaving, open_sessions, uncounted=self.supervisor.orphaned)
         if now != last:
             self.state.progress = now

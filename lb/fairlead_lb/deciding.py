@@ -7,8 +7,9 @@ from fairlead_daemon.logs import Log
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb import metrics
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import routes, spares
+from fairlead_lb.decisions import routes, shortcut, spares
 from fairlead_lb.decisions.nearness import Near
+from fairlead_lb.decisions.shortcut import Decided
 from fairlead_lb.desk import Desk
 
 log = Log("lb")
@@ -45,24 +46,42 @@ def _through_rails(desk: Desk, snapshot: Snapshot) -> None:
             log.warning("service is not served as the registry has it", service=service, held=len(ruled.held),
                         why=why or None, held_down=len(ruled.damped))  # fmt: skip
     metrics.measure_rails(desk.rails.ruled.values())
-    want(desk, desk.state.snapshot)
+    if not _want_servers(desk, desk.state.snapshot):
+        want(desk, desk.state.snapshot)
 
 
 def want(desk: Desk, snapshot: Snapshot) -> None:
+    """Everything is decided anew."""
     desk.state.wanted = worked_out(desk, snapshot)
     metrics.REFUSED.set(len(desk.state.wanted.refused))
     asked = desk.asked(desk.state.wanted.maps)
     desk.note_taken({port: why for port, why in desk.state.taken.items() if port in asked})
     wanted_vips = desk.state.wanted.maps.vips
     desk.note_taken_vips({place: why for place, why in desk.state.taken_vips.items() if place in wanted_vips})
-    _lend(desk)
+    lend(desk)
     desk.recognise()
+    desk.unplanned = None
+    desk.decided = Decided.whole(snapshot, _rules(desk), desk.state.wanted)
 
 
-def worked_out(desk: Desk, snapshot: Snapshot) -> routes.Wanted:
-    """What the snapshot asks for, as things stand. Changes nothing."""
-    serving = desk.state.serving
-    rules = routes.Rules(
+def _want_servers(desk: Desk, snapshot: Snapshot) -> bool:
+    """Whether only servers differ, and are wanted as they are now."""
+    decided, rules = desk.decided, _rules(desk)
+    if decided is None or decided.wanted is not desk.state.wanted:
+        return False
+    found = shortcut.moved(decided, snapshot, rules, desk.derived)
+    if found is None:
+        return False
+    desk.state.wanted, names = found
+    desk.decided = replace(decided, snapshot=snapshot, rules=rules, wanted=desk.state.wanted)
+    if desk.unplanned is not None:
+        desk.unplanned |= names
+    return True
+
+
+def _rules(desk: Desk) -> routes.Rules:
+    """Without what only new services need."""
+    return routes.Rules(
         forbidden=desk.around.forbidden,
         groups=desk.around.groups,
         passthrough=desk.around.frame.passthrough,
@@ -70,13 +89,19 @@ def worked_out(desk: Desk, snapshot: Snapshot) -> routes.Wanted:
         spent=desk.state.judgement.spent,
         callers=desk.around.callers,
         near=Near(standing=desk.around.standing, levels=desk.state.spilling.levels),
-        names_in_use=desk.names_in_use(),
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,
         vips=desk.around.vips,
         refused_rules=desk.state.refused_rules,
         manner=desk.around.manner,
-        spares=spares.free(serving.structure) if serving else {},
+    )
+
+
+def worked_out(desk: Desk, snapshot: Snapshot) -> routes.Wanted:
+    """What the snapshot asks for, as things stand. Changes nothing."""
+    serving = desk.state.serving
+    rules = replace(
+        _rules(desk), names_in_use=desk.names_in_use(), spares=spares.free(serving.structure) if serving else {}
     )
     last = desk.state.wanted
     if not last.names and serving is not None:
@@ -90,10 +115,13 @@ def pin(desk: Desk) -> None:
     if down is None:
         pins = serving.maps.pins if serving is not None else {}
         down = [backend.key for name, backend in desk.state.wanted.backends.items() if name in pins]
-    desk.state.wanted = routes.pinned(desk.state.wanted, down)
+    wanted = routes.pinned(desk.state.wanted, down)
+    if desk.decided is not None and desk.decided.wanted is desk.state.wanted:
+        desk.decided = replace(desk.decided, wanted=wanted)
+    desk.state.wanted = wanted
 
 
-def _lend(desk: Desk) -> None:
+def lend(desk: Desk) -> None:
     """Spares have their owners from here on, and are free again once they are empty."""
     serving = desk.state.serving
     if serving is not None and desk.state.wanted.revision >= 0:

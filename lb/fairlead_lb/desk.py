@@ -17,6 +17,7 @@ from fairlead_lb.decisions.fragments import Verdicts
 from fairlead_lb.decisions.panic import Panic
 from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.rails import Rails
+from fairlead_lb.decisions.shortcut import Decided
 from fairlead_lb.decisions.values import Key, Maps, Slot, Slots, Structure, ports_of
 from fairlead_lb.memory import Memory
 from fairlead_lb.rolling import Gate
@@ -26,19 +27,21 @@ from fairlead_lb.supervisor import Supervisor
 log = Log("lb")
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What a backend's slots say: looked at again when they are another object, for there may be thousands."""
+@dataclass(slots=True)
+class _Looks:
+    """Which backends have slots that want attention: there may be thousands."""
 
-    slots: Slots
-    leaving: bool
-    unknown: bool
+    leaving: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
     """One holds a task that nobody noted."""
 
-    @classmethod
-    def at(cls, slots: Slots) -> "_Look":
+    def at(self, name: str, slots: Slots) -> None:
         there = slots.values()
-        return cls(slots, any(map(slot_plans.leaves, there)), any(not s.task and not s.empty for s in there))
+        for names, yes in (
+            (self.leaving, any(map(slot_plans.leaves, there))),
+            (self.unknown, any(not s.task and not s.empty for s in there)),
+        ):
+            names.add(name) if yes else names.discard(name)
 
 
 @dataclass(slots=True)
@@ -54,7 +57,10 @@ class Desk:
     times: Times = field(default_factory=Times)
     memory: Memory = field(default_factory=lambda: Memory({}))
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    settled: changes.Settled = field(default_factory=dict)
+    unplanned: set[str] | None = None
+    """Backends that may need something; None: all."""
+    steady: changes.Steady = field(default_factory=changes.Steady)
+    decided: Decided | None = None
     panic: Panic = field(default_factory=Panic)
     gate: Gate = field(default_factory=lambda: Gate("", enabled=False))
     totals: Totals = field(default_factory=Totals)
@@ -69,22 +75,34 @@ class Desk:
     """Whether HAProxy has been told something that is not on disk yet."""
     to_audit: tuple[str, ...] = ()
     """Backends that the audit under way has not come to yet."""
-    _looks: dict[str, _Look] = field(default_factory=dict)
+    _looks: _Looks = field(default_factory=_Looks)
+    _unseen: set[str] | None = None
+    """Backends whose slots were read since they were looked at; None: all."""
 
     def replace_slots(self, name: str, slots: Mapping[str, Slot]) -> None:
         serving = self.state.serving
         assert serving is not None
         self.state.serving = replace(serving, slots={**serving.slots, name: slots})
+        for marked in (self.unplanned, self._unseen):
+            if marked is not None:
+                marked.add(name)
+
+    def look_at_all(self) -> None:
+        """HAProxy was read whole, or is not what we took it for."""
+        self.unplanned = self._unseen = None
 
     def recognise(self) -> None:
         """Slots of an adopted HAProxy whose task nobody noted are known by their address from now on."""
         backends = self.state.wanted.backends
-        for name, look in self._look().items():
-            slots, backend = look.slots, backends.get(name)
-            if look.unknown and backend is not None:
-                for place, server in slot_plans.recognised(backend, slots).items():
-                    self.memory.put(name, place, (server.host, server.port, server.task))
-                self.replace_slots(name, {p: self.memory.named(name, p, s) for p, s in slots.items()})
+        for name in self._look().unknown & backends.keys():
+            slots, backend = self.slots_of(name), backends[name]
+            for place, server in slot_plans.recognised(backend, slots).items():
+                self.memory.put(name, place, (server.host, server.port, server.task))
+            self.replace_slots(name, {p: self.memory.named(name, p, s) for p, s in slots.items()})
+
+    def slots_of(self, name: str) -> Slots:
+        serving = self.state.serving
+        return serving.slots.get(name, {}) if serving is not None else {}
 
     def reload_may_come(self) -> None:
         """Called by the gate."""
@@ -123,15 +141,16 @@ class Desk:
         listening = set(running.vips) if running is not None else set()
         self.note_taken_vips(ports.taken_places(map(vips.split, sorted(set(maps.vips) - listening))))
 
-    def draining(self) -> list[str]:
+    def draining(self) -> frozenset[str]:
         """Backends with a slot in quarantine."""
-        return [name for name, look in self._look().items() if look.leaving]
+        return frozenset(self._look().leaving)
 
-    def _look(self) -> Mapping[str, _Look]:
+    def _look(self) -> _Looks:
+        """At what was read since the last look."""
         slots = self.state.serving.slots if self.state.serving is not None else {}
-        known = self._looks
-        self._looks = {
-            name: look if (look := known.get(name)) is not None and look.slots is there else _Look.at(there)
-            for name, there in slots.items()
-        }
+        if self._unseen is None:
+            self._looks = _Looks()
+        for name in slots if self._unseen is None else self._unseen:
+            self._looks.at(name, slots.get(name, {}))
+        self._unseen = set()
         return self._looks

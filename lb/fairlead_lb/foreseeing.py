@@ -49,7 +49,7 @@ def foresee(desk: Desk, asked: Asked) -> Foreseen:
     )
     wanted = deciding.worked_out(desk, after)
     mine = replace(serving, structure=lent(serving, wanted))
-    found = changes.change(mine, wanted, desk.around, changes.plans(mine, wanted, desk.settled))
+    found = changes.change(mine, wanted, desk.around, changes.plans(mine, wanted))
     before = desk.state.wanted.refused
     return Foreseen(
         reload=found.reasons if isinstance(found, Reload) else (),

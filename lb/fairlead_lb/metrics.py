@@ -12,7 +12,7 @@ from fairlead_lb.decisions import spares
 from fairlead_lb.decisions.counters import COLUMNS, GAUGES, Counts, Label, Row
 from fairlead_lb.decisions.rails import Ruled
 from fairlead_lb.decisions.splits import Ways
-from fairlead_lb.decisions.values import Admin, Key, Slot
+from fairlead_lb.decisions.values import Admin, Key, Slot, Structure
 from fairlead_lb.state import State
 
 APPLIED = Gauge("fairlead_lb_applied_revision", "Registry revision that HAProxy serves, read back from it")
@@ -98,6 +98,10 @@ def measure_rails(ruled: Iterable[Ruled]) -> None:
     DAMPED.set(sum(len(r.damped) for r in there))
 
 
+def count_backends(structure: Structure) -> None:
+    SPARES.set(len(spares.free(structure)))
+
+
 def measure(state: State, progress: Progress, old_workers: int) -> None:
     """After each turn of the loop."""
     APPLIED.set(progress.applied_revision)
@@ -105,7 +109,6 @@ def measure(state: State, progress: Progress, old_workers: int) -> None:
     OLD_WORKERS.set(old_workers)
     serving = state.serving
     BACKENDS.set(len(serving.slots) if serving else 0)
-    SPARES.set(len(spares.free(serving.structure)) if serving else 0)
 
 
 def count_certificates(not_after_s: Mapping[str, float]) -> None:

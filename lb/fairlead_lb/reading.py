@@ -24,11 +24,11 @@ AUDIT_STEP = 20
 
 async def read(desk: Desk, structure: Structure) -> None:
     """All of it; slots that are as they were stay the same objects. Raises Unavailable."""
-    desk.settled = {}
     known = desk.state.serving.slots if desk.state.serving is not None else {}
     serving = await desk.supervisor.read(structure, desk.memory.task_of)
     slots = {name: known[name] if known.get(name) == now else now for name, now in serving.slots.items()}
     desk.state.serving = replace(serving, slots=slots)
+    desk.look_at_all()
     desk.times.audited = time.monotonic()
     desk.recognise()
 
@@ -55,6 +55,8 @@ async def audit(desk: Desk) -> bool:
     await counting.look(desk)
     now = desk.state.serving
     metrics.count_slots(slot for slots in (now.slots if now else {}).values() for slot in slots.values())
+    if now is not None:
+        metrics.count_backends(now.structure)
     desk.store.trim_log()
     return True
 
@@ -82,7 +84,8 @@ async def _audit_backends(desk: Desk, names: Iterable[str]) -> None:
     fresh = {name: slots for name, slots in found.items() if slots != before.slots[name]}
     if not fresh:
         return
-    desk.state.serving = replace(before, slots={**before.slots, **fresh})
+    for name, slots in fresh.items():
+        desk.replace_slots(name, slots)
     desk.recognise()
     places = slot_plans.places
     changed = [name for name, slots in fresh.items() if places(slots) != places(before.slots[name])]
@@ -149,7 +152,7 @@ async def _tidy(desk: Desk, names: Iterable[str]) -> None:
     serving, wanted = desk.state.serving, desk.state.wanted
     assert serving is not None
     only = replace(serving, slots={n: serving.slots[n] for n in names})
-    commands = [c for p in changes.plans(only, wanted, {}).values() for c in p.tidies]
+    commands = [c for p in changes.plans(only, wanted).values() for c in p.tidies]
     if commands:
         await perform(desk, commands)
 

@@ -1,6 +1,6 @@
 """Who still has sessions with whom: in the serving worker and in the old ones."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from fairlead_lb.decisions.progress import Session
 from fairlead_lb.decisions.values import Admin
@@ -8,13 +8,18 @@ from fairlead_lb.memory import Memory, Place
 from fairlead_lb.state import State
 
 
-def sessions(state: State, old_used: Mapping[Place, int], memory: Memory) -> Iterator[Session]:
-    """With servers that get no new requests."""
+def sessions(
+    state: State, draining: Collection[str], old_used: Mapping[Place, int], memory: Memory
+) -> Iterator[Session]:
+    """With servers that get no new requests. `draining`: backends that have such."""
     serving = state.serving
+    if not draining and not old_used:
+        return
     owners = {**state.former, **state.wanted.names, **(serving.structure.owners if serving else {})}
-    for backend, slots in serving.slots.items() if serving else ():
+    slots = serving.slots if serving is not None else {}
+    for backend in draining:
         service = owners[backend].service if backend in owners else ""
-        for slot in slots.values():
+        for slot in slots.get(backend, {}).values():
             if slot.used and slot.admin is not Admin.READY:
                 yield Session(service=service, task=slot.task, used=slot.used)
     for (backend, place), used in old_used.items():

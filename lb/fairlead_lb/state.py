@@ -27,6 +27,7 @@ class Times:
     good_kept: float = 0.0
     servers_counted: float = 0.0
     audited: float = 0.0
+    audit_part: float = 0.0
     drains_looked: float = 0.0
     drains_since: float = 0.0
     old_looked: float = 0.0

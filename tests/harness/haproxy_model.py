@@ -26,7 +26,7 @@ class Model:
         """What the controller does, until nothing is left to do; the wanted as it is after that."""
         for _ in range(10):
             self.serving = replace(self.serving, structure=changes.lent(self.serving, wanted))
-            plans = changes.plans(self.serving, wanted, {})
+            plans = changes.plans(self.serving, wanted)
             found = changes.change(self.serving, wanted, self.around, plans)
             if isinstance(found, Nothing):
                 return wanted

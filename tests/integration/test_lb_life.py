@@ -290,8 +290,8 @@ async def test_a_master_that_does_not_answer_is_replaced_without_losing_a_reques
     place: Balancer, monkeypatch: pytest.MonkeyPatch
 ):
     """Stopped, as one that hangs: another takes over from its worker, which finishes what it has."""
-    monkeypatch.setattr(pace, "DEAF_S", 0.5)  # patience is tried by nobody here
-    monkeypatch.setattr(process, "RELOAD_S", 0.5)
+    monkeypatch.setattr(pace, "DEAF_S", 1.0)  # patience is tried by nobody here
+    monkeypatch.setattr(process, "RELOAD_S", 2.0)
     one, two = await served(place, "one", "two")
     master, worker = await pids(place)
     three = await Task("three").start()

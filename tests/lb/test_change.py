@@ -102,7 +102,7 @@ def test_what_is_served_needs_no_change(first: Snapshot, second: Snapshot, aroun
     model.follow(wanted)
 
     assert reloads == model.reloads
-    assert isinstance(changes.change(model.serving, wanted, around, changes.plans(model.serving, wanted, {})), Nothing)
+    assert isinstance(changes.change(model.serving, wanted, around, changes.plans(model.serving, wanted)), Nothing)
 
 
 @given(snapshots(), snapshots())
@@ -136,7 +136,7 @@ def test_another_endpoint_is_a_runtime_command():
     """No reload for what slots can hold."""
     model, last = served("t")
     wanted = wanted_of(sight("t", "u"), last, model)
-    found = changes.change(model.serving, wanted, AROUND, changes.plans(model.serving, wanted, {}))
+    found = changes.change(model.serving, wanted, AROUND, changes.plans(model.serving, wanted))
 
     assert isinstance(found, RuntimeCommands)
 
@@ -261,7 +261,7 @@ def test_a_haproxy_of_an_older_fairlead_is_reloaded_before_its_dials_are_turned(
     """It has no such maps."""
     model, last = served("t", check=Check(path="/a"))
     old = replace(model.serving, structure=msgspec.structs.replace(model.serving.structure, layout=0), maps=Maps())
-    found = changes.change(old, last, AROUND, changes.plans(old, last, {}))
+    found = changes.change(old, last, AROUND, changes.plans(old, last))
 
     assert isinstance(found, Reload)
     assert not [c for c in found.routing_commands if isinstance(c, MapEntry) and c.map in DIALS]
@@ -271,7 +271,7 @@ def test_a_leaving_server_is_drained_and_a_dead_one_cut():
     """In-flight requests of a live one end by themselves; nothing answers those of a dead one."""
     model, last = served("t", "u")
     wanted = wanted_of(sight(leaving={"t": Reason.SCALE, "u": Reason.DEAD}), last, model)
-    found = changes.change(model.serving, wanted, AROUND, changes.plans(model.serving, wanted, {}))
+    found = changes.change(model.serving, wanted, AROUND, changes.plans(model.serving, wanted))
 
     assert isinstance(found, RuntimeCommands)
     backend = "a.b_p0"

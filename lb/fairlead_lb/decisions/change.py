@@ -1,6 +1,7 @@
 """What leads from what HAProxy serves to what it shall serve: nothing, runtime commands, or a reload."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import msgspec
@@ -64,8 +65,6 @@ class Reload:
     tidies: tuple[ServerCommand, ...] = ()
 
 
-Settled = Mapping[str, tuple[object, Slots]]
-"""Backends found to need nothing: (the wanted backend, the slots) they were found with, compared by identity."""
 Plans = Mapping[str, slot_plans.SlotPlan]
 
 
@@ -97,38 +96,66 @@ class Surroundings:
         return port not in self.taken_ports and not self.forbidden.why(port)
 
 
-def plans(serving: Serving, wanted: Wanted, settled: Settled) -> Plans:
-    """By backend; the settled ones are left out. Slots read again are other objects, and looked at again."""
-    found: dict[str, slot_plans.SlotPlan] = {}
-    for name, slots in serving.slots.items():
-        backend = _owned(serving.structure, wanted, name)
-        seen = settled.get(name)
-        if seen is None or seen[0] is not backend or seen[1] is not slots:
-            found[name] = slot_plans.plan(backend, name, slots, wanted.dead)
-    return found
-
-
-def settle(serving: Serving, wanted: Wanted, plans: Plans, settled: Settled) -> Settled:
-    """What the next `plans` may leave out: what was left out now, and what needed nothing."""
+def plans(serving: Serving, wanted: Wanted, among: AbstractSet[str] | None = None) -> Plans:
+    """By backend. `among`: those whose slots or servers have changed since they needed nothing; None: all."""
+    names = serving.slots if among is None else sorted(among & serving.slots.keys())
     return {
-        name: (_owned(serving.structure, wanted, name), slots)
-        for name, slots in serving.slots.items()
-        if (name not in plans and name in settled) or (name in plans and plans[name] == NOTHING_TO_DO)
+        name: slot_plans.plan(_owned(serving.structure, wanted, name), name, serving.slots[name], wanted.dead)
+        for name in names
     }
+
+
+def unsettled(plans: Plans) -> set[str]:
+    """Backends that need something yet, or more than commands can do."""
+    return {name for name, plan in plans.items() if plan != NOTHING_TO_DO}
 
 
 NOTHING_TO_DO = slot_plans.SlotPlan()
 
 
-def change(serving: Serving, wanted: Wanted, around: Surroundings, plans: Plans) -> Nothing | RuntimeCommands | Reload:
-    reasons = list(_structural(serving.structure, wanted, around))
-    reasons += [f"backend {n} needs {len(p.homeless)} more slots" for n, p in plans.items() if p.homeless]
+@dataclass(slots=True)
+class Steady:
+    """What of a change does not hang on servers: kept while all that it is made of is the very same."""
+
+    _of: tuple[object, ...] = ()
+    _found: "_Rest | None" = None
+
+    def rest(self, serving: Serving, wanted: Wanted, around: "Surroundings") -> "_Rest":
+        """The wanted maps are another object whenever a backend has come, gone or changed its shape (see shortcut)."""
+        made_of = (serving.structure, serving.maps, wanted.maps, wanted.rules, around)
+        if self._found is None or any(a is not b for a, b in zip(made_of, self._of, strict=True)):
+            self._of, self._found = made_of, _rest(serving, wanted, around)
+        return self._found
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    reasons: tuple[str, ...]
+    turns: tuple[Command, ...]
+    """Before servers are brought."""
+    maps: tuple[Command, ...]
+    forgotten: tuple[Command, ...]
+
+
+def _rest(serving: Serving, wanted: Wanted, around: "Surroundings") -> _Rest:
+    verdicts, forgotten = _verdict_commands(serving, wanted)
+    turns = (*verdicts, *_dial_commands(serving, wanted))  # judged by today's word before anybody is newly judged
+    reasons = tuple(_structural(serving.structure, wanted, around))
+    return _Rest(reasons, turns, tuple(_map_commands(serving, wanted)), tuple(forgotten))
+
+
+def change(
+    serving: Serving, wanted: Wanted, around: Surroundings, plans: Plans, steady: Steady | None = None
+) -> Nothing | RuntimeCommands | Reload:
+    rest = (steady or Steady()).rest(serving, wanted, around)
+    reasons = [
+        *rest.reasons,
+        *(f"backend {n} needs {len(p.homeless)} more slots" for n, p in plans.items() if p.homeless),
+    ]
     brings = [c for p in plans.values() for c in p.brings]
     takes = [c for p in plans.values() for c in p.takes]
     tidies = tuple(c for p in plans.values() for c in p.tidies)
-    verdicts, forgotten = _verdict_commands(serving, wanted)
-    turns = (*verdicts, *_dial_commands(serving, wanted))  # judged by today's word before anybody is newly judged
-    routing = (*turns, *brings, *_map_commands(serving, wanted), *takes, *forgotten)
+    routing = (*rest.turns, *brings, *rest.maps, *takes, *rest.forgotten)
     if reasons:
         return Reload(reasons=tuple(reasons), routing_commands=routing, tidies=tidies)
     return RuntimeCommands(routing_commands=routing, tidies=tidies) if routing or tidies else Nothing()

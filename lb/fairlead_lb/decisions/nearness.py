@@ -90,14 +90,16 @@ def is_far(slot: str) -> bool:
     return slot.startswith(FAR)
 
 
-Placings = Mapping[Key, tuple[tuple[Server, ...], Standing | None, int, tuple[Server, ...]]]
-"""By backend: what it was worked out from, and the servers as they are placed."""
+Placed = tuple[tuple[Server, ...], Standing | None, int, tuple[Server, ...]]
+"""What it was worked out from, and the servers as they are placed."""
+Placings = Mapping[Key, Placed]
+"""By backend."""
 
 
 def placings(servers: Iterable[tuple[Key, tuple[Server, ...]]], last: Placings, rules: Near) -> Placings:
     """Of every backend; those whose servers are the very same as last time are not worked out again."""
     standing = rules.standing
-    found: dict[Key, tuple[tuple[Server, ...], Standing | None, int, tuple[Server, ...]]] = {}
+    found: dict[Key, Placed] = {}
     for key, these in servers if standing is not None else ():
         level, before = rules.levels.get(key, 0), last.get(key)
         if before is None or before[0] is not these or before[1] is not standing or before[2] != level:

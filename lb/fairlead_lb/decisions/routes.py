@@ -20,6 +20,7 @@ from fairlead_lb.decisions.parts import Part, Parts, derive
 from fairlead_lb.decisions.values import DIALS, Backend, Key, Maps, Shape
 from fairlead_lb.decisions.vips import VipRules
 
+NO_ROUTE = Route(service="")
 Derive = Callable[[str, Mapping[str, Member]], tuple[Route, tuple[str, ...]] | None]
 """A route for a service that nobody wrote one for, and what is wrong with the labels it is made of."""
 
@@ -87,7 +88,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
     near = placings(((part.key, part.servers) for part in flat), last.near, rules.near)
-    backends = {name: _backend(name, part, last, rules, near) for part, name in named}
+    backends = {name: backend(name, part, last, rules, near) for part, name in named}
     book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
     found = splits.ways(snapshot.policies, {part.key: part.shape.mode for part in flat})
     for service, why in found.problems.items():
@@ -211,9 +212,7 @@ def _all_parts(
         members = snapshot.members.get(service, nothing)
         before = last.parts.get(service)
         try:
-            parts = _parts(service, snapshot, before, derived)
-            if parts is not None:
-                _check_shapes(parts, rules)
+            parts = parts_of(service, snapshot, before, derived, rules)
         except Refused as error:
             good = _last_good((before, rules.good.get(service)), rules)
             refused[service] = f"{error}{'; its last good route stays' if good else ''}"
@@ -221,10 +220,18 @@ def _all_parts(
         if parts is not None:
             if parts.problems:
                 refused.setdefault(service, "; ".join(parts.problems))
-            yield service, _of_groups(parts, rules.groups)
+            yield service, of_groups(parts, rules.groups)
 
 
-def _of_groups(parts: Parts, mine: frozenset[str]) -> Parts:
+def parts_of(service: str, snapshot: Snapshot, before: Parts | None, derived: Derive, rules: Rules) -> Parts | None:
+    """Of every group. None when nothing routes to the service. Raises Refused."""
+    parts = _parts(service, snapshot, before, derived)
+    if parts is not None:
+        _check_shapes(parts, rules)
+    return parts
+
+
+def of_groups(parts: Parts, mine: frozenset[str]) -> Parts:
     """Without ports that other balancers serve; the very same when there are none."""
     if "*" in mine:
         return parts
@@ -277,7 +284,7 @@ def _check_shapes(parts: Parts, rules: Rules) -> None:
             raise Refused(f"port {part.key.index}: HAProxy refused it: {why}")
 
 
-def _backend(name: str, part: Part, last: Wanted, rules: Rules, near: Placings) -> Backend:
+def backend(name: str, part: Part, last: Wanted, rules: Rules, near: Placings) -> Backend:
     servers = near[part.key][-1] if part.key in near else part.servers
     aside = rules.aside
     if aside and any((part.key, server.task) in aside for server in servers):
