@@ -218,6 +218,7 @@ def storm(arena: Arena, *, seconds: float, pauses_s: Sequence[float]) -> None:
     chance = random.Random(7)  # the same storm every time
     for _ in range(4):
         arena.contend("lock", work_s=0.3)
+    wait_until("somebody holds", arena.held, within_s=40)
     end_s = time.monotonic() + seconds
     paused: dict[int, float] = {}
     while time.monotonic() < end_s:
@@ -267,7 +268,7 @@ def command_of(pid: int, kind: str) -> bool:
 
 def test_a_storm_of_faults_never_makes_two_holders(arena: Arena):
     """A short one for every day; when it is over the lock goes on from hand to hand."""
-    storm(arena, seconds=20, pauses_s=(0.2, 0.5, 2.0))
+    storm(arena, seconds=10, pauses_s=(0.2, 0.5, 2.0))
 
     arena.wait_for_another(arena.held()[-1][0], within_s=40)
     assert_one_at_a_time(arena)
