@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairlead_discovery.decisions.pace import REST_S, rest_s
+from fairlead_discovery.decisions.pace import REST_S, Answers, of_registry_s, rest_s
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,19 @@ def test_readers_alone_never_fill_a_registry():
 
     assert readers * reads / (look_s + rest_s(look_s, look_s)) < capacity * 2 / 3
     assert pytest.approx(0.05) == REST_S
+
+
+@pytest.mark.parametrize(
+    ("look_ms", "count", "took_ms", "of_registry_ms"),
+    [
+        (20, 4, 4, 3),  # we were busy
+        (3, 2, 2, 3),  # it was the registry
+        (20, 2, 40, 20),  # never more than there was
+        (5, 0, 0, 5),  # nobody knows
+    ],
+)
+def test_only_the_registrys_part_of_a_look_is_rested_for(
+    look_ms: float, count: int, took_ms: float, of_registry_ms: float
+):
+    """A reader whose own loop is busy does not wait longer still."""
+    assert of_registry_ms / 1000 == pytest.approx(of_registry_s(look_ms / 1000, Answers(count, took_ms / 1000)))

@@ -8,6 +8,7 @@ revision in 55 of 842 tries; in one order in none.
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -155,6 +156,8 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._reads_many = True
         """Until a server says that it cannot."""
+        self.answers, self.answers_s = 0, 0.0
+        """So many came, and what they took in all: without what our own event loop is busy with meanwhile."""
         self._place = place
         self._on_link = on_link
         self._begin()
@@ -273,7 +276,7 @@ class Client:
         future: asyncio.Future[Any] = self._loop.create_future()
         name = str(args[0]) if args else "transaction"
         try:
-            method(*args).rawlink(partial(self._cross, _resolve, future))
+            method(*args).rawlink(partial(self._arrived, future, time.monotonic()))
             return await answered(future)
         except (*_UNKNOWN, TimeoutError) as error:
             raise Unavailable(f"zookeeper {name}: {type(error).__name__}, the outcome is unknown") from error
@@ -286,7 +289,15 @@ class Client:
         except kz.KazooException as error:  # of a server in trouble: who asked tries again, and must not end by it
             raise Unavailable(f"zookeeper {name}: {type(error).__name__}") from error
 
+    def _settle(self, future: "asyncio.Future[Any]", took_s: float, result: Any) -> None:
+        self.answers += 1
+        self.answers_s += took_s
+        _resolve(future, result)
+
     # --- from kazoo's threads
+
+    def _arrived(self, future: "asyncio.Future[Any]", asked_s: float, result: Any) -> None:
+        self._cross(self._settle, future, time.monotonic() - asked_s, result)
 
     def _cross(self, function: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed

@@ -19,7 +19,7 @@ from fairlead_discovery.adapters.zookeeper import Client, Closed, Watch, Znode
 from fairlead_discovery.adapters.zookeeper_folders import Documents, Members, all_of, each
 from fairlead_discovery.announcing import first
 from fairlead_discovery.decisions.delta import Delta
-from fairlead_discovery.decisions.pace import REST_S, rest_s
+from fairlead_discovery.decisions.pace import REST_S, Answers, of_registry_s, rest_s
 from fairlead_discovery.decisions.sharing import Shared
 from fairlead_discovery.records import Cluster
 from fairlead_discovery.registry import Folder, Node, Sight
@@ -128,7 +128,8 @@ class Feed:
                 continue
             await asyncio.sleep(max(0.0, rested_s - loop.time()))
             self.wake.clear()
-            start_s = loop.time()
+            start_s, client = loop.time(), self.base.client
+            answers, answers_s = client.answers, client.answers_s
             try:
                 await self.read()
                 attempt, self._barred = 0, ""
@@ -137,7 +138,8 @@ class Feed:
                 self.wake.set()
                 await asyncio.sleep(BACKOFF.delay_s(attempt, chance=random.random()))  # noqa: S311  # jitter
                 attempt += 1
-            before_s, look_s = look_s, loop.time() - start_s
+            found = Answers(client.answers - answers, client.answers_s - answers_s)
+            before_s, look_s = look_s, of_registry_s(loop.time() - start_s, found)
             rested_s = loop.time() + rest_s(look_s, before_s)
 
     def _not_read(self, error: Exception) -> None:
