@@ -151,7 +151,7 @@ async def test_a_balancer_killed_between_two_steps_goes_on_where_the_canary_was(
 
 
 async def test_a_service_falls_over_and_comes_back_when_it_has_been_well_for_long(place: Balancer):
-    """Its fallback answers at once, request by request; after the way back it is itself again."""
+    """Its fallback answers at once, request by request; the wait for the way back outlives the balancer's daemon."""
     shop = await service(place, "/shop", vhosts=(HOST,), check=Check(path="/health", interval_s=0.3, fall=1))
     await service(place, "/next")
     before = (await place.status())["reloads"]
@@ -164,13 +164,18 @@ async def test_a_service_falls_over_and_comes_back_when_it_has_been_well_for_lon
     await eventually("it is held", lambda: failed_over(place, active=NEXT), within_s=20)
     await Task("shop", app="/shop").start(port)
     await eventually("it is ready, and held", lambda: failed_over(place, active=NEXT, held=True), within_s=20)
+    until_then = (await place.status())["reloads"]
+    await place.kill_daemon()
+    await place.start()
+    await eventually("it is held by the next", lambda: failed_over(place, active=NEXT, held=True), within_s=20)
     still = await ask_often(place.settings.http_port, HOST, 8)
     await order(place, msgspec.structs.replace(slow, back_after_s=0.5))
     await eventually("it is itself again", lambda: only(place, "shop"), within_s=30)
     await eventually("nothing is held", lambda: failed_over(place, active=""), within_s=20)
 
     assert {"next": 8} == still
-    assert before == (await place.status())["reloads"]
+    assert before == until_then
+    assert 0 == (await place.status())["reloads"]
 
 
 async def failed_over(place: Balancer, *, active: str, held: bool = False) -> bool:
