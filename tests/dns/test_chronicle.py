@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import dns.query as dns_query
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from fairlead_dns.decisions.chronicle import MAGIC, Based, Head, Kept, Settled, 
 from fairlead_dns.decisions.journal import Held
 from fairlead_dns.names import Names
 from harness.names import authority, member, names, publish, snapshot, withdraw
-from harness.naming import running
+from harness.naming import Running, running
 from harness.waiting import eventually
 
 MESOS = b"\5mesos\0"
@@ -245,3 +246,43 @@ async def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     await second.resume(alone=False)
 
     assert (True, False) == (first.keeps, second.keeps)
+
+
+async def test_a_secondary_fetches_only_changes_after_a_restart(tmp_path: Path) -> None:
+    """IXFR from a serial of the life before: what went and what came, not the zone."""
+    how = {"transfers": ["127.0.0.1"]}
+    async with running(tmp_path, **how) as dns:
+        await publish(dns.registry, *map(member, range(50)))
+        await eventually("all are there", lambda: counts(dns, 50))
+        await eventually("the file is made", lambda: exists(tmp_path / "dns-one.journal"))
+        before = await eventually("it has a serial", lambda: transferred(dns.port, "AXFR"))
+    registry = await open_registry(f"memory:{tmp_path.name}")
+    await withdraw(registry, member(7))
+    await registry.close()
+    async with running(tmp_path, **how) as dns:
+        await eventually("one has gone", lambda: counts(dns, 49))
+        serial = int(before[0].split()[-5])
+
+        async def changed() -> list[str]:
+            found = await transferred(dns.port, "IXFR", serial)
+            return found if len(found) > 1 else []
+
+        rows = await eventually("there are changes", changed)
+
+    assert len(before) > 50 > len(rows)
+    assert any(row.endswith("10.0.0.8") for row in rows)
+    assert not any(row.endswith("10.0.0.9") for row in rows)
+
+
+async def counts(dns: Running, instances: int) -> bool:
+    return len(await dns.knows(NAME)) == instances
+
+
+async def transferred(port: int, kind: str, serial: int = 0) -> list[str]:
+    """The records of a transfer, in order."""
+
+    def fetched() -> list[str]:
+        messages = dns_query.xfr("127.0.0.1", "mesos", kind, port=port, serial=serial, relativize=False, lifetime=10)
+        return [f"{r.name} {line}" for m in messages for r in m.answer for line in r.to_text().splitlines()]
+
+    return await asyncio.to_thread(fetched)
