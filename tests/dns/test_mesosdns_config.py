@@ -110,6 +110,19 @@ def test_an_empty_file_is_mesos_dns_as_it_comes() -> None:
     assert ["resolvers: not given, so other names are asked of 8.8.8.8, as Mesos-DNS did"] == list(found.notes)
 
 
+@pytest.mark.parametrize(
+    ("zk", "known"),
+    [
+        ("zk://h1,h2:2182/mesos", "zk://h1:2181,h2:2182/mesos"),
+        ("zk://10.0.0.1/a/b", "zk://10.0.0.1:2181/a/b"),
+        ("zk://[fd00::1],[fd00::2]:2182/mesos/", "zk://[fd00::1]:2181,[fd00::2]:2182/mesos/"),
+    ],
+)
+def test_zookeeper_has_a_default_port(zk: str, known: str) -> None:
+    """2181, of each host that says none."""
+    assert known == mapped(zk=zk).mesos["zk"]
+
+
 def test_dns_can_be_off() -> None:
     """Then there is HTTP alone."""
     assert () == mapped(dnson=False).values["listen"]

@@ -20,6 +20,7 @@ LONGEST_TTL_S = 3600
 LONGEST_WAIT_S = 60
 PORTS = range(65536)
 HIGHEST_WEIGHT = 65535
+ZOOKEEPER_PORT = 2181
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,7 @@ def _source(reading: _Reading) -> None:
     for master in masters:
         if not re.fullmatch(r".+:\d+", master):
             raise reading.wrong("masters", f"{master!r} is not host:port")
-    mesos.update(zk=zk, masters=masters)
+    mesos.update(zk=_with_ports(zk), masters=masters)
     mesos["refresh_s"] = float(max(1, reading.number("refreshSeconds", 60, 86400)))
     mesos["timeout_s"] = float(max(1, reading.number("stateTimeoutSeconds", 300, 86400)))
     mesos["https"] = reading.take("mesosHTTPSOn", bool, False)
@@ -187,6 +188,14 @@ def _source(reading: _Reading) -> None:
     _authentication(reading)
     if reading.has("zkDetectionTimeout") and reading.number("zkDetectionTimeout", 30, 86400):
         reading.note("zkDetectionTimeout: no exit without a leader; the last names are answered on, and marked stale")
+
+
+def _with_ports(zk: str) -> str:
+    """`zk://h1,h2:2182/mesos` -> `zk://h1:2181,h2:2182/mesos`, as Go's client took it."""
+    head, sign, path = zk.removeprefix("zk://").partition("/")
+    credentials, at, hosts = head.rpartition("@")
+    placed = (host if re.search(r":\d+$", host) else f"{host}:{ZOOKEEPER_PORT}" for host in hosts.split(","))
+    return f"zk://{credentials}{at}{','.join(placed)}{sign}{path}" if zk else ""
 
 
 def _authentication(reading: _Reading) -> None:
