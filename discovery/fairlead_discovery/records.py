@@ -245,6 +245,8 @@ class RoutePort(Record, frozen=True, kw_only=True):
     """Connections to servers may be reused: the service never closes an idle one under a request."""
     retry_non_idempotent: bool = False
     """Opt-in: POSTs are retried on another server too, and may then be executed twice."""
+    mtls: bool = False
+    """Servers speak TLS with the service's own certificate of the identity authority, and are shown the balancer's."""
     timeout_server_s: float = 60.0
     groups: tuple[str, ...] = ()
     """Balancers of these groups serve it; empty: those that serve ports without a group."""

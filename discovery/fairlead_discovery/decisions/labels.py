@@ -88,6 +88,7 @@ FOR_ANY_PORT: Mapping[str, tuple[str, Reader]] = {
     "FAIRLEAD_TIMEOUT": ("timeout_server_s", words.seconds),
     "FAIRLEAD_REUSE": ("reuse", flag),
     "FAIRLEAD_RETRY_NON_IDEMPOTENT": ("retry_non_idempotent", flag),
+    "FAIRLEAD_MTLS": ("mtls", flag),
 }
 """`FAIRLEAD_<key>` for every port, `FAIRLEAD_{n}_<key>` for one; so are those of `words.TRAFFIC`."""
 

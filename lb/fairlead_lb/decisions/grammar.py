@@ -61,12 +61,15 @@ def shape(port: RoutePort) -> Shape:
         raise Refused(f"mode {port.mode!r}: http, tcp or tls")
     if port.balance not in BALANCES[port.mode]:
         raise Refused(f"balance {port.balance!r}: one of {', '.join(BALANCES[port.mode])}")
+    if port.mtls and port.mode == "tls":
+        raise Refused("mtls: mode tls passes on what is encrypted already")
     return Shape(
         mode="http" if port.mode == "http" else "tcp",
         balance=port.balance,
         sticky=port.sticky and port.mode == "http",
         reuse=port.reuse,
         retry_non_idempotent=port.retry_non_idempotent,
+        mtls=port.mtls,
         timeout_server_s=_between("timeout_server_s", port.timeout_server_s, 0.1, 86_400),
         check=None if port.check is None else _check(port.check),
         traffic=checked_traffic(port.traffic, port.mode),

@@ -86,6 +86,11 @@ def maps(named: Sequence[tuple[Key, str]], force: InForce, rules: MeshRules) -> 
     }
 
 
+def server_names(named: Iterable[tuple[Key, str]], rules: MeshRules) -> Mapping[str, str]:
+    """Whose name the servers of a backend must show; nobody's while we have no identity ourselves."""
+    return {name: dns_name(rules.trust_domain, key.service) for key, name in named} if rules.trust_domain else {}
+
+
 def _targets(named: Iterable[tuple[Key, str]], trust_domain: str) -> Iterable[tuple[str, str]]:
     """`marathon:%2Fshop%2Fweb`, with `/1` for another port, and the host name in the service's certificate."""
     for key, name in named:

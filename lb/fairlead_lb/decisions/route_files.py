@@ -39,6 +39,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How long a server may take to answer."""
     reuse: bool = False
     retry_non_idempotent: bool = False
+    mtls: bool = False
+    """Servers speak TLS with a certificate of `fairlead ca`, and want the balancer's."""
     groups: tuple[str, ...] = ()
     traffic: Mapping[str, str | int | float | bool] = {}
     """As `rate = "100/s"`; the words are those of labels, see discovery's decisions/words.py."""
@@ -109,6 +111,7 @@ def entries_of(route: Route) -> Iterator[Entry]:
             timeout=words.duration(port.timeout_server_s),
             reuse=port.reuse,
             retry_non_idempotent=port.retry_non_idempotent,
+            mtls=port.mtls,
             groups=port.groups,
             traffic={name: text for name, word in words.TRAFFIC.items() if (text := word.write(port.traffic))},
         )
@@ -177,6 +180,7 @@ def _port(entry: Entry, place: str) -> RoutePort:
         check=_check_of(entry, place),
         reuse=entry.reuse,
         retry_non_idempotent=entry.retry_non_idempotent,
+        mtls=entry.mtls,
         timeout_server_s=_seconds(entry.timeout, f"{place}: timeout"),
         groups=entry.groups,
         traffic=_traffic(entry.traffic, place),

@@ -98,6 +98,8 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     for service, why in force.refused.items():
         _note(refused, service, why)
     judged = meshes.maps([(part.key, name) for part, name in named], force, rules.callers)
+    speaking = [(part.key, name) for part, name in named if part.shape.mtls]
+    judged = {**judged, "server_names": meshes.server_names(speaking, rules.callers)}
     return Wanted(
         revision=snapshot.revision,
         backends=backends,

@@ -56,7 +56,7 @@ def _targets(wanted: Wanted, least: int) -> Iterator[tuple[Shape, int]]:
 def _text(shape: Shape) -> str:
     """`http, checked by http`; tells casings apart."""
     check = "unchecked" if shape.check is None else f"checked by {'http' if shape.check.path else 'connecting'}"
-    flags = [name for name in ("sticky", "reuse", "retry_non_idempotent") if getattr(shape, name)]
+    flags = [name for name in ("sticky", "reuse", "retry_non_idempotent", "mtls") if getattr(shape, name)]
     other = [f"{shape.balance}", *flags] if shape.balance != "roundrobin" or flags else []
     timeout = [f"timeout {shape.timeout_server_s:g} s"] if shape.mode == "tcp" and shape.timeout_server_s != 60 else []
     rules = [msgspec.json.encode(shape.traffic).decode()] if shape.traffic != Traffic() else []

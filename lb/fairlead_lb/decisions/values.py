@@ -35,6 +35,7 @@ class Shape(Value, frozen=True):
     sticky: bool = False
     reuse: bool = False
     retry_non_idempotent: bool = False
+    mtls: bool = False
     timeout_server_s: float = 60.0
     check: Check | None = None
     traffic: Traffic = Traffic()
@@ -112,7 +113,8 @@ class Maps(Value, frozen=True):
     `client_rates`: backend -> requests it takes in its period; `aborts`, `delays`: backend -> of 10,000 requests so many
     are refused, or wait; `budgets`: backend -> `spent`, when nothing more is repeated; absent where it is the default.
     `guarded`: backend -> its service, where callers may be
-    refused; `intentions`, `rules`: see `intentions`; `targets`: how callers name a service in the mesh -> backend.
+    refused; `intentions`, `rules`: see `intentions`; `targets`: how callers name a service in the mesh -> backend;
+    `server_names`: backend -> the name its servers must have, where they speak TLS.
     `ways`, `shares`, `least`, `falls`, `pins`: see `splits`.
     """
 
@@ -133,6 +135,7 @@ class Maps(Value, frozen=True):
     intentions: Mapping[str, str] = msgspec.field(default_factory=dict)
     rules: Mapping[str, str] = msgspec.field(default_factory=dict)
     targets: Mapping[str, str] = msgspec.field(default_factory=dict)
+    server_names: Mapping[str, str] = msgspec.field(default_factory=dict)
     ways: Mapping[str, str] = msgspec.field(default_factory=dict)
     shares: Mapping[str, str] = msgspec.field(default_factory=dict)
     least: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -140,15 +143,15 @@ class Maps(Value, frozen=True):
     pins: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "budgets", "guarded")
+DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "budgets", "guarded", "server_names")
 VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
 SPLITS = ("shares", "least", "falls", "pins", "ways")
 MAP_NAMES = ("hosts", "wilds", "ports", "modes", "names", "vips", "targets", *VERDICTS, *DIALS, *SPLITS)
-LAYOUT = 6
+LAYOUT = 7
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
-5: before names of TLS that is passed on."""
+5: before names of TLS that is passed on; 6: before names of servers."""
 
 
 class Frame(Value, frozen=True):
