@@ -55,7 +55,7 @@ async def answers(place: Balancer, wanted: tuple[int, str], host: str, path: str
     async def probe() -> bool:
         return await place.ask(host, path) == wanted
 
-    await eventually(f"{host}{path} is answered by {wanted}", probe, within_s=15)
+    await eventually(f"{host}{path} is answered by {wanted}", probe, within_s=45)
 
 
 async def reloads(place: Balancer) -> int:
@@ -158,7 +158,7 @@ async def test_a_rule_that_haproxy_refuses_is_left_out_alone(place: Balancer):
     async def told() -> bool:
         return [rule["service"] for rule in (await place.status())["rules"]] == expected
 
-    await eventually("its lines are read back", told, within_s=15)
+    await eventually("its lines are read back", told, within_s=45)
     status = await place.status()
 
     assert "bamboo rule: column 12" in status["refused"]["marathon:/bad"]

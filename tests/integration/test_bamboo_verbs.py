@@ -135,7 +135,7 @@ def test_a_templates_output_is_kept_current_without_a_balancer(url: str, tmp_pat
     ]
     command = [sys.executable, "-m", "fairlead_console", *words, "--registry", url]
     server = Server(command, log=tmp_path / "log", cwd=tmp_path).start()
-    wait_until("it is loaded", (tmp_path / "loaded").exists, within_s=30)
+    wait_until("it is loaded", (tmp_path / "loaded").exists, within_s=45)
     text = (tmp_path / "out").read_text()
     server.stop()
 
@@ -189,9 +189,9 @@ async def test_what_an_old_unit_file_starts_is_served_on(old: tuple[Server, dict
         hosts = (await fetch(f"http://127.0.0.1:{place['admin']}", "/_haproxy_getvhostmap"))[1]
         return "shop.example/ " in hosts
 
-    await eventually("the tree is read", state, within_s=30)
-    await eventually("the template is written and loaded", written, within_s=30)
-    await eventually("the rule is served", served, within_s=30)
+    await eventually("the tree is read", state, within_s=45)
+    await eventually("the template is written and loaded", written, within_s=45)
+    await eventually("the rule is served", served, within_s=45)
 
     report = json.loads((await fetch(f"http://127.0.0.1:{place['admin']}", "/fairlead/bamboo"))[1])
 

@@ -10,6 +10,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
+from fairlead_discovery.adapters.zookeeper_place import Place, parse_place
 from fairlead_lb.decisions.bamboo import Manner
 from fairlead_lb.decisions.bamboo_config import Mapped, read
 from fairlead_lb.mesh_settings import MeshSettings
@@ -106,10 +107,25 @@ def traefik_root(settings: BambooSettings) -> str:
     return root
 
 
+def place_of(url: str) -> Place:
+    """Raises BadSettings."""
+    if not url.startswith("zk://"):
+        raise BadSettings(f"bamboo_zookeeper: {url}: expected zk://host:port,host:port/path")
+    try:
+        place = parse_place(url.removeprefix("zk://"))
+    except BadSettings as error:
+        raise BadSettings(f"bamboo_zookeeper: {str(error).removeprefix('registry: ')}") from error
+    if not place.root:
+        raise BadSettings(f"bamboo_zookeeper: {url}: no path of Bamboo's nodes")
+    return place
+
+
 def check(settings: BambooSettings) -> None:
     """What can be wrong together. Raises BadSettings naming the key."""
     bound(settings)
     traefik_root(settings)
+    if settings.bamboo_zookeeper:
+        place_of(settings.bamboo_zookeeper)
     if settings.bamboo_template and not settings.bamboo_output:
         raise BadSettings("bamboo_output: needed with bamboo_template")
     if settings.statsd and not _BIND.fullmatch(settings.statsd):

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fairlead_daemon.backoff import Backoff
-from fairlead_daemon.errors import BadSettings, Refused, Unavailable
+from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_discovery.adapters.zookeeper import Client, Link
-from fairlead_discovery.adapters.zookeeper_place import Place, parse_place
 from fairlead_discovery.decisions.sessions import Event
 from fairlead_discovery.policies import Bamboo
+from fairlead_lb.bamboo.settings import place_of
 from fairlead_lb.decisions.bamboo_records import rule_of
 
 log = Log("lb.bamboo")
@@ -21,19 +21,6 @@ AGAIN_S = 30.0
 FIRST_S = 6.0
 BACKOFF = Backoff(first_s=0.2, most_s=5.0)
 OVER = frozenset({Event.REFUSED, Event.ENDED})
-
-
-def place_of(url: str) -> Place:
-    """Raises BadSettings."""
-    if not url.startswith("zk://"):
-        raise BadSettings(f"bamboo_zookeeper: {url}: expected zk://host:port,host:port/path")
-    try:
-        place = parse_place(url.removeprefix("zk://"))
-    except BadSettings as error:
-        raise BadSettings(f"bamboo_zookeeper: {str(error).removeprefix('registry: ')}") from error
-    if not place.root:
-        raise BadSettings(f"bamboo_zookeeper: {url}: no path of Bamboo's nodes")
-    return place
 
 
 class BambooTree:
