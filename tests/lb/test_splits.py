@@ -1,5 +1,6 @@
 """Which way requests may go: shares as buckets, targets, fallbacks, and what is refused."""
 
+import re
 from dataclasses import replace
 
 import msgspec
@@ -20,13 +21,13 @@ from fairlead_discovery.policies import (
 )
 from fairlead_discovery.records import Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot, Trust
-from fairlead_lb.decisions import buckets, falling, routes, spares, splits
+from fairlead_lb.decisions import buckets, falling, picture, render, routes, spares, splits
 from fairlead_lb.decisions.falling import Pin
 from fairlead_lb.decisions.routes import Rules, Wanted
 from fairlead_lb.decisions.splits import Way
 from fairlead_lb.decisions.values import Key, Maps
 from harness.balancer import member
-from harness.haproxy_model import AROUND, Model
+from harness.haproxy_model import AROUND, FRAME, Model
 
 A, B, C, T = (f"o:{n}" for n in "abct")
 MODES = {Key(A, 0): "http", Key(B, 0): "http", Key(C, 0): "http", Key(T, 0): "tcp"}
@@ -264,3 +265,15 @@ def test_tables_move_with_their_backends():
         "falls": {"a:1": "b"},
         "pins": {"a": "down"},
     } == splits.moved(maps, {"x": "a", "y": "b"})
+
+
+def test_shares_are_the_last_that_a_frontend_decides():
+    """They end its rules for whoever is not split: a rule after them would be skipped."""
+    frame = msgspec.structs.replace(FRAME, https_port=8443, certificates="/c", mesh_port=8444, identity="/i")
+    made = picture.first_picture(replace(AROUND, frame=frame))
+    sections = re.split(r"\n(?=(?:front|back)end )", render.config(made))
+    asked = [s for s in sections if s.startswith("frontend") and "http-request" in s]
+    last = [[line.strip() for line in s.splitlines() if line.strip().startswith("http-request ")][-1] for s in asked]
+
+    assert len(asked) >= 2
+    assert {"http-request set-var(txn.be) var(txn.to) if { var(txn.to) -m found }"} == set(last)
