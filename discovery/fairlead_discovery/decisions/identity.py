@@ -3,6 +3,7 @@
 A service's identity is its key (`marathon:/shop/web`): nothing that a task, a machine or an address is called.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ ANONYMOUS = "anonymous"
 """Who calls without a certificate. No service: a key has a `:`."""
 SPIFFE_LIMIT = 2048
 CLOCK_SKEW_S = 300.0
+MOST_KNOWN = 65_536
+"""Names that are worked out once: a balancer asks for all of them at every change."""
 LONGEST_LEAF_S = 30 * 86_400.0
 SHORTEST_LEAF_S = 60.0
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII)
@@ -74,6 +77,7 @@ def service_of(domain: str, uri: str) -> str | None:
         return None
 
 
+@functools.lru_cache(MOST_KNOWN)
 def word(key: str) -> str:
     """A key as one word of a map, a header or a common name: `marathon:%2Fshop%2Fweb`."""
     return quote(key, safe=":@~")
@@ -83,6 +87,7 @@ def unword(text: str) -> str:
     return unquote(text)
 
 
+@functools.lru_cache(MOST_KNOWN)
 def common_name(key: str) -> str:
     """`word(key)`, or its digest when that is too long for a certificate."""
     text = word(key)
@@ -91,6 +96,7 @@ def common_name(key: str) -> str:
     return f"{DIGEST}:{hashlib.sha256(key.encode()).hexdigest()[:56]}"
 
 
+@functools.lru_cache(MOST_KNOWN)
 def dns_name(domain: str, key: str, index: int = 0) -> str:
     """What a certificate of the service is good for towards TLS clients, and the mesh's SNI for its port `index`."""
     digest = hashlib.sha256(key.encode()).hexdigest()[:32]

@@ -1,0 +1,151 @@
+"""`fairlead intention` and `fairlead ca` on a real registry, and the authority's own process."""
+
+import asyncio
+import json
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead_console.main import main
+from fairlead_daemon.errors import BadSettings
+from fairlead_discovery import paths
+from fairlead_discovery.authorityd import AuthoritySettings, check
+from fairlead_discovery.backends import open_registry
+from harness.ports import free_port
+from harness.servers import Server
+from harness.waiting import eventually, wait_until
+
+WEB, CART = "marathon:/shop/web", "marathon:/shop/cart"
+
+
+@pytest.fixture
+async def url(short_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[str]:
+    """A registry's process."""
+    found = f"local:{short_dir}/registry.sock"
+    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={found}", "--set", "token=off"]
+    server = Server([*words, "--set", f"data_dir={short_dir}"], log=short_dir / "registry.log").start()
+    await asyncio.to_thread(wait_until, "the registry serves", (short_dir / "registry.sock").exists)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAIRLEAD_REGISTRY", found)
+    monkeypatch.delenv("FAIRLEAD_DATA_DIR", raising=False)
+    yield found
+    server.stop()
+
+
+@pytest.fixture
+def fairlead(capsys: pytest.CaptureFixture[str]):
+    async def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = await asyncio.to_thread(main, words)
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+async def test_intentions_are_said_listed_checked_and_forgotten(url: str, fairlead: Any):
+    """The same caller and the same methods and paths: the later word replaces the earlier one."""
+    await fairlead("intention", "allow", WEB, CART, "--method", "get", "--path", "/items")
+    await fairlead("intention", "allow", "*", CART)
+    await fairlead("intention", "deny", "*", CART)
+    await fairlead("intention", "default", "deny", CART)
+    listed = json.loads((await fairlead("intention", "list", "--json"))[1])
+    checks = [
+        (await fairlead("intention", "check", *words))[0]
+        for words in ((WEB, CART, "GET", "/items/1"), (WEB, CART, "POST", "/items"), ("etl:x", CART), (WEB, "etl:y"))
+    ]
+    removed = [(await fairlead("intention", "remove", who, CART))[0] for who in (WEB, WEB)]
+    await fairlead("intention", "remove", "*", CART)
+    await fairlead("intention", "default", "none", CART)
+
+    assert [("marathon:/shop/web", ["GET"]), ("*", [])] == [
+        (s["name"], s.get("methods", [])) for s in listed[CART]["sources"]
+    ]
+    assert "deny" == listed[CART]["default"]
+    assert [0, 1, 1, 0] == checks
+    assert [0, 1] == removed
+    assert {} == json.loads((await fairlead("intention", "list", "--json"))[1])
+
+
+@pytest.mark.parametrize("words", [("allow", "web", CART), ("deny", WEB, CART, "--path", "x"), ("allow", WEB, "cart")])
+async def test_what_cannot_be_judged_is_not_written(url: str, fairlead: Any, words: tuple[str, ...]):
+    """The place is named."""
+    code, _, error = await fairlead("intention", *words)
+
+    assert 1 == code
+    assert any(name in error for name in ("service", "path"))
+
+
+async def test_the_authority_gives_identities_to_who_has_the_token(
+    url: str, short_dir: Path, fairlead: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Its own process: keys in closed folders, roots in the registry, nothing without the token."""
+    port, out, made = free_port(), short_dir / "out", short_dir / "made"
+    initialised = [
+        (await fairlead("ca", "init", "--dir", str(made), "--trust-domain", "t.internal"))[1] for _ in (1, 2)
+    ]
+    sets = {
+        "registry": url,
+        "data_dir": str(short_dir),
+        "port": port,
+        "ca_dir": str(made),
+        "trust_domain": "t.internal",
+    }
+    words = [w for key, value in sets.items() for w in ("--set", f"{key}={value}")]
+    server = Server([sys.executable, "-m", "fairlead_console", "ca", *words], log=short_dir / "ca.log").start()
+    monkeypatch.setenv("FAIRLEAD_CA", f"127.0.0.1:{port}")
+    await eventually("it answers", lambda: answered(fairlead), within_s=30)
+    stranger = await fairlead("ca", "issue", WEB, "--out", str(short_dir / "no"))
+    monkeypatch.setenv("FAIRLEAD_TOKEN_FILE", str(short_dir / "token"))
+    issued = json.loads((await fairlead("ca", "issue", WEB, "--out", str(out), "--json"))[1])
+    rotated = json.loads((await fairlead("ca", "rotate", "--json"))[1])
+    again = await fairlead("ca", "rotate")
+    bundle = (await fairlead("ca", "bundle"))[1]
+    told = await eventually("the registry has both roots", lambda: trusted(url), within_s=30)
+    server.stop()
+
+    assert [True, False] == [" made" in text for text in initialised]
+    assert (1, False) == (stranger[0], (short_dir / "no").exists())
+    assert "spiffe://t.internal/app/marathon/shop/web" == issued["spiffe_id"]
+    assert {0o600} == {stat.S_IMODE(p.stat().st_mode) for p in out.iterdir()}
+    assert 0o700 == stat.S_IMODE(out.stat().st_mode)
+    assert [True, False] == [root["signs"] for root in rotated["roots"]]
+    assert (1, True) == (again[0], "under way" in again[2])
+    assert 2 == bundle.count("BEGIN CERTIFICATE")
+    assert not any("PRIVATE KEY" in text for text in (told, bundle, (short_dir / "ca.log").read_text()))
+
+
+async def answered(fairlead: Any) -> bool:
+    return 0 == (await fairlead("ca", "status", "--json"))[0]
+
+
+async def trusted(url: str) -> str:
+    """The document, once it has both roots."""
+    opened = await open_registry(url, follow=False)
+    try:
+        node = await opened.read(paths.TRUST)
+    finally:
+        await opened.close()
+    text = node.data.decode() if node is not None else ""
+    return text if text.count("BEGIN CERTIFICATE") == 2 else ""
+
+
+@pytest.mark.parametrize(
+    ("key", "settings"),
+    [
+        ("trust_domain", {"trust_domain": "Bad Domain"}),
+        ("leaf_s", {"leaf_s": 1.0}),
+        ("overlap_s", {"overlap_s": 0.0}),
+        ("signer_roots", {"signer": ("/bin/sign",)}),
+        ("signer_roots", {"signer_roots": "/x"}),
+        ("signer_url", {"signer_url": "http://elsewhere/sign", "signer_roots": "/x"}),
+        ("signer_url", {"signer_url": "https://x", "signer": ("/bin/sign",), "signer_roots": "/x"}),
+    ],
+)
+def test_settings_of_the_authority_that_cannot_be_are_refused(key: str, settings: dict[str, Any]):
+    """The key is named."""
+    with pytest.raises(BadSettings, match=f"^{key}: "):
+        check(AuthoritySettings(**settings))
