@@ -19,7 +19,7 @@ from fairlead_discovery.records import Port, Route, RoutePort
 
 HOST_LIMIT = 253
 PATH_LIMIT = 256
-BALANCES = ("roundrobin", "leastconn", "first", "source", "random")
+BALANCES = ("roundrobin", "leastconn", "first", "source", "random", "uri")
 """HAProxy's algorithms that take no argument and let servers come and go while it runs."""
 MODES = ("http", "tcp", "tls")
 _LABEL = re.compile(r"(HAPROXY|FAIRLEAD)_(?:(\d{1,6})_)?([A-Z_]+)")
