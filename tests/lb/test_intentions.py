@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.policies import Intentions, Source
-from fairlead_lb.decisions import intentions, render
+from fairlead_discovery.policies import Intentions, Source, name_of
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb.decisions import intentions, mesh, render
 from fairlead_lb.decisions.intentions import compiled, judge, looked_up
 
 WEB, CART, OPS = "marathon:/shop/web", "marathon:/shop/cart", "etl:ops"
@@ -134,3 +135,17 @@ def test_haproxy_refuses_the_same_paths_as_the_words():
     text = (Path(render.__file__).parent.parent / "templates" / "backend_intentions.cfg.j2").read_text()
 
     assert 2 == text.count(f"'{intentions.AMBIGUOUS.pattern}'")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(records, min_size=2, max_size=4), st.sampled_from(("allow", "deny")))
+def test_what_is_worked_out_step_by_step_is_what_would_be_worked_out_at_once(steps, default: str):
+    """Unchanged services keep their maps; the others get today's."""
+    rules, services, force = mesh.MeshRules(default=default), frozenset((CART, WEB)), mesh.InForce()
+    for found in steps:
+        policies = {name_of(record): record for record in found.values()}
+        snapshot = Snapshot(trust=Trust.LIVE, revision=1, age_s=0.0, policies=policies)
+        force = mesh.in_force(snapshot, services, force, rules)
+
+    guarded = [s for s in sorted(services) if intentions.guarded(s, steps[-1], default)]
+    assert compiled(guarded, steps[-1], default) == force.made

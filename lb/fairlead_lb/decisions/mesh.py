@@ -33,7 +33,18 @@ class InForce:
     refused: Mapping[str, str] = field(default_factory=dict)
     services: frozenset[str] = frozenset()
     default: str = ALLOW
+    parts: Mapping[str, "Part"] = field(default_factory=dict)
     made: Compiled = field(default_factory=Compiled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One guarded service's maps, and what they were made of."""
+
+    own: Intentions | None
+    everyone: Intentions | None
+    default: str
+    made: Compiled
 
 
 def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules: MeshRules) -> InForce:
@@ -44,6 +55,7 @@ def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules:
         return last
     records, refused = (last.records, last.refused) if same else _records(snapshot, bad, last.records)
     guarded = [s for s in sorted(services) if intentions.guarded(s, records, rules.default)]
+    parts = {service: _part(service, records, rules.default, last.parts.get(service)) for service in guarded}
     return InForce(
         source=snapshot.policies,
         bad=bad,
@@ -51,8 +63,21 @@ def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules:
         refused=refused,
         services=services,
         default=rules.default,
-        made=intentions.compiled(guarded, records, rules.default),
+        parts=parts,
+        made=Compiled(
+            verdicts={key: verdict for part in parts.values() for key, verdict in part.made.verdicts.items()},
+            rules={key: verdict for part in parts.values() for key, verdict in part.made.rules.items()},
+        ),
     )
+
+
+def _part(service: str, records: Mapping[str, Intentions], default: str, last: Part | None) -> Part:
+    """The very same when nothing changed for the service."""
+    own, everyone = records.get(service), records.get(intentions.ANYBODY)
+    if last is not None and last.own is own and last.everyone is everyone and last.default == default:
+        return last
+    made = intentions.compiled((service,), records, default)
+    return Part(own=own, everyone=everyone, default=default, made=made)
 
 
 def _records(
@@ -62,7 +87,7 @@ def _records(
     refused = {paths.unescape(service): why for service, why in bad.items()}
     for service, record in of_kind(snapshot.policies, Intentions).items():
         try:
-            found[service] = intentions.checked(record)
+            found[service] = record if last.get(service) is record else intentions.checked(record)
         except Refused as error:
             refused[service] = str(error)
     for service, why in refused.items():
