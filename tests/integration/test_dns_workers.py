@@ -87,9 +87,11 @@ def dns(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsDaemo
         zone_access={"secret.mesos": ["10.0.0.0/8"]},
     )
     made.start()
-    made.wait_ready("dns", lambda: made.get("/ready")["ready"], within_s=60)
-    yield made
-    made.stop()
+    try:
+        made.wait_ready("dns", lambda: made.get("/ready")["ready"], within_s=60)
+        yield made
+    finally:
+        made.stop()
     assert [] == workers_of(made)
 
 
