@@ -285,8 +285,8 @@ async def service(place: Balancer, app: str, **port: Any) -> Task:
 
 
 @contextlib.asynccontextmanager
-async def balancer(folder: Path, **settings: Any) -> AsyncIterator[Balancer]:
-    async with Balancer(folder, **settings) as place:
+async def balancer(folder: Path, registry_url: str = "", **settings: Any) -> AsyncIterator[Balancer]:
+    async with Balancer(folder, registry_url, **settings) as place:
         await place.start()
         yield place
     shutil.rmtree(folder / "data", ignore_errors=True)

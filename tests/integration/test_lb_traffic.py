@@ -344,3 +344,38 @@ async def test_a_service_whose_tls_cannot_be_passed_on_is_told(place: Balancer):
     problems = (await place.status())["problems"]
     assert {"marathon:/db": ["mode tls: this balancer does not pass on TLS (setting tls_passthrough)"]} == problems
     assert [200] == await statuses(place, 1)
+
+
+async def test_a_sticky_client_stays_with_its_server_over_a_reload_and_at_another_balancer(short_dir: Path):
+    """The service moves from a spare to a backend of its own name, and its cookie still says the same."""
+    own: dict[str, Any] = {"spare_backends": 2, "rollout": "together"}
+    async with balancer(short_dir / "a", **own) as one, balancer(short_dir / "b", one.url, id="b", **own) as other:
+        await service(one, "/shop/web", vhosts=(HOST,), sticky=True)
+        more = [await Task(f"t{n}").start() for n in range(4)]
+        last = await one.publish(*(task.member() for task in more))
+        await one.applied(last)
+        cookie = await _cookie(one)
+        asked = {await _by_cookie(one, cookie) for _ in range(4)}
+        await service(one, "/other", vhosts=("other.example",), traffic=Traffic(retries=1))  # no spare of its kind
+        assert await reloads(one) >= 1
+        await eventually("the other balancer serves them all", lambda: _ready(other, 5))
+
+        assert 1 == len(asked)
+        assert asked == {await _by_cookie(one, cookie)} == {await _by_cookie(other, cookie)}
+
+
+async def _ready(place: Balancer, count: int) -> bool:
+    return list((await place.servers()).values()) == ["ready"] * count
+
+
+async def _cookie(place: Balancer) -> str:
+    return (await ask(place))[1]["set-cookie"].partition(";")[0]
+
+
+async def _by_cookie(place: Balancer, cookie: str) -> str:
+    async with asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+        writer.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n".encode())
+        raw = (await reader.read(-1)).decode()
+        writer.close()
+    return raw.partition("\r\n\r\n")[2]
