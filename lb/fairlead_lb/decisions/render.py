@@ -12,7 +12,18 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Check, Traffic
 from fairlead_lb.decisions.conditions import Line, line
 from fairlead_lb.decisions.nearness import is_far
-from fairlead_lb.decisions.values import DIALS, MAP_NAMES, VERDICTS, Frame, Maps, Picture, Shape, Slots, Structure
+from fairlead_lb.decisions.values import (
+    DIALS,
+    MAP_NAMES,
+    VERDICTS,
+    Admin,
+    Frame,
+    Maps,
+    Picture,
+    Shape,
+    Slots,
+    Structure,
+)
 
 _SAFE = re.compile(r"[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
 FASTEST_CHECK_S = 0.25
@@ -52,9 +63,23 @@ def backend(picture: Picture, name: str) -> str:
 
 
 def backend_text(name: str, shape: Shape, slots: Slots, frame: Frame) -> str:
+    """Servers come and go all the time: the rest is rendered once, and each line of a server too."""
+    servers = [_server(place, s.host, s.port, s.weight, ready=s.admin is Admin.READY) for place, s in slots.items()]
+    return "\n".join((_without_servers(name, shape, frame), *servers))
+
+
+@functools.lru_cache(maxsize=16_384)
+def _without_servers(name: str, shape: Shape, frame: Frame) -> str:
     shape = _checked(shape, frame)
-    text = _template("backend.cfg.j2").render(name=name, shape=shape, slots=slots, maps=map_folder(frame), frame=frame)
+    text = _template("backend.cfg.j2").render(name=name, shape=shape, maps=map_folder(frame), frame=frame)
     return "\n".join(line for line in text.split("\n") if line.strip())
+
+
+@functools.lru_cache(maxsize=65_536)
+def _server(place: str, host: str, port: int, weight: int, *, ready: bool) -> str:
+    address = f"{guard(_at(host))}:{guard(port)}"
+    flags = f"{' backup' if is_far(place) else ''}{'' if ready else ' disabled'}"
+    return f"    server {guard(place)} {address} weight {guard(weight)}{flags}"
 
 
 def _checked(shape: Shape, frame: Frame) -> Shape:
@@ -138,5 +163,5 @@ def _template(name: str) -> jinja2.Template:
         autoescape=False,  # noqa: S701  # no HTML; `guard` refuses instead of escaping
         loader=jinja2.PackageLoader("fairlead_lb"),
     )
-    environment.globals.update(ms=milliseconds, fast=_faster, at=_at, literal=literal, far=is_far)
+    environment.globals.update(ms=milliseconds, fast=_faster, at=_at, literal=literal)
     return environment.get_template(name)
