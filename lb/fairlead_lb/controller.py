@@ -232,7 +232,7 @@ class Controller:
         await reading.look_at_old_workers(self.desk)
         await reading.look_at_drains(self.desk)
         if self.desk.times.deaf_since and self.state.serving is not None:
-            await reading.read(self.desk, self.state.serving.structure)
+            await reading.read(self.desk, await self.supervisor.served(self.state.serving.structure))
         judged, spilled = await watching.look(self.desk), await spilling.look(self.desk)
         if (judged or spilled or self._moved) and self.state.snapshot is not None and self.state.wanted.revision >= 0:
             deciding.want(self.desk, self.state.snapshot)

@@ -10,7 +10,7 @@ from fairlead_daemon.logs import Log
 from fairlead_lb import counting, deciding, metrics, reading
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import fragments, pace, picture, render, routes
-from fairlead_lb.decisions.change import Reload
+from fairlead_lb.decisions.change import Reload, Serving
 from fairlead_lb.decisions.conditions import FrontRule
 from fairlead_lb.decisions.fragments import text_of
 from fairlead_lb.decisions.rollout import structure_of
@@ -85,6 +85,8 @@ async def _reloaded(desk: Desk, candidate: Picture, found: Reload) -> None:
     desk.verdicts.learn(candidate.structure)
     desk.times.reload_not_before = time.monotonic() + pace.reload_pause_s(len(desk.supervisor.processes.old))
     desk.unsaved = False
+    # What it was started with, should it not be read back now: its predecessor is not asked again.
+    desk.state.serving = Serving(structure=candidate.structure, slots=candidate.slots, maps=candidate.maps)
     await reading.read(desk, candidate.structure)
 
 

@@ -1,5 +1,6 @@
 """One HAProxy, kept serving: found or started, reloaded, asked and told, started afresh when it dies."""
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -48,6 +49,8 @@ class Supervisor:
         self._handed_over: set[int] = set()
         self._orphans: list[Identity] = []
         self._deaf_masters: list[Identity] = []
+        self._silent: set[int] = set()
+        """Old workers that the master did not reach; see `_ask_old`."""
 
     async def probe(self, *, tls: bool) -> None:
         """Looks what HAProxy can. Raises BadSettings: none, too old, or built without what the settings ask for."""
@@ -133,14 +136,18 @@ class Supervisor:
         return self._worker_socket(picture.structure) in said
 
     async def replace(self, picture: Picture, running: Structure) -> Picture:
-        """A new master and worker for one that does not answer any more (seen once, after a reload of 2.6): it takes
-        over the listeners of the old worker, which finishes its sessions. When that does not answer either, both are
+        """A new worker for a HAProxy that does not answer any more. The master is told by a signal to reload: that frees
+        one of 2.6 whose ten connections are used up. One that does not do so gets a successor, which takes over the
+        listeners of the old worker; that finishes its sessions. When the worker does not answer either, both are
         ended first. Raises Refused, Unavailable.
         """
         begin = time.monotonic()
         old = self.processes
+        running = await self.served(running)
         picture = _within_limits(picture)
         self._store.write_live(picture, render.config(picture))
+        if await self._freed(old):
+            return picture
         socket = self._worker_socket(running)
         if await _answers(socket):
             self._orphans += [i for pid in (old.worker, *old.old) if (i := identify(pid)) is not None]
@@ -151,10 +158,34 @@ class Supervisor:
         self._unwatch()
         if (master := identify(old.master)) is not None:
             self._deaf_masters.append(master)
+            send_signal(master, signal.SIGSTOP)  # it must not do later, beside the next one, what we told it
         await self._spawn(after)
         log.warning("replaced haproxy's master, which did not answer", master=self.processes.master, was=old.master,
                     took_ms=round((time.monotonic() - begin) * 1000))  # fmt: skip
         return picture
+
+    async def _freed(self, old: Processes) -> bool:
+        """Whether the master reloads at a signal, which needs none of its connections."""
+        begin = time.monotonic()
+        try:
+            now = await process.reload_by_signal(self._store.master_socket, old, self._store.log)
+        except Unavailable:
+            return False
+        self._take(now)
+        log.warning("freed haproxy's master, which did not answer, by a reload", master=now.master, worker=now.worker,
+                    took_ms=round((time.monotonic() - begin) * 1000))  # fmt: skip
+        return True
+
+    async def served(self, structure: Structure) -> Structure:
+        """What the serving worker has: `structure`, or the newest file's when a reload to it went through unseen."""
+        live = self._store.picture()
+        if live is None or live.structure.generation == structure.generation:
+            return structure
+        if not await _answers(self._worker_socket(live.structure)):
+            return structure
+        with contextlib.suppress(Unavailable):
+            self._take(await process.show(self._store.master_socket))
+        return live.structure
 
     async def deaf(self, structure: Structure) -> bool:
         """Whether master or worker does not answer at all."""
@@ -287,15 +318,29 @@ class Supervisor:
         await self._hand_over(structure)
         used: dict[tuple[str, str], int] = {}
         for pid in self.processes.old:
-            for place, count in (await self._counts_of_old(pid)).items():
+            for place, count in answers.connections(await self._ask_old(pid, _count_commands(self._tcp_names))).items():
                 used[place] = used.get(place, 0) + count
         self.old_used = used
         self.names_of_old = frozenset(b for b, _ in used)
 
-    async def _counts_of_old(self, pid: int) -> Mapping[tuple[str, str], int]:
-        """Nothing, when it has just ended."""
-        commands = _count_commands(self._tcp_names)
-        return answers.connections([await socket_cli.ask_old(self._store.master_socket, pid, [c]) for c in commands])
+    async def _ask_old(self, pid: int, commands: Sequence[str]) -> list[str]:
+        """An answer a command; none when it has ended, or is about to.
+
+        The master of 2.6 has ten connections, and may lose one for good (until the next reload) to a command for a
+        worker that is ending or hangs. So there is one connection for all commands, and a worker that failed to answer
+        once is not asked again: its sessions count as unknown for as long as it lives.
+        """
+        if pid in self._silent or (identity := identify(pid)) is None:
+            return []
+        try:
+            said = await socket_cli.ask_old(self._store.master_socket, pid, commands)
+        except Unavailable as error:
+            said = ""
+            log.warning("an old worker of haproxy does not answer", worker=pid, reason=str(error))
+        if not said:
+            self._silent.add(pid)
+            self._orphans.append(identity)
+        return answers.split(said)
 
     async def perform(self, structure: Structure, commands: Sequence[Command]) -> list[str]:
         """In order; returns what HAProxy said against it. Raises Unavailable."""
@@ -317,9 +362,10 @@ class Supervisor:
         """Old workers send what their keep-alive clients still ask to the new one, which knows today's servers."""
         command = f"add map {structure.frame.folder}/maps/{render.HANDOVER}.map all yes"
         for pid in set(self.processes.old) - self._handed_over:
-            await socket_cli.ask_old(self._store.master_socket, pid, [command])
+            await self._ask_old(pid, [command])
             self._handed_over.add(pid)
         self._handed_over &= set(self.processes.old)
+        self._silent &= set(self.processes.old)
 
     async def _replace_map(self, structure: Structure, whole: MapWhole, file: str) -> None:
         socket = self._worker_socket(structure)
@@ -345,10 +391,8 @@ class Supervisor:
         command = f"show stat -1 {what} -1"
         found = {_name(self.processes.worker): await socket_cli.ask(self._worker_socket(structure), command)}
         for pid in self.processes.old:
-            try:
-                found[_name(pid)] = await socket_cli.ask_old(self._store.master_socket, pid, [command])
-            except Unavailable:
-                continue
+            if said := await self._ask_old(pid, [command]):
+                found[_name(pid)] = "\n".join(said)
         return found
 
     async def loads(self, structure: Structure) -> str:

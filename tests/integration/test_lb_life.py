@@ -1,9 +1,11 @@
 """Who dies when: `fairlead lb`, HAProxy, the registry. Traffic flows, and what is served is right afterwards."""
 
 import asyncio
+import contextlib
 import os
 import pwd
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,18 @@ import pytest
 from fairlead_daemon.processes import identify
 from fairlead_discovery import paths
 from fairlead_discovery.records import Balancer as Registration
-from fairlead_discovery.records import decode
+from fairlead_discovery.records import Route, decode
 from fairlead_discovery.registry import Delete
-from fairlead_lb.adapters import process
+from fairlead_lb.adapters import process, socket_cli
 from fairlead_lb.decisions import pace
+from fairlead_lb.settings import lb_folder
 from harness.balancer import Balancer, Task, balancer, fetch, route
 from harness.clients import Clients
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.needs("haproxy")
 HOST = "shop.example"
+MASTER_CONNECTIONS = 10  # a constant of HAProxy
 AGAIN_S = 3.0  # the aim is 0.5 s, measured in benchmarks; this machine is shared
 
 
@@ -291,7 +295,7 @@ async def test_a_master_that_does_not_answer_is_replaced_without_losing_a_reques
 ):
     """Stopped, as one that hangs: another takes over from its worker, which finishes what it has."""
     monkeypatch.setattr(pace, "DEAF_S", 1.0)  # patience is tried by nobody here
-    monkeypatch.setattr(process, "RELOAD_S", 2.0)
+    monkeypatch.setattr(process, "BY_SIGNAL_S", 1.0)
     one, two = await served(place, "one", "two")
     master, worker = await pids(place)
     three = await Task("three").start()
@@ -299,8 +303,7 @@ async def test_a_master_that_does_not_answer_is_replaced_without_losing_a_reques
     await eventually("the slow request runs", lambda: either(one, two))
     async with Clients(place.settings.http_port, HOST) as clients:
         os.kill(master, signal.SIGSTOP)
-        other = route("/other", vhosts=("other.example",), balance="source")  # its casing has no spare: a reload
-        revision = await place.publish(three.member(), routes=[other])
+        revision = await place.publish(three.member(), routes=[without_spare("other")])
         await place.applied(revision, within_s=60)
         answer = await slow
 
@@ -310,6 +313,58 @@ async def test_a_master_that_does_not_answer_is_replaced_without_losing_a_reques
     assert master not in await pids(place)
     assert worker not in await pids(place)
     await eventually("the old one is ended", lambda: gone(master), within_s=60)
+
+
+async def test_a_master_whose_connections_are_used_up_reloads_all_the_same(
+    place: Balancer, monkeypatch: pytest.MonkeyPatch
+):
+    """It takes ten, and 2.6 may lose one to each command for a worker that ends. It stays, and nobody is refused."""
+    monkeypatch.setattr(process, "HEARS_S", 0.5)
+    await served(place, "one", "two")
+    master, worker = await pids(place)
+    three = await Task("three").start()
+    with contextlib.ExitStack() as held:
+        for _ in range(MASTER_CONNECTIONS):
+            held.enter_context(socket.socket(socket.AF_UNIX)).connect(master_socket(place))
+        async with Clients(place.settings.http_port, HOST) as clients:
+            await place.applied(await place.publish(three.member(), routes=[without_spare("other")]), within_s=60)
+
+    assert [] == clients.failures
+    assert master == (await pids(place))[0]
+    assert worker != (await pids(place))[1]
+    assert {"one", "two", "three"} == set(await place.servers())
+
+
+async def test_an_old_worker_that_hangs_keeps_nothing_waiting(place: Balancer, monkeypatch: pytest.MonkeyPatch):
+    """It does not answer: what comes is applied, by reloads too, and no HAProxy is replaced."""
+    monkeypatch.setattr(socket_cli, "OLD_S", 0.5)
+    monkeypatch.setattr(pace, "DEAF_S", 1.0)
+    one, two = await served(place, "one", "two")
+    master, worker = await pids(place)
+    slow = asyncio.create_task(fetch(f"http://127.0.0.1:{place.settings.http_port}", "/?slow=2", host=HOST))
+    await eventually("the slow request runs", lambda: either(one, two))
+    await place.applied(await place.publish(routes=[without_spare("first")]), within_s=60)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        async with Clients(place.settings.http_port, HOST) as clients:
+            three = await Task("three").start()
+            await place.applied(await place.publish(three.member(), routes=[without_spare("second")]), within_s=60)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+    assert 200 == (await slow)[0]
+    assert [] == clients.failures
+    assert master == (await pids(place))[0]
+    assert {"one", "two", "three"} == set(await place.servers())
+
+
+def master_socket(place: Balancer) -> str:
+    return str(lb_folder(place.settings) / "run" / "master.sock")
+
+
+def without_spare(name: str) -> Route:
+    """No spare backend has this casing: it takes a reload."""
+    return route(f"/{name}", vhosts=(f"{name}.example",), balance="source")
 
 
 async def either(one: Task, two: Task) -> bool:

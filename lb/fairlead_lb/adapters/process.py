@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fairlead_daemon.errors import BadSettings, Refused, Unavailable
 from fairlead_daemon.processes import Identity, identify, send_signal
-from fairlead_lb.adapters.socket_cli import ask, peer_pid
+from fairlead_lb.adapters.socket_cli import WAIT_S, ask, peer_pid
 from fairlead_lb.decisions import answers, versions
 from fairlead_lb.decisions.answers import Processes
 from fairlead_lb.decisions.versions import Program
@@ -23,6 +23,8 @@ START_S = 10.0
 RELOAD_S = 20.0
 CHECK_S = 60.0
 STEP_S = 0.005
+HEARS_S = 2.0
+BY_SIGNAL_S = 10.0
 
 
 def find_program(name: str) -> str:
@@ -49,9 +51,9 @@ async def probe(program: str) -> Program:
     return versions.program(output.decode("utf-8", "replace"), path=program)
 
 
-async def show(master: Path) -> Processes:
+async def show(master: Path, *, wait_s: float = WAIT_S) -> Processes:
     """Raises Unavailable."""
-    return answers.processes(await ask(master, "show proc"))
+    return answers.processes(await ask(master, "show proc", wait_s=wait_s))
 
 
 async def find(master: Path) -> Processes | None:
@@ -124,14 +126,30 @@ async def check(program: str, file: Path) -> None:
 
 async def reload(master: Path, before: Processes, log: Path) -> Processes:
     """Returns when a new worker serves. Raises Refused when HAProxy kept the old one, Unavailable."""
+    try:
+        before = await show(master, wait_s=HEARS_S)
+    except Unavailable:  # it takes no connection any more: only a signal reaches it
+        return await reload_by_signal(master, before, log)
     with contextlib.suppress(Unavailable):  # 2.6 closes the socket while it reloads
         said = await ask(master, "reload", wait_s=RELOAD_S)
         if said.startswith("Success=0"):  # 2.7 and later wait, and tell
             raise Refused(f"haproxy kept its old configuration: {_alerts_in(said) or alerts(log)}")
-    end = asyncio.get_running_loop().time() + RELOAD_S
+    return await _reloaded(master, before, log, within_s=RELOAD_S)
+
+
+async def reload_by_signal(master: Path, before: Processes, log: Path) -> Processes:
+    """As `reload`, for a master that takes no connection. It starts itself afresh, so all of its connections are free."""
+    identity = identify(before.master)
+    if identity is None or not send_signal(identity, signal.SIGUSR2):
+        raise Unavailable(f"haproxy: master {before.master} has ended")
+    return await _reloaded(master, before, log, within_s=BY_SIGNAL_S)
+
+
+async def _reloaded(master: Path, before: Processes, log: Path, *, within_s: float) -> Processes:
+    end = asyncio.get_running_loop().time() + within_s
     while asyncio.get_running_loop().time() < end:
         try:
-            now = await show(master)
+            now = await show(master, wait_s=HEARS_S)
         except Unavailable:
             if identify(before.master) is None:
                 raise
@@ -141,7 +159,7 @@ async def reload(master: Path, before: Processes, log: Path) -> Processes:
             if now.failed > before.failed:
                 raise Refused(f"haproxy kept its old configuration: {alerts(log)}")
         await asyncio.sleep(STEP_S)
-    raise Unavailable(f"haproxy did not reload within {RELOAD_S:g} s")
+    raise Unavailable(f"haproxy did not reload within {within_s:g} s")
 
 
 def watch(identity: Identity, ended: Callable[[], None]) -> Callable[[], None]:

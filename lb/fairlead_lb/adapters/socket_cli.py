@@ -8,6 +8,7 @@ from fairlead_daemon.errors import Unavailable
 from fairlead_lb.decisions import answers
 
 WAIT_S = 5.0
+OLD_S = 3.0
 LINE_LIMIT_BYTES = 8_000  # of 16,384 HAProxy takes; beyond it closes the socket without a word
 SEVERITY = "set severity-output number"
 READ_LIMIT_BYTES = 64 * 1024 * 1024
@@ -52,7 +53,9 @@ async def tell_all(path: Path | str, commands: Sequence[str]) -> list[str]:
 
 async def ask_old(master: Path, pid: int, commands: Sequence[str]) -> str:
     """Through the master to a worker that finishes its sessions; each command carries the pid."""
-    return "".join([await ask(master, ";".join(f"@!{pid} {c}" for c in chunk)) for chunk in chunks(commands)])
+    return "".join(
+        [await ask(master, ";".join(f"@!{pid} {c}" for c in chunk), wait_s=OLD_S) for chunk in chunks(commands)]
+    )
 
 
 def chunks(commands: Sequence[str]) -> list[list[str]]:
