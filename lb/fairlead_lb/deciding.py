@@ -10,6 +10,7 @@ from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import routes, shortcut, spares
 from fairlead_lb.decisions.nearness import Near
 from fairlead_lb.decisions.shortcut import Decided
+from fairlead_lb.decisions.versions import LUA
 from fairlead_lb.desk import Desk
 
 log = Log("lb")
@@ -94,6 +95,7 @@ def _rules(desk: Desk) -> routes.Rules:
         vips=desk.around.vips,
         refused_rules=desk.state.refused_rules,
         manner=desk.around.manner,
+        lua=desk.supervisor.version is None or desk.supervisor.version.can(LUA),
     )
 
 

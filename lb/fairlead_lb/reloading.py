@@ -12,7 +12,7 @@ from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import fragments, pace, picture, render, routes
 from fairlead_lb.decisions.change import Reload, Serving
 from fairlead_lb.decisions.conditions import FrontRule
-from fairlead_lb.decisions.fragments import text_of
+from fairlead_lb.decisions.fragments import of_tenants, text_of
 from fairlead_lb.decisions.rollout import structure_of
 from fairlead_lb.decisions.values import Picture, Structure
 from fairlead_lb.desk import Desk
@@ -101,7 +101,7 @@ async def _blame(desk: Desk, candidate: Picture, error: Refused) -> None:
         if await _blame_rules(desk, candidate, desk.state.serving.structure if desk.state.serving else structure):
             return
     suspects = desk.verdicts.suspects(structure)
-    faulty = await _culprits(desk, candidate, suspects)
+    faulty = await _culprits(desk, candidate, suspects) or await _culprits(desk, candidate, tuple(structure.owners))
     desk.verdicts.learn_fragments(structure, set(suspects) - faulty.keys() if faulty else ())
     for name, why in (faulty or dict.fromkeys(suspects, str(error))).items():
         owner, shape = structure.owners[name], structure.shapes[name]
@@ -133,7 +133,8 @@ async def _blame_rules(desk: Desk, candidate: Picture, running: Structure) -> bo
 
 async def _refused_with(desk: Desk, candidate: Picture, rules: tuple[FrontRule, ...]) -> str:
     """What HAProxy says against a configuration of no backends and these rules alone."""
-    return await _refused(desk, render.config_of(msgspec.structs.replace(candidate.structure, rules=rules), []))
+    head = msgspec.structs.replace(of_tenants(candidate.structure, ()), rules=rules)
+    return await _refused(desk, render.config_of(head, []))
 
 
 async def _culprits(desk: Desk, candidate: Picture, suspects: Sequence[str]) -> dict[str, str]:

@@ -6,8 +6,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead_lb.decisions.fragments import Verdicts, culprits
-from fairlead_lb.decisions.values import Key, Shape, Structure
+from fairlead_discovery.records import Delay, Rate, Traffic
+from fairlead_lb.decisions.fragments import Verdicts, culprits, text_of
+from fairlead_lb.decisions.values import Key, Picture, Shape, Slot, Structure
 from harness.haproxy_model import FRAME
 
 
@@ -57,3 +58,16 @@ def test_only_what_haproxy_has_not_taken_is_suspect():
     assert ("a", "c") == verdicts.suspects(structure(a=Shape(), c=Shape()))
     assert verdicts.knows_head(msgspec.structs.replace(served, generation=7))
     assert not verdicts.knows_head(msgspec.structs.replace(served, binds=((1, 2),)))
+
+
+def test_what_a_tenant_causes_in_the_head_is_judged_with_it():
+    """Lua, tables: a head is known whatever the tenants ask for, and a group of them has the lines of its own alone."""
+    verdicts = Verdicts()
+    verdicts.learn(structure(a=Shape()))
+    delay = Shape(traffic=Traffic(delay=Delay(percent=5, delay_s=1), rate=Rate(count=1, per_s=1)))
+    asked = structure(a=Shape(), d=delay)
+    picture = Picture(structure=asked, slots={name: {"s1": Slot()} for name in asked.shapes})
+
+    assert verdicts.knows_head(asked)
+    assert [False, True] == ["lua-load" in text_of(picture, [name]) for name in ("a", "d")]
+    assert [False, True] == ["backend fairlead_rates" in text_of(picture, [name]) for name in ("a", "d")]

@@ -1,7 +1,7 @@
 """Whose fragment HAProxy refuses: known verdicts first, then halves. One bad tenant costs the others one check."""
 
 import hashlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -53,13 +53,18 @@ def culprits(suspects: Sequence[str]) -> Generator[Sequence[str], bool, tuple[st
     return tuple(found)
 
 
-def text_of(picture: Picture, names: Iterable[str]) -> str:
-    """A configuration of these tenants alone."""
-    return render.config_of(picture.structure, [render.backend(picture, name) for name in names])
+def text_of(picture: Picture, names: Collection[str]) -> str:
+    """A configuration of these tenants alone, with what they cause in the head (Lua, tables) and nothing of others."""
+    return render.config_of(of_tenants(picture.structure, names), [render.backend(picture, name) for name in names])
+
+
+def of_tenants(structure: Structure, names: Collection[str]) -> Structure:
+    return msgspec.structs.replace(structure, shapes={name: structure.shapes[name] for name in names})
 
 
 def head_digest(structure: Structure) -> str:
-    return _digest(render.config_of(_ungenerated(structure), []))
+    """Of what no tenant has a part in."""
+    return _digest(render.config_of(_ungenerated(of_tenants(structure, ())), []))
 
 
 def _ungenerated(structure: Structure) -> Structure:

@@ -53,6 +53,8 @@ class Rules:
     manner: bamboo.Manner = field(default_factory=bamboo.Manner)
     refused_rules: Mapping[tuple[str, tuple[Condition, ...]], str] = field(default_factory=dict)
     """What HAProxy's own check turned down of a service's rules."""
+    lua: bool = True
+    """Whether HAProxy was built with it: `delay` is made of it, and one line of it would be refused with everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,15 +277,22 @@ def _unreadable(snapshot: Snapshot, last: Wanted) -> Iterable[str]:
 
 def _last_good(candidates: Iterable[Parts | None], rules: Rules) -> Parts | None:
     for parts in candidates:
-        if parts is not None and not any((p.key, casing(p.shape)) in rules.refused_shapes for p in parts.parts):
+        if parts is not None and not any(_why_not(p, rules) for p in parts.parts):
             return parts
     return None
 
 
 def _check_shapes(parts: Parts, rules: Rules) -> None:
-    for part in parts.parts if rules.refused_shapes else ():
-        if (why := rules.refused_shapes.get((part.key, casing(part.shape)))) is not None:
-            raise Refused(f"port {part.key.index}: HAProxy refused it: {why}")
+    for part in parts.parts if rules.refused_shapes or not rules.lua else ():
+        if why := _why_not(part, rules):
+            raise Refused(f"port {part.key.index}: {why}")
+
+
+def _why_not(part: Part, rules: Rules) -> str:
+    if part.shape.traffic.delay is not None and not rules.lua:
+        return "delay: this HAProxy is built without Lua"
+    why = rules.refused_shapes.get((part.key, casing(part.shape))) if rules.refused_shapes else None
+    return "" if why is None else f"HAProxy refused it: {why}"
 
 
 def backend(name: str, part: Part, last: Wanted, rules: Rules, near: Placings) -> Backend:

@@ -27,11 +27,12 @@ class Capability:
     """What fairlead does with it."""
 
 
+LUA = Capability(name="Lua", built="LUA", use="delays of requests, for tests of services")
 CAPABILITIES = (
     Capability(name="slots, maps and certificates at run time", use="every change without a reload"),
     Capability(name="switch-mode http", use="HTTP and TCP on one range of service ports"),
     Capability(name="TLS", built="OPENSSL", use="https_port, certificates, mutual TLS"),
-    Capability(name="Lua", built="LUA", use="delays of requests, for tests of services"),
+    LUA,
     Capability(name="Prometheus page", built="PROMEX"),
     Capability(
         name="synchronous reload", since=(2, 7), use="the master's word on a reload; else its processes are polled"
