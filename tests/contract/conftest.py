@@ -26,6 +26,8 @@ RUN_REGISTRY = (
     "import sys; from fairlead_daemon.main import main; from fairlead_discovery.registryd import DAEMON; "
     "sys.exit(main(DAEMON, sys.argv[1:]))"
 )
+RUN_IMPATIENT_REGISTRY = "from fairlead_discovery import hub; hub.SESSION_S = 5.0; " + RUN_REGISTRY
+"""Its sessions end after 5 s of silence instead of 10."""
 
 
 class Backend:
@@ -79,12 +81,12 @@ class Memory(Backend):
 class Local(Backend):
     name = "local"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str = RUN_REGISTRY) -> None:
         super().__init__()
         self.socket = folder / "r.sock"
         self.url = f"local:{self.socket}"
         self.server = Server(
-            [sys.executable, "-c", RUN_REGISTRY, "--set", f"registry={self.url}", "--set", f"data_dir={folder}/d"],
+            [sys.executable, "-c", program, "--set", f"registry={self.url}", "--set", f"data_dir={folder}/d"],
             log=folder / "registry.log",
         )
 

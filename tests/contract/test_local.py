@@ -13,6 +13,7 @@ import pytest
 
 from fairlead_daemon.errors import Unavailable
 from fairlead_discovery import messages, paths
+from fairlead_discovery.adapters import linked
 from fairlead_discovery.adapters.database import Database
 from fairlead_discovery.adapters.local import ClientEnd
 from fairlead_discovery.hub import Hub
@@ -21,13 +22,13 @@ from fairlead_discovery.registry import Create, Put
 from fairlead_discovery.snapshots import Trust
 from harness.waiting import eventually
 
-from .conftest import RUN_REGISTRY, Local
+from .conftest import RUN_IMPATIENT_REGISTRY, RUN_REGISTRY, Local
 from .following import collecting
 
 
 @pytest.fixture
-async def local(short_dir: Path):
-    made = Local(short_dir)
+async def local(short_dir: Path, request: pytest.FixtureRequest):
+    made = Local(short_dir, getattr(request, "param", RUN_REGISTRY))
     await made.start()
     yield made
     await made.close()
@@ -182,15 +183,17 @@ async def test_another_protocol_is_refused_with_both_versions(local: Local):
     end.close()
 
 
-async def test_a_stopped_registry_ends_no_sessions(local: Local):
+@pytest.mark.parametrize("local", [RUN_IMPATIENT_REGISTRY], indirect=True, ids=["impatient"])
+async def test_a_stopped_registry_ends_no_sessions(local: Local, monkeypatch: pytest.MonkeyPatch):
     """It was paused itself: nobody's silence counts against them."""
+    monkeypatch.setattr(linked, "PING_S", 0.5)
     owner, reader = await local.open(), await local.open()
     await owner.announce(f"{paths.AGENTS}/a1", b"1")
     session = owner.store.connection.value.session
     async with collecting(reader.follow(paths.AGENTS)) as agents:
         await agents.until(lambda a: "a1" in a)
         local.server.pause()
-        await asyncio.sleep(11)
+        await asyncio.sleep(6)  # longer than a session may be silent
         local.server.resume()
 
         async def back() -> bool:

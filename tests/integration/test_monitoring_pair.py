@@ -43,6 +43,12 @@ def pair(short_dir: Path, own_zookeeper: ZooKeeper, hook: Hook, page: HeatPage) 
         monitor.server.stop()
 
 
+@pytest.fixture
+def own_registry(zookeeper: ZooKeeper, short_dir: Path) -> str:
+    """A place of this test alone on the session's ZooKeeper."""
+    return f"{zookeeper.url}/{short_dir.name}"
+
+
 def wait_states(hook: Hook, states: list[str], within_s: float = 15) -> None:
     def told() -> bool:
         assert states == hook.states()
@@ -81,11 +87,9 @@ def test_the_second_takes_over_and_tells_only_what_changes(
     assert 4 == len(hook.calls)
 
 
-def test_a_source_that_dies_is_no_data_and_not_well(
-    short_dir: Path, own_zookeeper: ZooKeeper, hook: Hook, page: HeatPage
-):
+def test_a_source_that_dies_is_no_data_and_not_well(short_dir: Path, own_registry: str, hook: Hook, page: HeatPage):
     """Firing, then nothing to be seen: told as no-data; back and well: resolved."""
-    alone = Monitor(short_dir, "one", own_zookeeper.url, webhooks=[hook.url], scrape={"attic": page.url}).start()
+    alone = Monitor(short_dir, "one", own_registry, webhooks=[hook.url], scrape={"attic": page.url}).start()
     try:
         page.heat = 5.0
         wait_states(hook, ["firing"])
@@ -98,10 +102,10 @@ def test_a_source_that_dies_is_no_data_and_not_well(
 
 
 def test_rules_are_read_again_and_a_bad_file_changes_nothing(
-    short_dir: Path, own_zookeeper: ZooKeeper, hook: Hook, page: HeatPage
+    short_dir: Path, own_registry: str, hook: Hook, page: HeatPage
 ):
     """SIGHUP; the mistake stands in the log with file, rule and column."""
-    alone = Monitor(short_dir, "one", own_zookeeper.url, webhooks=[hook.url], scrape={"attic": page.url}).start()
+    alone = Monitor(short_dir, "one", own_registry, webhooks=[hook.url], scrape={"attic": page.url}).start()
     try:
         alone.rules.write_text('[[rule]]\nname = "hot"\nwhen = "heat >"\n')
         alone.server.process.send_signal(signal.SIGHUP)
@@ -115,9 +119,9 @@ def test_rules_are_read_again_and_a_bad_file_changes_nothing(
         alone.server.stop()
 
 
-def test_a_bad_rule_refuses_the_start(short_dir: Path, own_zookeeper: ZooKeeper):
+def test_a_bad_rule_refuses_the_start(short_dir: Path, own_registry: str):
     """Exit code 2, the rule named."""
-    monitor = Monitor(short_dir, "one", own_zookeeper.url)
+    monitor = Monitor(short_dir, "one", own_registry)
     monitor.rules.write_text('[[rule]]\nname = "hot"\nwhen = "heat[5m] > 1"\n')
     monitor.server.start()
 
@@ -125,12 +129,12 @@ def test_a_bad_rule_refuses_the_start(short_dir: Path, own_zookeeper: ZooKeeper)
     assert "rules.toml: rule hot: when: column 5" in monitor.server.tail()
 
 
-def test_rabbitmqs_own_metrics_are_collected(short_dir: Path, own_zookeeper: ZooKeeper):
+def test_rabbitmqs_own_metrics_are_collected(short_dir: Path, own_registry: str):
     """A real broker's Prometheus page; killed, it is down, and its series have no value any more."""
     epmd = Epmd(short_dir)
     broker = RabbitMQ(short_dir / "rabbit", epmd, "measured").start()
     page = f"http://127.0.0.1:{broker.prometheus_port}/metrics"
-    monitor = Monitor(short_dir, "one", own_zookeeper.url, rabbitmq=[page]).start()
+    monitor = Monitor(short_dir, "one", own_registry, rabbitmq=[page]).start()
 
     def up() -> float:
         found = monitor.get("/api/series?name=fairlead_up&role=rabbitmq&since=-5")["series"]
