@@ -14,7 +14,6 @@ from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.registry import Put
 from harness.waiting import eventually
 
-KILLS = 20
 WRITERS = 4
 LATEST_S = 0.06
 """A kill comes at a random moment of that much writing."""
@@ -57,11 +56,12 @@ class Writer:
         return one, two
 
 
-async def test_killed_in_the_middle_of_commits(local: Local):
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.soak)])
+async def test_killed_in_the_middle_of_commits(local: Local, kills: int):
     """What was acknowledged is there, of what was not all or nothing, and the revision only rises."""
     writers = [Writer(await local.open(), n) for n in range(WRITERS)]
     landed = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         tasks = [asyncio.create_task(writer.run()) for writer in writers]
         await asyncio.sleep(random.random() * LATEST_S)
         await local.stop()
@@ -77,8 +77,8 @@ async def test_killed_in_the_middle_of_commits(local: Local):
             writer.acknowledged = writer.attempted = one
         assert before < await writers[0].registry.commit([])
 
-    assert sum(writer.acknowledged for writer in writers) > KILLS
-    assert landed < KILLS * WRITERS  # else nothing was killed in the middle
+    assert sum(writer.acknowledged for writer in writers) > kills
+    assert landed < kills * WRITERS  # else nothing was killed in the middle
 
 
 async def _in_sight(writers: list[Writer]) -> bool:

@@ -109,12 +109,12 @@ def told(journal: Sequence[Event], at: int) -> tuple[list[int], int]:
     return numbers, revision
 
 
-def moments(journal: Sequence[Event], chance: random.Random) -> list[int]:
+def moments(journal: Sequence[Event], chance: random.Random, cuts: int) -> list[int]:
     """Where to cut: right after answers, right before and after syncs, amid the copying into the file, anywhere."""
     said = [i + 1 for i, e in enumerate(journal) if isinstance(e, Said)]
     synced = [i + d for i, e in enumerate(journal) if isinstance(e, Sync) for d in (0, 1)]
     copied = [i for i, e in enumerate(journal) if isinstance(e, Write) and e.file.endswith(".db")]
-    quarter = CUTS // 4
+    quarter = cuts // 4
     return sorted(
         chance.choices(said, k=quarter)
         + chance.choices(synced, k=quarter)
@@ -128,11 +128,12 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
     return asyncio.run(written(tmp_path_factory.mktemp("registry")))
 
 
-def test_what_was_acknowledged_outlives_a_power_cut(journal: Journal, tmp_path: Path):
+@pytest.mark.parametrize("cuts", [CUTS // 3, pytest.param(CUTS, marks=pytest.mark.soak)])
+def test_what_was_acknowledged_outlives_a_power_cut(journal: Journal, tmp_path: Path, cuts: int):
     """All of it, nothing by half, and no revision is ever given twice."""
     chance = random.Random(11)
     landed = 0
-    for number, at in enumerate(moments(journal, chance)):
+    for number, at in enumerate(moments(journal, chance, cuts)):
         folder = tmp_path / f"cut{number}"
         cut(journal, at, chance).put(folder)
         database = Database(folder / "registry.db")
@@ -172,7 +173,7 @@ async def test_the_harness_finds_a_registry_that_does_not_sync(
     monkeypatch.undo()
     chance = random.Random(3)
     lost = 0
-    for number, at in enumerate(moments(journal, chance)[::10]):
+    for number, at in enumerate(moments(journal, chance, CUTS)[::10]):
         folder = tmp_path / f"cut{number}"
         cut(journal, at, chance).put(folder)
         try:

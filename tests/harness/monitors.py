@@ -86,3 +86,10 @@ class Monitor:
 
     def acting(self) -> bool:
         return bool(self.get("/status")["acting"])
+
+    def answered(self) -> int:
+        """Webhook calls that were taken. The alert is `unwritten` from that moment on, until the registry has it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        name = 'fairlead_monitor_webhook_calls_total{outcome="ok"} '
+        return int(float(next((line.removeprefix(name) for line in lines if line.startswith(name)), 0)))

@@ -65,6 +65,7 @@ def test_the_second_takes_over_and_tells_only_what_changes(
     page.heat = 5.0
     wait_states(hook, ["firing"])
     assert not two.acting()
+    wait_until("that it was told is written down", lambda: one.answered() == 1 and not one.get("/status")["unwritten"])
     one.server.kill()
     wait_until("the second leads", two.acting, within_s=30)
     time.sleep(1)
