@@ -25,7 +25,7 @@ SHARED: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "registry": frozenset({"tree", "get", "watch", "export", "import", "check", "copy", "confirm", "-h", "--help"}),
         "ca": frozenset({"init", "status", "issue", "rotate", "bundle", "-h", "--help"}),
-        "lb": frozenset({"list", "forget", "template", "-h", "--help"}),
+        "lb": frozenset({"list", "forget", "template", "certificate", "-h", "--help"}),
     }
 )
 """By name that is a daemon's and a verb's: what makes `fairlead registry …` a verb instead of its process."""

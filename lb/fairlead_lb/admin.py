@@ -160,14 +160,20 @@ def rails_of(desk: Desk) -> dict[str, Any]:
 
 
 def _certificates_of(certificates: Certificates | None) -> Mapping[str, Any]:
-    """`served` as HAProxy tells it, and the files that are not taken."""
+    """`served` as HAProxy tells it, and the files and records that are not taken."""
     if certificates is None:
         return {"served": [], "problems": {}}
     served = [
-        {"file": name, "subject": one.subject, "names": one.names, "not_after_s": one.not_after_s}
+        {
+            "file": name,
+            "from": certificates.origin(name),
+            "subject": one.subject,
+            "names": one.names,
+            "not_after_s": one.not_after_s,
+        }
         for name, one in sorted(certificates.served.items())
     ]
-    return {"served": served, "problems": dict(certificates.problems)}
+    return {"served": served, "problems": dict(certificates.told())}
 
 
 def rules_of(state: State) -> list[Mapping[str, str]]:

@@ -40,6 +40,7 @@ from fairlead_lb.rolling import Gate
 from fairlead_lb.settings import (
     LbSettings,
     balancer_id,
+    ends_tls,
     forbidden,
     frame,
     groups,
@@ -57,6 +58,7 @@ from fairlead_lb.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from fairlead_lb.mesh_side import MeshSide
+    from fairlead_lb.registry_certificates import RegistryCertificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ async def run(settings: LbSettings, context: Context) -> None:
     try:
         await bamboo.listen(context)
         await controller.serve_first()
-        if settings.https_port and not (settings.certificate or settings.tls_passthrough):
+        if settings.https_port and not (ends_tls(settings) or settings.tls_passthrough):
             context.log.info("https is off: no certificate is set", https_port=settings.https_port)
         context.log.info("serving", admin=port, http=settings.http_port, haproxy=controller.supervisor.processes.master)
         await _work(settings, context, controller, stopping, beside)
@@ -138,7 +140,7 @@ async def run(settings: LbSettings, context: Context) -> None:
 async def _supervisor(settings: LbSettings, store: Store) -> Supervisor:
     """Raises BadSettings when there is no HAProxy that can do what is asked for."""
     supervisor = Supervisor(store, find_program(settings.haproxy))
-    await supervisor.probe(tls=bool(settings.certificate and settings.https_port))
+    await supervisor.probe(tls=bool(ends_tls(settings) and settings.https_port))
     return supervisor
 
 
@@ -169,6 +171,7 @@ async def _work(
             _follow_place(settings, registry, controller),
             controller.desk.gate.run(registry, controller.unwell),
             _follow_certificates(beside.certificates, controller),
+            *_registry_certificates(beside.certificates, registry),
             *_mesh_bodies(beside.mesh, registry, controller),
             *_log_bodies(settings, controller),
             *_traefik(settings, registry, controller),
@@ -187,13 +190,26 @@ async def _work(
 
 def _certificates(settings: LbSettings) -> Certificates | None:
     """Loaded; None when none are set. Raises BadSettings for a path that is not there and never was."""
-    if not settings.certificate:
+    if not ends_tls(settings):
         return None
-    found = Certificates(Path(settings.certificate).absolute(), lb_folder(settings) / "certs")
+    source = Path(settings.certificate).absolute() if settings.certificate else None
+    found = Certificates(source, lb_folder(settings) / "certs", _of_registry(settings))
     found.load()
-    if not found.any and not found.source.exists():
+    if source is not None and not found.any and not source.exists():
         raise BadSettings(f"certificate: {settings.certificate}: no such file or folder")
     return found
+
+
+def _of_registry(settings: LbSettings) -> "RegistryCertificates | None":
+    """None without a key file. Raises BadSettings."""
+    if not settings.certificate_key_file:
+        return None
+    from fairlead_lb.registry_certificates import RegistryCertificates  # noqa: PLC0415  # cryptography is for who needs it
+
+    key_file = Path(settings.certificate_key_file).absolute()
+    made = RegistryCertificates(lb_folder(settings) / "registry-certs", key_file)
+    made.check()
+    return made
 
 
 def _log_bodies(settings: LbSettings, controller: Controller) -> Iterator[Awaitable[None]]:
@@ -235,16 +251,25 @@ def _mesh_bodies(mesh: "MeshSide | None", registry: Registry, controller: Contro
 
 
 async def _follow_certificates(certificates: Certificates | None, controller: Controller) -> None:
-    """The first ones that come need a reload, all others none."""
+    """The first ones that come need a reload, the last that goes, and the default that goes; all others none."""
     if certificates is None:
         await asyncio.Event().wait()
         return
 
     def changed() -> None:
-        if certificates.any:
-            controller.use_frame(with_tls(controller.around.frame, str(certificates.listing)))
+        listing = str(certificates.listing) if certificates.any else ""
+        controller.use_frame(with_tls(controller.around.frame, listing))
 
-    await certificates.follow(lambda: _worker_socket(controller), changed)
+    def without() -> bool:
+        serving = controller.state.serving
+        return serving is not None and controller.supervisor.alive and not serving.structure.frame.certificates
+
+    await certificates.follow(lambda: _worker_socket(controller), changed, without)
+
+
+def _registry_certificates(certificates: Certificates | None, registry: Registry) -> Iterator[Awaitable[None]]:
+    if certificates is not None and certificates.beside is not None:
+        yield certificates.beside.follow(registry)
 
 
 def _worker_socket(controller: Controller) -> str | None:

@@ -53,7 +53,7 @@ TRAEFIK_STEPS = Counter("fairlead_lb_traefik_steps_total", "Nodes of Traefik's t
 TEMPLATES = Counter(
     "fairlead_lb_template_total", "Outputs of the Bamboo template by result: written, failed", ["result"]
 )
-BAD_CERTIFICATES = Gauge("fairlead_lb_bad_certificates", "Certificate files that are not taken")
+BAD_CERTIFICATES = Gauge("fairlead_lb_bad_certificates", "Certificate files, and the registry's, that are not taken")
 IDENTITY_EXPIRY = Gauge(
     "fairlead_lb_identity_expiry_timestamp_seconds", "When our own identity ends, as HAProxy has it; renewed at half"
 )

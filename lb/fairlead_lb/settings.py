@@ -49,10 +49,13 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     http_port: int = 80
     """HAProxy's port for virtual hosts. Busy: the start is refused."""
     https_port: int = 443
-    """The same over TLS; off without `certificate`, and with 0."""
+    """The same over TLS; off without `certificate` and `certificate_key_file`, and with 0."""
     certificate: str = ""
     """PEM file with certificate, chain and key, or a folder of such (`*.pem`, `default.pem` first). Replaced files are
     served within seconds, without a reload; a bad one leaves its last good one. Empty: no TLS."""
+    certificate_key_file: str = ""
+    """Opens certificates that `fairlead lb certificate put` has sealed in the registry (`fairlead lb certificate key` makes
+    it, mode 0600): they are served beside those of `certificate`. Empty: the registry's are not looked at."""
     tls_passthrough: bool = False
     """Whether `https_port` serves routes of mode `tls` too: by the name a client asks for, passed on as it is. The rest
     ends its TLS here as ever, after a hop inside HAProxy; without `certificate` it is refused."""
@@ -155,7 +158,7 @@ def frame(settings: LbSettings) -> Frame:
         sockets=str(socket_folder(folder)),
         host=address,
         http_port=settings.http_port,
-        https_port=settings.https_port if settings.certificate or settings.tls_passthrough else 0,
+        https_port=settings.https_port if ends_tls(settings) or settings.tls_passthrough else 0,
         passthrough=bool(settings.tls_passthrough and settings.https_port),
         max_connections=settings.max_connections,
         keepalive_s=settings.keepalive_s,
@@ -193,8 +196,13 @@ def worker_account(user: str, *, root: bool) -> tuple[str, str]:
     raise BadSettings(f"user: there is no account {user}")
 
 
+def ends_tls(settings: LbSettings) -> bool:
+    """Whether there are to be certificates."""
+    return bool(settings.certificate or settings.certificate_key_file)
+
+
 def with_tls(frame: Frame, certificates: str) -> Frame:
-    """The same with that list of certificates, which must not be empty: HAProxy would not start."""
+    """The same with that list of certificates, which must not be empty: HAProxy would not start. "": TLS does not end here."""
     return msgspec.structs.replace(frame, certificates=certificates)
 
 
@@ -285,7 +293,7 @@ def standing(settings: LbSettings, own: Collection[str], place: Place) -> Standi
 
 def _own_ports(settings: LbSettings) -> Iterator[int]:
     yield from (settings.port, settings.http_port, settings.mesh_port, settings.mesh_tcp_port)
-    yield settings.https_port if settings.certificate or settings.tls_passthrough else 0
+    yield settings.https_port if ends_tls(settings) or settings.tls_passthrough else 0
 
 
 def vip_rules(settings: LbSettings) -> VipRules | None:

@@ -11,7 +11,7 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_lb import certificates
 from fairlead_lb.adapters import socket_cli
 from harness.balancer import Balancer, Task, balancer, fetch, route
-from harness.certificates import self_signed
+from harness.certificates import first_der, self_signed, shown_certificate
 from harness.clients import Clients
 from harness.ports import free_port
 from harness.servers import require
@@ -42,20 +42,11 @@ async def place(short_dir: Path) -> AsyncIterator[Balancer]:
 
 
 async def shaken(place: Balancer, host: str) -> bytes:
-    """The certificate a client of `host` is shown, DER."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    _, writer = await asyncio.open_connection("127.0.0.1", place.settings.https_port, ssl=context, server_hostname=host)
-    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    writer.close()
-    return bytes(shown)
+    return await shown_certificate(place.settings.https_port, host)
 
 
 def der(folder: Path, name: str) -> bytes:
-    text = (folder / name).read_text()
-    end = "-----END CERTIFICATE-----\n"
-    return ssl.PEM_cert_to_DER_cert(text[: text.index(end) + len(end)])
+    return first_der((folder / name).read_text())
 
 
 async def shows(place: Balancer, host: str, expected: bytes) -> bool:
@@ -98,10 +89,13 @@ async def test_a_certificate_is_replaced_and_removed_while_it_serves(place: Bala
         (folder / "other.pem").unlink()
         await eventually("the default is shown", lambda: shows(place, "other.example", der(folder, "default.pem")))
 
-    status = await place.status()
+    async def alone() -> bool:
+        served = (await place.status())["certificates"]["served"]
+        return [("default.pem", [HOST])] == [(c["file"], c["names"][:1]) for c in served]
+
+    await eventually("the status says so", alone)
     assert [] == clients.failures
-    assert 0 == status["reloads"]
-    assert [("default.pem", [HOST])] == [(c["file"], c["names"][:1]) for c in status["certificates"]["served"]]
+    assert 0 == (await place.status())["reloads"]
 
 
 async def test_a_bad_file_changes_nothing_but_is_told(place: Balancer, short_dir: Path):

@@ -203,7 +203,8 @@ def _name_servers(settings: UpSettings, place: Place) -> list[Wanted]:
 
 def _balancer(settings: UpSettings) -> Wanted:
     """HTTPS is off, and its port anyone's, until there is a certificate."""
-    secure = bool(settings.settings.get("lb", {}).get("certificate"))
+    own = settings.settings.get("lb", {})
+    secure = bool(own.get("certificate") or own.get("certificate_key_file"))
     return _with(
         _http(
             "lb",

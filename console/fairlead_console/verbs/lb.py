@@ -1,4 +1,4 @@
-"""`fairlead lb list|forget|template`: registrations of balancers, for which every kill waits; Bamboo's templates."""
+"""`fairlead lb list|forget|template|certificate`: registrations of balancers, for which every kill waits; what they serve."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from fairlead_console.balancer import registrations
 from fairlead_console.decisions.balancers import Registration
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Use, registry_verb
+from fairlead_console.verbs.lb_certificate import certificate
 from fairlead_console.verbs.lb_template import template
 from fairlead_console.verbs.registry import in_registry
 from fairlead_daemon.errors import Refused
@@ -15,13 +16,14 @@ from fairlead_daemon.errors import Refused
 
 @click.group(epilog="Example: fairlead lb list")
 def lb() -> None:
-    """List registered balancers; forget one that is gone for good.
+    """List registered balancers; forget one that is gone for good. Certificates of the registry.
 
     `fairlead lb --config FILE` runs the balancer itself.
     """
 
 
 lb.add_command(template)
+lb.add_command(certificate)
 
 
 @lb.command(name="list", epilog="Example: fairlead lb list")

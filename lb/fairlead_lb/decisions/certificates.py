@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.records import Record
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}", re.ASCII)
 PEM_LIMIT_BYTES = 15_000  # HAProxy drops a command over 16,384 bytes without a word
@@ -36,17 +37,40 @@ class Served:
     not_after_s: float = 0.0
 
 
+class Sealed(Record, frozen=True, kw_only=True):
+    """A certificate in the registry, with its key. `removed`: an operator's word that it shall not be served."""
+
+    key: str = ""
+    """Id of the key that sealed it."""
+    nonce: bytes = b""
+    data: bytes = b""
+    removed: bool = False
+
+
+def registry_name(text: str) -> str:
+    """The name in the registry, without `.pem`; the file is that with it. Raises Refused for one that is no plain name."""
+    name = text.removesuffix(".pem")
+    if not NAME.fullmatch(f"{name}.pem") or ".." in name or name.endswith((".", ".pem")):
+        raise Refused(f"{text[:80]!r}: not a name for a certificate (letters, digits, `.`, `_`, `-`)")
+    return name
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Kind and PEM of each block, in their order."""
+    return [(m[1], m[0]) for m in _BLOCK.finditer(text)]
+
+
 def parse(name: str, text: str) -> Certificate:
     """Raises Refused naming what is wrong. That key and certificate fit is for OpenSSL to say."""
     if not NAME.fullmatch(name):
         raise Refused(f"{name}: not a name for a certificate file (letters, digits, `.`, `_`, `-`)")
-    blocks = [(m[1], m[0]) for m in _BLOCK.finditer(text)]
-    kinds = [kind for kind, _ in blocks]
+    found = blocks(text)
+    kinds = [kind for kind, _ in found]
     if "CERTIFICATE" not in kinds:
         raise Refused(f"{name}: no certificate in it")
     if not any(kind.endswith("PRIVATE KEY") for kind in kinds):
         raise Refused(f"{name}: no private key in it")
-    pem = "".join("\n".join(line.strip() for line in block.splitlines() if line.strip()) + "\n" for _, block in blocks)
+    pem = "".join("\n".join(line.strip() for line in block.splitlines() if line.strip()) + "\n" for _, block in found)
     if len(pem) > PEM_LIMIT_BYTES:
         raise Refused(f"{name}: {len(pem)} bytes; HAProxy takes {PEM_LIMIT_BYTES} while it runs")
     return Certificate(name=name, pem=pem, fingerprint=_fingerprint(name, text))
