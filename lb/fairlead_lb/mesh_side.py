@@ -136,6 +136,8 @@ class MeshSide:
             raise Refused(f"haproxy does not take {len(left)} of identity and roots")
         self.problem = ""
         metrics.IDENTITY_EXPIRY.set(served.not_after_s)
+        if (seen := self.place.seen()) is not None:
+            metrics.IDENTITY_LIFE.set(seen.not_after_s - seen.not_before_s)
 
 
 def mesh_side(settings: LbSettings) -> MeshSide:

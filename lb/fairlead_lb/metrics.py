@@ -57,6 +57,7 @@ BAD_CERTIFICATES = Gauge("fairlead_lb_bad_certificates", "Certificate files, and
 IDENTITY_EXPIRY = Gauge(
     "fairlead_lb_identity_expiry_timestamp_seconds", "When our own identity ends, as HAProxy has it; renewed at half"
 )
+IDENTITY_LIFE = Gauge("fairlead_lb_identity_life_seconds", "Whole life of our own identity; 0 while there is none")
 CERTIFICATE_EXPIRY = Gauge(
     "fairlead_lb_certificate_expiry_timestamp_seconds", "When a served certificate ends, Unix time", ["certificate"]
 )

@@ -17,6 +17,7 @@ from fairlead_monitoring.decisions.expression import (
     Number,
     OverSeries,
     OverTime,
+    Time,
     Value,
 )
 from fairlead_monitoring.decisions.ring import Ring
@@ -67,6 +68,8 @@ def evaluate(value: Value, at: Moment) -> Vector:
     match value:
         case Number():
             return {(): value.value}
+        case Time():
+            return {(): at.now_s}
         case Metric():
             found = at.ring.now(value.name, at.now_s, fresh_s=at.fresh_s)
             return _unique(value, {s.labels: v for s, v in found if _fits(value.matchers, s.labels)})

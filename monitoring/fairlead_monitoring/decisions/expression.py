@@ -5,7 +5,8 @@
     sum by (service) (rate(fairlead_service_requests_total[60s])) > 100
 
 A condition compares two numbers-by-labels. `rate`, `increase`, `average`, `lowest`, `highest` take a metric with a span
-(`[60s]`, `[5m]`, `[1h]`); `sum`, `min`, `max`, `count` take anything, optionally `by (labels)`.
+(`[60s]`, `[5m]`, `[1h]`); `sum`, `min`, `max`, `count` take anything, optionally `by (labels)`. `time()` is the moment of
+judging in Unix seconds, for metrics that tell when something ends.
 """
 
 import re
@@ -16,6 +17,7 @@ from typing import NamedTuple
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
 OVER_TIME = ("rate", "increase", "average", "lowest", "highest")
 OVER_SERIES = ("sum", "min", "max", "count")
+TIME = "time"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 DEEPEST = 20
 
@@ -31,6 +33,11 @@ class BadExpression(ValueError):  # noqa: N818  # like BadSettings, which it bec
 @dataclass(frozen=True, slots=True)
 class Number:
     value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """The moment of judging, Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Condition:
     right: "Value"
 
 
-Value = Number | Metric | OverTime | OverSeries | Arithmetic
+Value = Number | Time | Metric | OverTime | OverSeries | Arithmetic
 
 
 class _Token(NamedTuple):
@@ -183,8 +190,12 @@ class _Parser:
             return self._over_time(token.text)
         if token.text in OVER_SERIES and self.ahead.text in {"(", "by"}:
             return self._over_series(token.text)
+        if token.text == TIME and self.ahead.text == "(":
+            self.take()
+            self.expect(")")
+            return Time()
         if self.ahead.text == "(":
-            known = ", ".join((*OVER_TIME, *OVER_SERIES))
+            known = ", ".join((*OVER_TIME, *OVER_SERIES, TIME))
             raise BadExpression(token.column, f"no such function: {token.text}; there are {known}")
         metric = self._metric(token)
         if self.ahead.text == "[":
