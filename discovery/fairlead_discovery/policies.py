@@ -7,6 +7,7 @@ deployment, which writes the route, does not touch them, and a balancer's applie
 from collections.abc import Mapping
 from typing import TypeVar
 
+from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.records import Record
 
@@ -132,6 +133,13 @@ def name_of(policy: Policy) -> str:
 
 def path_of(policy: Policy) -> str:
     return paths.below(paths.POLICIES, name_of(policy))
+
+
+def well_placed(policy: Policy, path: str) -> None:
+    """Raises Refused where the node's name promises another kind or service than the record is of."""
+    name = paths.unescape(path.rpartition("/")[2])
+    if name != name_of(policy):
+        raise Refused(f"{path}: it holds what belongs under {name_of(policy)}")
 
 
 def of_kind(policies: Mapping[str, Policy], kind: type[P]) -> Mapping[str, P]:

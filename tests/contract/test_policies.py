@@ -33,3 +33,25 @@ async def test_a_snapshot_of_a_revision_holds_the_policies_committed_with_it(bac
             break
 
     assert {} == of_kind(snapshot.policies, Split)
+
+
+async def test_a_record_of_another_kind_or_service_than_its_name_says_is_bad(backend: Backend):
+    """It is named and stands for nothing, until it is written right."""
+    writer, reader = await backend.open(), await backend.open()
+    other = Intentions(service="marathon:/other")
+    wrong = {path_of(WHO): encode(SPLIT), path_of(other): encode(WHO)}
+    wanted = await writer.commit([Put(path, data) for path, data in wrong.items()])
+    async for snapshot in snapshots(reader):
+        if snapshot.revision >= wanted:
+            break
+
+    assert {} == snapshot.policies
+    assert wrong.keys() == snapshot.bad.keys()
+    assert snapshot.bad[path_of(WHO)].endswith("it holds what belongs under split~marathon:/shop/web")
+
+    right = await writer.commit([Put(path_of(WHO), encode(WHO)), Delete(path_of(other))])
+    async for snapshot in snapshots(reader):
+        if snapshot.revision >= right:
+            break
+
+    assert ({WHO.service: WHO}, {}) == (of_kind(snapshot.policies, Intentions), snapshot.bad)

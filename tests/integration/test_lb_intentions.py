@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fairlead_discovery.policies import Intentions, Source, path_of
+from fairlead_discovery.policies import Intentions, Source, Split, path_of
 from fairlead_discovery.records import encode
 from fairlead_discovery.registry import Delete, Put
 from harness.balancer import Balancer, balancer, fetch, service
@@ -106,18 +106,22 @@ async def test_a_broken_intention_leaves_the_last_good_one_and_denies_where_ther
     """It may have been a denial; it is named, and costs nobody else anything."""
     await service(place, "/shop/web", vhosts=("shop.example",))
     await service(place, "/other", vhosts=("other.example",))
+    await service(place, "/third", vhosts=("third.example",))
     await intend(place, Source(name="anonymous"))
     bad = {
         WEB: encode(Intentions(service=WEB, default="deny", sources=(Source(name="no service"),))),
         "marathon:/other": b"{rubbish",
+        "marathon:/third": encode(Split(service="marathon:/third")),
     }
     changes = [Put(path_of(Intentions(service=s)), data) for s, data in bad.items()]
     await place.applied(await place.registry.commit(changes))
     refused = (await place.status())["refused"]
 
-    assert (200, 403) == (await ask(place), await ask(place, host="other.example"))
+    hosts = ("shop.example", "other.example", "third.example")
+    assert [200, 403, 403] == [await ask(place, host=host) for host in hosts]
     assert "the last good ones stay" in refused[WEB]
     assert "nobody may call it" in refused["marathon:/other"]
+    assert "split~marathon:/third; nobody may call it" in refused["marathon:/third"]
 
 
 async def test_a_client_cannot_say_who_it_is(place: Balancer):

@@ -1,5 +1,6 @@
 """Who may call whom: precedence, and maps that say the same as the words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.policies import Intentions, Source, name_of
+from fairlead_discovery import paths
+from fairlead_discovery.policies import Intentions, Source, name_of, path_of
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb.decisions import intentions, mesh, render
 from fairlead_lb.decisions.intentions import compiled, judge, looked_up
@@ -149,3 +151,20 @@ def test_what_is_worked_out_step_by_step_is_what_would_be_worked_out_at_once(ste
 
     guarded = [s for s in sorted(services) if intentions.guarded(s, steps[-1], default)]
     assert compiled(guarded, steps[-1], default) == force.made
+
+
+def test_what_never_was_good_is_told_as_closed_for_as_long_as_it_is_bad():
+    """Also at the next change; a good one that goes bad stays, and is told so."""
+    rules, services = mesh.MeshRules(), frozenset((CART, WEB))
+    bad = {f"{paths.POLICIES}/intentions%7E{paths.escape(CART)}": "it cannot be read"}
+    policies = {name_of(record): record for record in (of(Source(name=OPS), service=WEB),)}
+    good = Snapshot(trust=Trust.LIVE, revision=1, age_s=0.0, policies=policies, bad=dict(bad))
+    bad |= {path_of(of(service=WEB)): "nor can this"}
+    force, told = mesh.InForce(), []
+    for snapshot in (good, replace(good, bad={**good.bad}), replace(good, policies={}, bad=bad)):
+        force = mesh.in_force(snapshot, services, force, rules)
+        told.append(force.refused[CART])
+
+    assert ["intentions: it cannot be read; nobody may call it"] * 3 == told
+    assert "intentions: nor can this; the last good ones stay" == force.refused[WEB]
+    assert [False, True] == [looked_up(force.made, who, OPS, "GET", "/") for who in (CART, WEB)]

@@ -9,7 +9,7 @@ import msgspec
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions.archive import Image
-from fairlead_discovery.policies import AnyPolicy
+from fairlead_discovery.policies import AnyPolicy, Policy, well_placed
 from fairlead_discovery.records import Leaving, Member, Portless, Progress, Route, decode
 from fairlead_discovery.registry import Change, Create, Delete
 
@@ -75,7 +75,9 @@ def _unreadable(seen: _Seen) -> Iterator[Problem]:
     for root, kind in KINDS:
         for path, data in seen.below(root):
             try:
-                decode(kind, data, place=path)
+                record = decode(kind, data, place=path)
+                if isinstance(record, Policy):
+                    well_placed(record, path)
             except Refused as error:
                 mend = (Delete(path, missing_ok=True),) if kind not in (Route, AnyPolicy) else ()
                 yield Problem(path=path, what=str(error).removeprefix(f"{path}: "), repair=mend)

@@ -11,7 +11,7 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions.delta import Delta, differing
 from fairlead_discovery.decisions.sharing import NOTHING, Shared
-from fairlead_discovery.policies import AnyPolicy
+from fairlead_discovery.policies import AnyPolicy, Policy, well_placed
 from fairlead_discovery.records import Leaving, Member, Portless, Route, TaskRef, decode
 from fairlead_discovery.registry import Folder
 
@@ -144,7 +144,10 @@ def _decoded(path: str, kind: type[R], source: Folder, known: _Folder[R]) -> _Fo
         records.pop(name, None)
         bad.pop(f"{path}/{name}", None)
         try:
-            like = records[name] = shared(decode(kind, source[name], place=f"{path}/{name}"), like)
+            record = decode(kind, source[name], place=f"{path}/{name}")
+            if isinstance(record, Policy):
+                well_placed(record, f"{path}/{name}")
+            like = records[name] = shared(record, like)
         except Refused as error:
             bad[f"{path}/{name}"] = str(error)
     kept = known.records if same(records, known.records) else records

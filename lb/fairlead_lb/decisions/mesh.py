@@ -12,7 +12,7 @@ from fairlead_lb.decisions import intentions
 from fairlead_lb.decisions.intentions import ALLOW, DENY, Compiled
 from fairlead_lb.decisions.values import Key
 
-_HEAD = f"{paths.POLICIES}/{name_of(Intentions(service=''))}"
+_HEAD = name_of(Intentions(service=""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,8 @@ class InForce:
     bad: Mapping[str, str] = field(default_factory=dict)
     records: Mapping[str, Intentions] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    substitutes: frozenset[str] = frozenset()
+    """Services whose record was made up, as they never had a good one."""
     services: frozenset[str] = frozenset()
     default: str = ALLOW
     parts: Mapping[str, "Part"] = field(default_factory=dict)
@@ -49,11 +51,12 @@ class Part:
 
 def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules: MeshRules) -> InForce:
     """A record that cannot be taken leaves the last good one; where there is none it denies, as it may have."""
-    bad = {path.removeprefix(_HEAD): why for path, why in snapshot.bad.items() if path.startswith(_HEAD)}
+    bad = _bad(snapshot)
     same = snapshot.policies is last.source and bad == last.bad
     if same and services == last.services and rules.default == last.default:
         return last
-    records, refused = (last.records, last.refused) if same else _records(snapshot, bad, last.records)
+    found = (last.records, last.refused, last.substitutes) if same else _records(snapshot, bad, last)
+    records, refused, substitutes = found
     guarded = [s for s in sorted(services) if intentions.guarded(s, records, rules.default)]
     parts = {service: _part(service, records, rules.default, last.parts.get(service)) for service in guarded}
     return InForce(
@@ -61,6 +64,7 @@ def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules:
         bad=bad,
         records=records,
         refused=refused,
+        substitutes=substitutes,
         services=services,
         default=rules.default,
         parts=parts,
@@ -69,6 +73,16 @@ def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules:
             rules={key: verdict for part in parts.values() for key, verdict in part.made.rules.items()},
         ),
     )
+
+
+def _bad(snapshot: Snapshot) -> Mapping[str, str]:
+    """By service: what stands under an intention's name, however that is spelled, and is none."""
+    named = {
+        paths.unescape(path.rpartition("/")[2]): why
+        for path, why in snapshot.bad.items()
+        if path.startswith(f"{paths.POLICIES}/")
+    }
+    return {name.removeprefix(_HEAD): why for name, why in named.items() if name.startswith(_HEAD)}
 
 
 def _part(service: str, records: Mapping[str, Intentions], default: str, last: Part | None) -> Part:
@@ -81,20 +95,22 @@ def _part(service: str, records: Mapping[str, Intentions], default: str, last: P
 
 
 def _records(
-    snapshot: Snapshot, bad: Mapping[str, str], last: Mapping[str, Intentions]
-) -> tuple[Mapping[str, Intentions], Mapping[str, str]]:
+    snapshot: Snapshot, bad: Mapping[str, str], last: InForce
+) -> tuple[Mapping[str, Intentions], Mapping[str, str], frozenset[str]]:
+    """Records, what is refused of them, and whose are substitutes."""
     found: dict[str, Intentions] = {}
-    refused = {paths.unescape(service): why for service, why in bad.items()}
+    refused = dict(bad)
     for service, record in of_kind(snapshot.policies, Intentions).items():
         try:
-            found[service] = record if last.get(service) is record else intentions.checked(record)
+            found[service] = record if last.records.get(service) is record else intentions.checked(record)
         except Refused as error:
             refused[service] = str(error)
+    substitutes = frozenset(s for s in refused if s not in last.records or s in last.substitutes)
     for service, why in refused.items():
-        good = last.get(service)
-        found[service] = good or Intentions(service=service, default=DENY)
-        refused[service] = f"intentions: {why}; {'the last good ones stay' if good else 'nobody may call it'}"
-    return found, refused
+        found[service] = last.records.get(service) or Intentions(service=service, default=DENY)
+        stays = "nobody may call it" if service in substitutes else "the last good ones stay"
+        refused[service] = f"intentions: {why}; {stays}"
+    return found, refused, substitutes
 
 
 def maps(named: Sequence[tuple[Key, str]], force: InForce, rules: MeshRules) -> Mapping[str, Mapping[str, str]]:
