@@ -36,8 +36,8 @@ class FrontSettings(NamingSettings, frozen=True, kw_only=True, forbid_unknown_fi
     allow_query: tuple[str, ...] = ("any",)
     """Networks that may ask at all; others are refused with extended error 18."""
     zone_access: Mapping[str, tuple[str, ...]] = {}
-    """Networks that may ask for the names of one zone, ours or forwarded; the longest zone counts, others are everyone's
-    (of `allow_query`). Over HTTP `api_networks` counts instead."""
+    """Networks that may have the names of one zone, ours or forwarded, `.` of all; the longest zone counts, others are
+    everyone's (of `allow_query`). For the rest answers stop where they lead there. A transfer is its key's: it is whole."""
     tcp_queries: int = 10_000
     """A TCP connection is closed in order after so many queries."""
     cookie_secrets: str = ""
@@ -114,7 +114,7 @@ def zone_access(settings: FrontSettings) -> dict[bytes, Acl]:
     found = {}
     for text, networks in settings.zone_access.items():
         zone = wire.parse_text(text)
-        if zone is None or zone == b"\0":
+        if zone is None or not text:
             raise BadSettings(f"zone_access: {text!r} is no domain name")
         found[zone] = acl("zone_access", networks)
     return found

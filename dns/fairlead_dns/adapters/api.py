@@ -128,7 +128,7 @@ class _Pages:
             raise web.HTTPBadRequest(reason=f"client: {client[:60]!r} is no address")
         views = self._names.front.views
         view = views.of(client)
-        admitted = view.query and not views.is_denied(view, name)
+        admitted = view.query and not view.closed(name)
         handler = self._handler(name)
         elsewhere = "" if handler is None or handler is self._names.answers else spoken(handler)
         if elsewhere and self._names.zone.sets(name) and not isinstance(handler, Forwarder):

@@ -6,7 +6,6 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from fairlead_dns.decisions.asked import Next, View
-from fairlead_dns.decisions.wire import parent
 
 EVERYONE = ("0.0.0.0/0", "::/0")
 PRIVATE = (
@@ -68,7 +67,7 @@ class Views:
     query: Acl = ALL
     recursion: Acl = NOBODY
     zones: Mapping[bytes, Acl] = field(default_factory=dict)
-    """Who may ask for names at and below each of these; of several the longest counts."""
+    """Who may have names at and below each of these; of several the longest counts. See View.closed."""
     classify: Callable[[str], Hashable] = lambda _: None
     tables: dict[str, dict[bytes, Next]] = field(default_factory=dict)
     """Client -> its view's `fast`: what the UDP loop looks into."""
@@ -92,14 +91,6 @@ class Views:
         for view in self._views.values():
             view.fast.clear()
 
-    def is_denied(self, view: View, name: bytes) -> bool:
-        """Whether the name is in a zone that is not for this view's clients."""
-        while view.denied and len(name) > 1:
-            if name in self.zones:
-                return name in view.denied
-            name = parent(name)
-        return False
-
     def _enter(self, client: str) -> View:
         if len(self._clients) >= CLIENTS:
             self.tables.clear()
@@ -109,8 +100,10 @@ class Views:
         query, recursion = self.query.admits(client), self.recursion.admits(client)
         denied = frozenset(zone for zone, acl in self.zones.items() if not acl.admits(client))
         key = self.classify(client)
+        ruled = frozenset(self.zones) if denied else frozenset()
         view = self._views.setdefault(
-            (query, recursion, denied, key), View(query=query, recursion=recursion, denied=denied, key=key)
+            (query, recursion, denied, key),
+            View(query=query, recursion=recursion, denied=denied, ruled=ruled, key=key),
         )
         self._clients[client] = view
         self.tables[client] = view.fast

@@ -1,8 +1,8 @@
 """A question into a reply's bytes, with prebuilt answers for what is asked again: the handler of our own names.
 
 Two caches. The client's `view.fast` maps a whole packet, less its id, to a function that gives the next prebuilt reply,
-less its id: the hot path is one look-up and one concatenation. `cache` maps (folded name, type, room, EDNS, flags) to
-the same functions, for packets that never repeat (0x20 case, cookies), and for sets of which each client network gets
+less its id: the hot path is one look-up and one concatenation. `cache` maps (folded name, type, room, EDNS, flags, zones
+denied) to the same functions, for packets that never repeat (0x20 case, cookies), and for sets of which each client network gets
 a part of its own. A change of the zone drops what depends on its names.
 """
 
@@ -101,7 +101,8 @@ class Answers:
         if asked.came.transport is not Transport.UDP:
             plan = self._plan(asked)
             return next(iter(plan.draw(self._client(asked, plan))))
-        key = (query.name, query.kind, asked.room, 0 if query.edns is None else 1 + query.edns.do, asked.flags)
+        edns = 0 if query.edns is None else 1 + query.edns.do
+        key = (query.name, query.kind, asked.room, edns, asked.flags, asked.view.denied)
         prepared = self.cache.entries.get(key)
         if prepared is None:
             plan = self._plan(asked)
@@ -141,17 +142,20 @@ class Answers:
         return Plan(lambda _: repeat(negative), (name, SERIAL), lasting=exists and query.kind in COMMON)
 
     def _aliased(self, asked: Asked, kind: int) -> Plan:
-        """An alias that a person has written, and what it leads to in our zones (RFC 1034, 3.6.2)."""
+        """An alias that a person has written, and what it leads to in our zones (RFC 1034, 3.6.2), as far as the client
+        may ask.
+        """
+        closed = asked.view.closed
         name, owner, aliases, names = asked.query.name, OWNER, [], [asked.query.name]
-        while len(names) <= ALIASES and CNAME in self.zone.sets(name):
+        while len(names) <= ALIASES and CNAME in self.zone.sets(name) and not closed(name):
             target = min(self.zone.sets(name)[CNAME])
             ttl_s = self.zone.ttl_s(name, CNAME, self.authority.ttl_s)
             aliases.append(wire.record(owner, CNAME, ttl_s, target))
             name = owner = target
             names.append(target)
-        data = sorted(self.zone.sets(name).get(kind, ()))
+        data = sorted(self.zone.sets(name).get(kind, ())) if not closed(name) else []
         ttl_s = self.zone.ttl_s(name, kind, self.authority.ttl_s) if data else 0
-        ours = not data and name.endswith(asked.query.name[self._apex(asked.query) :])
+        ours = not data and not closed(name) and name.endswith(asked.query.name[self._apex(asked.query) :])
         frame = self._frame(asked, rcode=wire.NXDOMAIN if ours and not self.zone.exists(name) else wire.NOERROR)
         negative = self._negative(asked.query) if ours else b""
 
@@ -174,7 +178,8 @@ class Answers:
         if query.edns is not None:
             opt = wire.opt_record(EDNS_BYTES, do=query.edns.do, ede=self._ede(rcode))
         flags = wire.QR | wire.AA | asked.flags | rcode
-        return Frame(question, flags, asked.room - wire.HEADER_BYTES - len(question) - len(opt), opt)
+        room = asked.room - wire.HEADER_BYTES - len(question) - len(opt)
+        return Frame(question, flags, room, opt, asked.view.closed)
 
     def _ede(self, rcode: int) -> int | None:
         if self.trust is Trust.LIVE:
@@ -257,7 +262,7 @@ class Answers:
         offset = frame.answers_at + RECORD_BYTES + at
         for d in data:
             target = d[at:]
-            if target not in seen:
+            if target not in seen and not frame.closed(target):
                 seen.add(target)
                 owner = wire.pointer(offset) if offset < wire.POINTER_LIMIT else target
                 extra += self._address_sets(owner, target)

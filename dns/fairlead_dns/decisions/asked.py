@@ -60,9 +60,24 @@ class View:
     recursion: bool = False
     denied: frozenset[bytes] = frozenset()
     """Of the zones that are not for everyone those that the client may not ask for."""
+    ruled: frozenset[bytes] = frozenset()
+    """All zones that are not for everyone, where some are `denied`."""
     key: Hashable = None
     """The classifier's word for where the client is: locality, subset, tenant."""
     fast: dict[bytes, Next] = field(default_factory=dict)
+
+    def closed(self, name: bytes) -> bytes:
+        """The zone, of several the longest, by whose rule these clients get nothing of the name; b"": they may have it.
+
+        Whoever answers asks it of each name that an answer leads to: aliases and what goes along stop there.
+        """
+        while self.denied:
+            if name in self.ruled:
+                return name if name in self.denied else b""
+            if len(name) == 1:
+                break
+            name = wire.parent(name)
+        return b""
 
 
 @dataclass(frozen=True, slots=True)

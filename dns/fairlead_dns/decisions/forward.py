@@ -7,7 +7,7 @@ nothing by itself: the adapter runs it and brings back a Reply or a Failure.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -27,6 +27,7 @@ from fairlead_dns.decisions.forward_cache import STALE_TTL_S, Cache, Entry, Fail
 from fairlead_dns.decisions.forward_chain import Terms
 from fairlead_dns.decisions.forward_local import OWNER, Local
 from fairlead_dns.decisions.forward_own import OurNames
+from fairlead_dns.decisions.forward_records import CNAME, name_at, name_end
 from fairlead_dns.decisions.forward_upstreams import Group, Upstream, Zones
 from fairlead_dns.decisions.forward_wire import CD, Reply, ede_option, has_flag, opt
 
@@ -237,6 +238,8 @@ class Forwarding:
             records += ours.records
             counts = (reply.counts[0] + ours.counts[0], ours.counts[1], 0)
             reply = Reply(ours.rcode, counts, records, len(records))
+        elif asked.view.denied:
+            reply, records = admitted(asked, reply, records)
         return assembled(asked, reply, records, ede=ede)
 
     # --- flights ------------------------------------------------------------------------------------------------------
@@ -376,6 +379,29 @@ def assembled(asked: Asked, reply: Reply, records: bytes, flags: int = 0, *, ede
     flags |= wire.QR | asked.flags | (CD if has_flag(asked.packet, CD) else 0) | reply.rcode & 15
     head = wire.header(flags, counts[0], counts[1], counts[2] + bool(tail))
     return asked.packet[:2] + head + query.question + records + tail
+
+
+def admitted(asked: Asked, reply: Reply, records: bytes) -> tuple[Reply, bytes]:
+    """The reply up to where its aliases lead to a name that the client may not ask for: there it is refused."""
+    start = wire.HEADER_BYTES + len(asked.query.question)
+    message = bytes(wire.HEADER_BYTES) + asked.query.question + records
+    told = next(_told(message, start, reply.counts[0], asked.view.closed), None)
+    if told is None:
+        return reply, records
+    kept = records[: told[1] - start]
+    return Reply(wire.REFUSED, (told[0], 0, 0), kept, len(kept)), kept
+
+
+def _told(message: bytes, at: int, answers: int, closed: Callable[[bytes], bytes]) -> Iterator[tuple[int, int]]:
+    """Where what may be told ends, if it does: after how many answers, at which byte."""
+    for number in range(answers):
+        kind, end = wire.skip_record(message, at)
+        if closed(name_at(message, at).lower()):
+            yield number, at
+        data_at = name_end(message, at) + 10
+        if kind == CNAME and closed(name_at(message, data_at).lower()):
+            yield number + 1, end
+        at = end
 
 
 def _meta(asked: Asked) -> bytes:

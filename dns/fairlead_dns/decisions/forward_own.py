@@ -27,7 +27,7 @@ class OurNames:
         """What this client gets of `name`: ANSWER and AUTHORITY with whole owners, for they stand behind others."""
         route = self._route(name)
         question = name + asked.query.question[-4:]
-        if self.front.views.is_denied(asked.view, name):
+        if asked.view.closed(name):
             return Reply(wire.REFUSED)
         packet = asked.packet[:2] + wire.header(asked.flags & wire.RD) + question
         query = wire.parse_query(packet)

@@ -1,9 +1,10 @@
 """Whole replies of records: what fits, what is cut, what goes along."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.asked import View
 
 OWNER = b"\xc0\x0c"
 """A pointer to the question: the answer's owner has the case that was asked (0x20)."""
@@ -20,6 +21,8 @@ class Frame:
     flags: int
     room: int
     opt: bytes
+    closed: Callable[[bytes], bytes] = View().closed
+    """As View.closed: no answer in this frame has anything of such a name."""
 
     def cut(self) -> "Frame":
         """The same for an answer of which only a part is given."""

@@ -270,7 +270,7 @@ class Front:
             return error(asked, wire.FORMERR)
         if query.edns is not None and query.edns.version != 0:
             return error(asked, wire.BADVERS)
-        if not asked.view.query or self.views.is_denied(asked.view, query.name):
+        if not asked.view.query or asked.view.closed(query.name):
             self.tally.denied += 1
             return error(asked, wire.REFUSED, ede=EDE_PROHIBITED)
         if not query.question:

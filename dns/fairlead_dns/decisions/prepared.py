@@ -16,8 +16,8 @@ CACHE_BYTES = 64 * 1024 * 1024
 CLIENTS_PER_ENTRY = 4096  # networks and places that get replies of their own to one question
 PACKETS_PER_ENTRY = 16  # header flags and offered sizes differ between clients; more than this is someone playing
 
-Key = tuple[bytes, int, int, int, int]
-"""Folded name, type, room, EDNS (0: none, 1: yes, 2: with DO), flags."""
+Key = tuple[bytes, int, int, int, int, frozenset[bytes]]
+"""Folded name, type, room, EDNS (0: none, 1: yes, 2: with DO), flags, zones that the client may not ask for."""
 
 
 @dataclass(slots=True, eq=False)

@@ -3,13 +3,13 @@
 Wildcards by RFC 4592, DNAME by RFC 6672, delegations with glue. Without DNSSEC: its records are data like any other.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 from types import MappingProxyType
 
 from fairlead_dns.decisions import wire
-from fairlead_dns.decisions.asked import EDNS_BYTES, Asked, Next, error
+from fairlead_dns.decisions.asked import EDNS_BYTES, Asked, Next, View, error
 from fairlead_dns.decisions.compose import CNAME, DNAME, DS, MX, RRset, reply
 from fairlead_dns.decisions.front import Route
 from fairlead_dns.decisions.journal import Change, Held, Journal, NameChange
@@ -21,6 +21,8 @@ CHAIN = 16  # aliases followed in one answer
 SIGNATURES = frozenset({46, 47})  # RRSIG and NSEC may stand beside a CNAME
 TARGET_AT = {wire.NS: 0, MX: 2, wire.SRV: 6}
 Sets = Mapping[int, RRset]
+EVERYTHING = View().closed
+"""Of a client that may ask for all."""
 
 
 class BadZoneError(ValueError):
@@ -130,13 +132,15 @@ def _cuts(apex: bytes, names: Mapping[bytes, Sets]) -> frozenset[bytes]:
     return frozenset(owner for owner, sets in names.items() if wire.NS in sets and owner != apex)
 
 
-def lookup(zone: StaticZone, name: bytes, kind: int) -> Outcome:
-    """The answer to a question at or below the zone's apex; `name` folded."""
+def lookup(zone: StaticZone, name: bytes, kind: int, closed: Callable[[bytes], bytes] = EVERYTHING) -> Outcome:
+    """The answer to a question at or below the zone's apex; `name` folded. `closed`: as View.closed, of all names that
+    the answer leads to.
+    """
     outcome = Outcome()
     seen = {name}
     for _ in range(CHAIN):
         following = _step(zone, name, kind, outcome)
-        if following is None or not _at_or_below(following, zone.apex):
+        if following is None or not _at_or_below(following, zone.apex) or closed(following):
             break
         if following in seen:
             outcome.endless = True
@@ -145,7 +149,7 @@ def lookup(zone: StaticZone, name: bytes, kind: int) -> Outcome:
         name = following
     else:
         outcome.endless = True
-    _add_addresses(zone, outcome)
+    _add_addresses(zone, outcome, closed)
     return outcome
 
 
@@ -215,13 +219,14 @@ def _wildcard(zone: StaticZone, name: bytes) -> bytes:
     return b"\1*" + encloser
 
 
-def _add_addresses(zone: StaticZone, outcome: Outcome) -> None:
+def _add_addresses(zone: StaticZone, outcome: Outcome, closed: Callable[[bytes], bytes]) -> None:
     """Of every name that the answer's or the authority's data leads to, once."""
     given = {(rrset.owner, rrset.kind) for rrset in outcome.answer}
     for rrset in (*outcome.answer, *outcome.authority):
         at = TARGET_AT.get(rrset.kind)
         for data in rrset.data if at is not None else ():
-            sets = zone.names.get(data[at:].lower(), {})
+            target = data[at:].lower()
+            sets = zone.names.get(target, {}) if not closed(target) else {}
             for kind in (wire.A, wire.AAAA):
                 found = sets.get(kind)
                 if found is not None and (found.owner, kind) not in given:
@@ -338,7 +343,7 @@ class StaticAnswers:
 
     def _reply(self, asked: Asked) -> bytes:
         query = asked.query
-        found = lookup(self.zone, query.name, query.kind)
+        found = lookup(self.zone, query.name, query.kind, asked.view.closed)
         opt = b"" if query.edns is None else wire.opt_record(EDNS_BYTES, do=query.edns.do)
         flags = wire.QR | asked.flags | found.rcode | (wire.AA if found.authoritative else 0)
         sections = (found.answer, found.authority, found.additional)
