@@ -46,6 +46,22 @@ def fairlead(capsys: pytest.CaptureFixture[str]):
     return run
 
 
+async def test_whom_a_star_leaves_out_is_said_when_it_is_used(url: str, fairlead: Any):
+    """Callers without an identity: what to say of them, what counts for them; no more once it was said."""
+    first = (await fairlead("intention", "deny", "*", CART, "--method", "get", "--path", "/admin"))[1]
+    listed = (await fairlead("intention", "list"))[1]
+    checked = (await fairlead("intention", "check", WEB, CART, "GET", "/admin"))[1]
+    advice = first.partition("add: fairlead ")[2].split()
+    await fairlead(*advice)
+    again = (await fairlead("intention", "deny", "*", CART, "--method", "get", "--path", "/admin"))[1]
+
+    assert ["intention", "deny", "anonymous", CART, "--method", "GET", "--path", "/admin"] == advice
+    assert ["anonymous", CART, "balancers'", "default", "all", "all"] == listed.splitlines()[-1].split()
+    assert "without an identity (anonymous): may: default" == checked.splitlines()[-1]
+    assert "anonymous" not in again
+    assert 1 == (await fairlead("intention", "check", "anonymous", CART, "GET", "/admin"))[0]
+
+
 async def test_intentions_are_said_listed_checked_and_forgotten(url: str, fairlead: Any):
     """The same caller and the same methods and paths: the later word replaces the earlier one."""
     await fairlead("intention", "allow", WEB, CART, "--method", "get", "--path", "/items")

@@ -17,8 +17,8 @@ from fairlead_daemon.errors import Refused
 def intention() -> None:
     """Who may call whom, by identity, method and path.
 
-    FROM and TO are services (framework:name). FROM may be `*`, anybody with an identity, or `anonymous`, who has none;
-    TO may be `*`, every service. A name counts before `*`, a longer path before a shorter one, deny among equals.
+    FROM and TO are services (framework:name). FROM may be `*`, anybody with an identity, or `anonymous`: whoever has
+    none, as every caller that does not come by a mesh port with a certificate. TO may be `*`, every service. A name counts before `*`, a longer path before a shorter one, deny among equals.
     """
 
 
@@ -38,7 +38,24 @@ def list_(use: Use) -> None:
         show_json({service: msgspec.to_builtins(one) for service, one in sorted(found.items())})
         return
     rows += [("(others)", service, one.default, "all", "all") for service, one in sorted(found.items()) if one.default]
+    rows += _unspoken(found)
     show_table(("from", "to", "action", "methods", "paths"), rows, empty="no intention; the balancers' default counts")
+
+
+def _unspoken(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What counts for anonymous callers of services of which nothing says it."""
+    from fairlead_lb.decisions.intentions import ANONYMOUS, covers  # noqa: PLC0415  # see above
+
+    return [
+        (ANONYMOUS, service, _fallback(service, found) or "balancers' default", "all", "all")
+        for service in sorted(found)
+        if not covers(service, found, ANONYMOUS)
+    ]
+
+
+def _fallback(service: str, found: Mapping[str, Any]) -> str:
+    """The default of the service's record, else of that for every service; "": neither says one."""
+    return next((str(found[place].default) for place in (service, "*") if place in found and found[place].default), "")
 
 
 def _options(function: Any) -> Any:
@@ -106,13 +123,17 @@ def remove(use: Use, caller: str, service: str) -> None:
 @registry_verb
 def check(use: Use, caller: str, service: str, method: str, path: str, assumed: str) -> int:
     """Whether FROM may call TO, and by which word. Without METHOD: as a TCP connection. Exit 0 when it may, 1 when not."""
-    from fairlead_lb.decisions.intentions import judge  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.intentions import ANONYMOUS, judge  # noqa: PLC0415  # see above
 
-    found = judge(service, in_registry(use, _records), assumed, caller, method.upper(), path)
+    records = in_registry(use, _records)
+    found = judge(service, records, assumed, caller, method.upper(), path)
     if use.as_json:
         show_json({"from": caller, "to": service, "allowed": found.allowed, "why": found.why})
     else:
         say(f"{caller} {'may' if found.allowed else 'may not'} call {service}: {found.why}")
+        if caller != ANONYMOUS:
+            other = judge(service, records, assumed, ANONYMOUS, method.upper(), path)
+            say(f"without an identity ({ANONYMOUS}): {'may' if other.allowed else 'may not'}: {other.why}")
     return 0 if found.allowed else 1
 
 
@@ -130,6 +151,22 @@ def _say(use: Use, caller: str, service: str, action: str, only: tuple[tuple[str
 
     revision = in_registry(use, lambda opened: _change(opened, service, with_it))
     _told(use, revision, f"{caller} {'may' if action == 'allow' else 'may not'} call {service}")
+    if caller == "*" and not use.as_json:
+        _of_the_others(service, action, only, in_registry(use, _records))
+
+
+def _of_the_others(
+    service: str, action: str, only: tuple[tuple[str, ...], tuple[str, ...]], records: Mapping[str, Any]
+) -> None:
+    """`*` is who has an identity: says so, unless something is said of the others too."""
+    from fairlead_lb.decisions.intentions import ANONYMOUS, covers  # noqa: PLC0415  # see above
+
+    if covers(service, records, ANONYMOUS):
+        return
+    options = [*(f"--method {m.upper()}" for m in only[0]), *(f"--path {p}" for p in only[1])]
+    shown = "'*'" if service == "*" else service
+    words = " ".join(["fairlead intention", action, ANONYMOUS, shown, *options])
+    say(f"callers without an identity ({ANONYMOUS}) are not covered; add: {words}")
 
 
 async def _change(opened: Any, service: str, change: Any) -> int:

@@ -80,6 +80,11 @@ def judge(
     return Verdict(allowed=best.action == ALLOW, why=f"source {best.name}")
 
 
+def covers(service: str, records: Mapping[str, Intentions], caller: str) -> bool:
+    """Whether a source speaks of the caller, so that more than a default counts."""
+    return bool(_group(service, records, ALLOW, caller)[0])
+
+
 def guarded(service: str, records: Mapping[str, Intentions], default: str) -> bool:
     """Whether anybody could be refused: HAProxy looks no further for the others."""
     return default == DENY or service in records or ANYBODY in records
