@@ -128,3 +128,25 @@ async def test_mistakes_are_told_in_words(place: Balancer, fairlead: Any):
     assert "has no canary" in (await fairlead("canary", "abort", SHOP))[2]
     assert "each must be more" in (await fairlead("canary", "start", SHOP, "--to", NEXT, "--steps", "5,1"))[2]
     assert [] == (await place.status())["splits"]
+
+
+async def test_intentions_stand_in_route_files(place: Balancer, fairlead: Any):
+    """Planned, applied, judged by HAProxy; what `show` prints is the same file again."""
+    text = f'[[intention]]\nto = "{SHOP}"\nfrom = "{NEXT}"\naction = "allow"\nmethods = ["GET"]\n'
+    Path("i.toml").write_text(f'{text}\n[[intention]]\nto = "{SHOP}"\ndefault = "deny"\n')
+    planned = await fairlead("plan", "i.toml")
+    applied = await fairlead("apply", "i.toml")
+    await fairlead("wait")
+    refused, _ = await place.ask(HOST)
+    shown = await fairlead("show", SHOP)
+    head, mark, entries = shown[1].partition("[[intention]]")
+    Path("shown.toml").write_text(mark + entries)
+    again = await fairlead("plan", "shown.toml", "--prune")
+    differs = await fairlead("diff", "shown.toml")
+
+    assert (1, f"+ intentions~{SHOP}: {NEXT} may GET, others may not") == (planned[0], planned[1].splitlines()[0])
+    assert "done (revision" in applied[1]
+    assert 403 == refused
+    assert "[[route]]" in head
+    assert (0, "nothing to change\n") == again[:2]
+    assert (0, "no difference\n") == differs[:2]

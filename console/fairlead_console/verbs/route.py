@@ -69,7 +69,7 @@ def list_(use: Use) -> None:
 @click.argument("service")
 @registry_verb
 def show(use: Use, service: str) -> None:
-    """The route of SERVICE as [[route]], [[split]] and [[failover]] entries, which `route apply` takes."""
+    """The route of SERVICE as [[route]], [[split]], [[failover]] and [[intention]] entries, which `route apply` takes."""
     found, policies = in_registry(use, _written_down)
     one = found.get(service)
     others = route_policies.entries(policies, service)
@@ -142,7 +142,11 @@ def remove(use: Use, service: str) -> None:
 
 @route.command(epilog="Example: fairlead route plan routes.toml --prune")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--prune", is_flag=True, help="Also remove operators' routes that FILE does not have.")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Also remove operators' routes that FILE does not have; intentions only if it has some.",
+)
 @registry_verb
 def plan(use: Use, file: Path, *, prune: bool) -> int:
     """Show what applying FILE would change, and what each balancer would do: runtime commands, or a reload and why.
@@ -197,7 +201,11 @@ def _diff(before: str, after: str, file: Path) -> Sequence[str]:
 
 @route.command(epilog="Example: fairlead route apply routes.toml --prune")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--prune", is_flag=True, help="Also remove operators' routes that FILE does not have.")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Also remove operators' routes that FILE does not have; intentions only if it has some.",
+)
 @registry_verb
 def apply(use: Use, file: Path, *, prune: bool) -> None:
     """Make the routes those of FILE, in one commit."""
@@ -340,7 +348,7 @@ def _text_of(file: Path) -> str:
 
 
 async def _plan(opened: Any, file: Path, text: str, *, prune: bool) -> tuple[Any, Any]:
-    """Of routes, and of splits and failovers."""
+    """Of routes, and of splits, failovers and intentions."""
     from fairlead_lb.decisions import route_files, split_files  # noqa: PLC0415  # see above
 
     wanted, others = route_files.parse(text, str(file)), split_files.parse(text, str(file))

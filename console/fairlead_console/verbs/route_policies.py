@@ -67,8 +67,12 @@ def failover(use: Use, service: str, *, others: tuple[str, ...], remove: bool, *
 
 def told(policy: Any) -> str:
     """In words: `5 % to erp:db2, sticky by cookie`."""
-    from fairlead_discovery.policies import Split  # noqa: PLC0415  # see above
+    from fairlead_discovery.policies import Intentions, Split  # noqa: PLC0415  # see above
 
+    if isinstance(policy, Intentions):
+        from fairlead_lb.decisions import intention_files  # noqa: PLC0415  # see above
+
+        return intention_files.told(policy)
     if not isinstance(policy, Split):
         others = ", then ".join(t.service for t in policy.to)
         few = f" while it has fewer than {policy.min_ready} ready servers" if policy.min_ready > 1 else ""
@@ -108,8 +112,11 @@ def puts(written: Mapping[str, Any], removed: Mapping[str, Any]) -> list[Any]:
 
 
 def beside(found: Sequence[Any], service: str, index: int) -> Mapping[str, Any]:
-    """What policies say of one port, by their kind: beside its route in JSON."""
-    return {t: e for t, e in entries(found, service) if e.get("index", 0) == index}
+    """What policies say of one port, by their kind: beside its route in JSON. Intentions are of all ports, and several."""
+    mine = entries(found, service)
+    one = {t: e for t, e in mine if t != "intention" and e.get("index", 0) == index}
+    said = [e for t, e in mine if t == "intention"]
+    return {**one, "intentions": said} if said else one
 
 
 def words_of(found: Sequence[Any], service: str, index: int) -> str:

@@ -50,7 +50,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route: tuple[object, ...] = ()
     split: tuple[object, ...] = ()
     failover: tuple[object, ...] = ()
-    """These two are read by `split_files`."""
+    intention: tuple[object, ...] = ()
+    """These three are read by `split_files`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Splits and failovers that an operator writes: `[[split]]` and `[[failover]]` in TOML, or in options of a verb."""
+"""Policies that an operator writes: `[[split]]`, `[[failover]]` and `[[intention]]` in TOML, or in options of a verb."""
 
 import re
 import tomllib
@@ -10,8 +10,10 @@ import msgspec
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions import words
-from fairlead_discovery.policies import AnyPolicy, Canary, Failover, Share, Split, Target, name_of
+from fairlead_discovery.policies import AnyPolicy, Canary, Failover, Intentions, Share, Split, Target, name_of
 from fairlead_lb.decisions import canary as canaries
+from fairlead_lb.decisions import intention_files
+from fairlead_lb.decisions.intention_files import IntentionEntry
 from fairlead_lb.decisions.splits import checked, checked_failover
 
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,2})?) ?%?", re.ASCII)
@@ -40,6 +42,7 @@ class FailoverEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class _File(msgspec.Struct, frozen=True):
     split: tuple[object, ...] = ()
     failover: tuple[object, ...] = ()
+    intention: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,24 +71,29 @@ def parse(text: str, place: str) -> Mapping[str, AnyPolicy]:
             if name_of(policy) in made:
                 raise Refused(f"{place}: {kind} {number}: {policy.service} is there twice")
             made[name_of(policy)] = policy
-    return made
+    return {**made, **{name_of(i): i for i in intention_files.from_file(found.intention, place).values()}}
 
 
 def plan(now: Collection[AnyPolicy], wanted: Mapping[str, AnyPolicy], *, prune: bool) -> PolicyPlan:
-    """`prune` removes splits and failovers that the file does not have. Raises Refused where a canary decides."""
-    there = {name_of(p): p for p in now if isinstance(p, Split | Failover)}
+    """`prune` removes splits and failovers that the file does not have; intentions only when it has some, for a file of
+    routes alone must not let everybody in. Raises Refused where a canary decides.
+    """
+    there = {name_of(p): p for p in now if isinstance(p, Split | Failover | Intentions)}
+    pruned = (
+        Split | Failover | Intentions if any(isinstance(p, Intentions) for p in wanted.values()) else Split | Failover
+    )
     going = {p.service for p in now if isinstance(p, Canary)}
     for policy in wanted.values():
         if isinstance(policy, Split) and policy.service in going:
             raise Refused(f"{policy.service}: its canary decides; `fairlead route canary remove` ends that")
     return PolicyPlan(
         added={n: p for n, p in wanted.items() if n not in there},
-        changed={n: p for n, p in wanted.items() if n in there and there[n] != p},
-        removed={n: p for n, p in there.items() if n not in wanted} if prune else {},
+        changed={n: p for n, p in wanted.items() if n in there and _plain(there[n]) != _plain(p)},
+        removed={n: p for n, p in there.items() if n not in wanted and isinstance(p, pruned)} if prune else {},
     )
 
 
-def entries_of(policies: Collection[AnyPolicy]) -> Iterator[tuple[str, SplitEntry | FailoverEntry]]:
+def entries_of(policies: Collection[AnyPolicy]) -> Iterator[tuple[str, SplitEntry | FailoverEntry | IntentionEntry]]:
     """The other way: the table's name and the entry, as `route show` prints them."""
     for policy in policies:
         if isinstance(policy, Split):
@@ -102,6 +110,12 @@ def entries_of(policies: Collection[AnyPolicy]) -> Iterator[tuple[str, SplitEntr
                     back_after=words.duration(policy.back_after_s),
                 ),
             )
+        elif isinstance(policy, Intentions):
+            yield from (("intention", entry) for entry in intention_files.entries_of(policy))
+
+
+def _plain(policy: AnyPolicy) -> AnyPolicy:
+    return intention_files.ordered(policy) if isinstance(policy, Intentions) else policy
 
 
 def split_of(entry: SplitEntry, place: str) -> Split:
