@@ -146,10 +146,10 @@ class Supervisor:
         running = await self.served(running)
         picture = _within_limits(picture)
         self._store.write_live(picture, render.config(picture))
-        if await self._freed(old):
-            return picture
         socket = self._worker_socket(running)
         if await _answers(socket):
+            if await self._freed(old):
+                return picture
             self._orphans += [i for pid in (old.worker, *old.old) if (i := identify(pid)) is not None]
             after = process.Predecessor(socket, (old.worker, *old.old))
         else:
