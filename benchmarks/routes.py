@@ -81,7 +81,7 @@ class Place:
             await registry.commit(changes)
 
     def status(self) -> dict[str, object]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status?summary=1", timeout=5) as answer:
             value: dict[str, object] = msgspec.json.decode(answer.read())
             return value
 

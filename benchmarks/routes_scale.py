@@ -3,6 +3,7 @@
     python benchmarks/routes_scale.py changes     100 endpoint changes a second: the daemon's CPU, its memory, reloads,
                                                   and whether each change was applied
     python benchmarks/routes_scale.py services    100 new services, one after the other: reloads
+    python benchmarks/routes_scale.py status      how long `/status` takes, and how long others' requests wait meanwhile
     python benchmarks/routes_scale.py beside      requests a second and p99 through fairlead's HAProxy, and through one
                                                   with the same services in a hand-written file (`use_backend` by a map,
                                                   the same servers); backends are a HAProxy's `return`, load is wrk
@@ -106,6 +107,33 @@ async def services(place: Place, registry: Registry, port: int) -> None:
           f"p50 {statistics.median(took):.1f} ms, p99 {took[98]:.1f} ms")  # fmt: skip
 
 
+async def status(place: Place) -> None:
+    """`/health` is asked all the time beside it: the longest it takes is how long the daemon's loop was held."""
+    admin = f"http://127.0.0.1:{place.admin}"
+    for query in ("summary=1", "service=marathon:/bench/web7&fresh=1", "", "fresh=1"):
+        took, ending = [], asyncio.Event()
+        asking = asyncio.create_task(_waits(admin, ending))
+        for _ in range(5):
+            begin = time.perf_counter()
+            size = len((await fetch(admin, f"/status?{query}"))[1])
+            took.append((time.perf_counter() - begin) * 1000)
+        ending.set()
+        waits = await asking
+        print(f"/status?{query}: {size} bytes, first {took[0]:.0f} ms, median {statistics.median(took):.0f} ms; "
+              f"/health beside it median {statistics.median(waits):.1f} ms, at most {waits[-1]:.1f} ms")  # fmt: skip
+
+
+async def _waits(admin: str, ending: asyncio.Event) -> list[float]:
+    """Milliseconds, ascending."""
+    found = []
+    while not ending.is_set():
+        begin = time.perf_counter()
+        await fetch(admin, "/health")
+        found.append((time.perf_counter() - begin) * 1000)
+        await asyncio.sleep(0.002)
+    return sorted(found)
+
+
 HAND = """global
     maxconn 4096
 defaults
@@ -190,6 +218,8 @@ async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
             await changes(place, registry, port, arguments)
         elif arguments.what == "services":
             await services(place, registry, port)
+        elif arguments.what == "status":
+            await status(place)
         else:
             hand.start()
             await asyncio.sleep(1)
@@ -204,7 +234,7 @@ async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("changes", "services", "beside"))
+    parser.add_argument("what", choices=("changes", "services", "status", "beside"))
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--endpoints", type=int, default=10)
     parser.add_argument("--changes", type=int, default=2000)

@@ -13,13 +13,13 @@ WAIT_S = 3.0
 POLL_S = 0.2
 
 
-async def status(calls: Calls) -> Mapping[str, Any]:
-    """{} when there is no balancer, or it does not answer."""
+async def status(calls: Calls, query: str = "") -> Mapping[str, Any]:
+    """{} when there is no balancer, or it does not answer. `query`: what of it, `?summary=1` is cheap."""
     if not calls.addresses.lb:
         return {}
     try:
         async with asyncio.timeout(WAIT_S):
-            return dict(await calls.url("GET", f"{calls.addresses.lb}/status"))
+            return dict(await calls.url("GET", f"{calls.addresses.lb}/status{query}"))
     except (FairleadError, TimeoutError, TypeError, ValueError):
         return {}
 
@@ -27,10 +27,10 @@ async def status(calls: Calls) -> Mapping[str, Any]:
 async def app_problems(calls: Calls, app_id: str) -> list[str]:
     """What the app does not get of the balancer, once that has done what is due: ports show at a reload."""
     end_s = time.monotonic() + WAIT_S
-    found = await status(calls)
+    found = await status(calls, "?summary=1")
     while found.get("reload_due") and time.monotonic() < end_s:
         await asyncio.sleep(POLL_S)
-        found = await status(calls)
+        found = await status(calls, "?summary=1")
     return problems_of(found, app_id)
 
 

@@ -11,13 +11,12 @@ from fairlead_daemon.web import json_response
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
-from fairlead_lb.decisions import map_keys, render
+from fairlead_lb.decisions import map_keys
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.conditions import told
-from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.problems import problems
-from fairlead_lb.decisions.values import Admin, Slot, Slots
 from fairlead_lb.desk import Desk
+from fairlead_lb.service_pages import Listing, backends_of, slots_of
 from fairlead_lb.split_pages import canaries_of, splits_of
 from fairlead_lb.state import State
 
@@ -63,10 +62,22 @@ class Pages:
         self._store = store
         self._stop = stop
         self._certificates = certificates
+        self._listing = Listing()
 
-    async def status(self, _request: web.Request) -> web.Response:
-        found = status_of(self._controller, await self._controller.slots_now())
+    async def status(self, request: web.Request) -> web.Response:
+        """`summary=1`: without services and splits; `service=S`: of those only S; `fresh=1`: asks HAProxy for its servers,
+        else they are as last read, some seconds ago at most.
+        """
+        found = status_of(self._controller)
+        if request.query.get("summary") != "1":
+            found |= await self._services(request.query.get("service", ""), fresh=request.query.get("fresh") == "1")
         return json_response({**found, "certificates": _certificates_of(self._certificates)})
+
+    async def _services(self, service: str, *, fresh: bool) -> dict[str, Any]:
+        state = self._controller.state
+        names = backends_of(state, service)
+        slots = await self._controller.slots_now(names) if fresh else slots_of(state, names)
+        return {"services": await self._listing.services(state, slots), "splits": splits_of(state, slots, service)}
 
     async def health_check(self, _request: web.Request) -> web.Response:
         """marathon-lb's: 200 while HAProxy runs."""
@@ -78,7 +89,9 @@ class Pages:
         return _text(self._store.live_text())
 
     async def vhosts(self, _request: web.Request) -> web.Response:
-        return _text(render.map_text(self._serving().maps.hosts))
+        """As marathon-lb: `shop.example backend`, with the path where there is one."""
+        hosts = self._serving().maps.hosts
+        return _text("".join(f"{map_keys.shown(key)} {backend}\n" for key, backend in hosts.items()))
 
     async def apps(self, _request: web.Request) -> web.Response:
         backends = self._controller.state.wanted.backends
@@ -106,7 +119,8 @@ def _text(text: str) -> web.Response:
     return web.Response(text=text, content_type="text/plain")
 
 
-def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, Any]:
+def status_of(controller: Controller) -> dict[str, Any]:
+    """All but what there is of every service."""
     state, now = controller.state, controller.supervisor.processes
     snapshot, progress = state.snapshot, state.progress
     return {
@@ -137,8 +151,6 @@ def status_of(controller: Controller, slots: Mapping[str, Slots]) -> dict[str, A
         "vips": list(state.serving.structure.vips) if state.serving else [],
         "spilled": {str(key): level for key, level in state.spilling.levels.items()},
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
-        "services": services_of(state, slots),
-        "splits": splits_of(state, slots),
         "canaries": canaries_of(snapshot.policies) if snapshot is not None else [],
     }
 
@@ -187,62 +199,3 @@ def age_s(state: State) -> float:
     if state.snapshot is None or not state.frozen:
         return 0.0
     return state.snapshot.age_s + max(0.0, time.monotonic() - state.snapshot_at)
-
-
-def services_of(state: State, slots: Mapping[str, Slots]) -> list[dict[str, Any]]:
-    serving = state.serving
-    if serving is None:
-        return []
-    by_backend: dict[str, list[str]] = {}
-    for key, backend in serving.maps.hosts.items():
-        by_backend.setdefault(backend, []).append(map_keys.shown(key))
-    vips: dict[str, list[str]] = {}
-    for place, backend in serving.maps.vips.items():
-        vips.setdefault(backend, []).append(place)
-    ports = {backend: int(port) for port, backend in serving.maps.ports.items()}
-    return [
-        {
-            "service": key.service,
-            "port_index": key.index,
-            "backend": name,
-            "wanted": state.wanted.revision < 0 or name in state.wanted.backends,
-            "mode": serving.structure.shapes[name].mode,
-            "service_port": ports.get(name, 0),
-            "vips": vips.get(name, []),
-            "hosts": by_backend.get(name, []),
-            "servers": [_server(p, s) for p, s in slots.get(name, {}).items() if not s.empty],
-            "slots": len(slots.get(name, {})),
-        }
-        for name, key in sorted(serving.structure.owners.items())
-        if _matters(name, state, slots)
-    ]
-
-
-def _matters(backend: str, state: State, slots: Mapping[str, Slots]) -> bool:
-    """Wanted, or not yet empty; before anything is known to be wanted all that is served matters."""
-    wanted = state.wanted
-    return (
-        wanted.revision < 0 or backend in wanted.backends or any(not s.empty for s in slots.get(backend, {}).values())
-    )
-
-
-def _server(place: str, slot: Slot) -> Mapping[str, Any]:
-    return {
-        "slot": place,
-        "task": slot.task,
-        "host": slot.host,
-        "port": slot.port,
-        "state": _state_of(slot),
-        "weight": slot.weight,
-        "sessions": slot.used,
-        "far": is_far(place),
-    }
-
-
-def _state_of(slot: Slot) -> str:
-    """`ready` gets new requests; `down` would, but its check failed, `aside` too, but for its errors; `drain` and `maint`
-    do not.
-    """
-    if slot.admin is Admin.READY and slot.up and not slot.weight:
-        return "aside"
-    return "down" if slot.admin is Admin.READY and not slot.up else str(slot.admin)

@@ -5,7 +5,7 @@ Its parts work on one `Desk`: `deciding` (snapshot to wanted), `reading` (HAProx
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -120,8 +120,8 @@ class Controller:
         self._moved = True
         self.wake()
 
-    async def slots_now(self) -> Mapping[str, Slots]:
-        return await reading.slots_now(self.desk)
+    async def slots_now(self, names: Sequence[str]) -> Mapping[str, Slots]:
+        return await reading.slots_now(self.desk, names)
 
     # --- start ---------------------------------------------------------------------------------------------------
 

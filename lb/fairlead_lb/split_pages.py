@@ -10,9 +10,11 @@ from fairlead_lb.decisions.values import Admin, Key, Slots
 from fairlead_lb.state import State
 
 
-def splits_of(state: State, slots: Mapping[str, Slots]) -> list[Mapping[str, Any]]:
-    """By service and port."""
-    ready = _ready(state, slots)
+def splits_of(state: State, slots: Mapping[str, Slots], service: str = "") -> list[Mapping[str, Any]]:
+    """By service and port; "": of all services. What `slots` lacks is as last read."""
+    if not state.wanted.ways:
+        return []
+    ready = _ready(state, {**(state.serving.slots if state.serving is not None else {}), **slots})
     pinned = state.serving.maps.pins if state.serving is not None else {}
     names = {b.key: name for name, b in state.wanted.backends.items()}
     return [
@@ -27,6 +29,7 @@ def splits_of(state: State, slots: Mapping[str, Slots]) -> list[Mapping[str, Any
             "failover": _failover(key, way, ready, held=names.get(key, "") in pinned),
         }
         for key, way in sorted(state.wanted.ways.items())
+        if service in ("", key.service)
     ]
 
 

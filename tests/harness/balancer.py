@@ -194,8 +194,8 @@ class Balancer:
                 if identify(identity.pid) == identity:
                     os.kill(identity.pid, signal.SIGKILL)
 
-    async def status(self) -> dict[str, Any]:
-        status, body = await fetch(self.admin, "/status")
+    async def status(self, query: str = "fresh=1") -> dict[str, Any]:
+        status, body = await fetch(self.admin, f"/status?{query}")
         assert status == 200, body
         value: dict[str, Any] = msgspec.json.decode(body)
         return value

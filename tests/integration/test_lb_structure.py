@@ -333,11 +333,24 @@ async def test_marathon_lbs_pages_answer(place: Balancer):
 
     assert "OK" == found["health_check"]
     assert f"backend {backend}" in found["getconfig"]
-    assert f"{HOST}/ {backend}\n" == found["getvhostmap"]
+    assert f"{HOST} {backend}\n" == found["getvhostmap"]
     assert f"/shop/web {backend}\n" == found["getappmap"]
     assert [(await place.status())["haproxy"]["worker_pid"]] == [int(x) for x in found["getpids"].split()]
     assert f"\n{backend},s1," in (await fetch(place.admin, "/haproxy?stats;csv"))[1]
     assert "fairlead_lb_applied_revision" in (await fetch(place.admin, "/metrics"))[1]
+
+
+async def test_status_tells_no_more_than_is_asked_for(place: Balancer):
+    """All as last read, one service as HAProxy says now, or no service at all: there may be thousands."""
+    await service(place, "/shop/web", vhosts=(HOST,))
+    await service(place, "/other", vhosts=("other.example",))
+    every, one, none = [await place.status(q) for q in ("", "service=marathon:/other&fresh=1", "summary=1")]
+
+    assert ["marathon:/other", "marathon:/shop/web"] == [s["service"] for s in every["services"]]
+    assert [s for s in every["services"] if s["service"] == "marathon:/other"] == one["services"]
+    assert [("other", "ready")] == [(s["task"], s["state"]) for s in one["services"][0]["servers"]]
+    assert every.keys() - none.keys() == {"services", "splits"}
+    assert none["applied_revision"] == one["applied_revision"]
 
 
 def listens(port: int) -> bool:

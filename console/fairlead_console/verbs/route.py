@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 import msgspec
@@ -292,7 +293,8 @@ def _behind(use: Use, revision: int, service: str) -> Sequence[str]:
 
 
 async def _without(calls: Calls, balancers: Sequence[tuple[str, str]], service: str) -> Sequence[str]:
-    found = await asyncio.gather(*(calls.url("GET", f"{admin}/status") for _, admin in balancers))
+    asked = f"?fresh=1&service={quote(service, safe='')}"
+    found = await asyncio.gather(*(calls.url("GET", f"{admin}/status{asked}") for _, admin in balancers))
     return [
         f"{name} has no ready server of {service}"
         for (name, _), status in zip(balancers, found, strict=True)
@@ -309,7 +311,7 @@ def _unless(found: Mapping[str, Any]) -> str:
 
 
 async def _status(calls: Calls) -> Mapping[str, Any]:
-    found = await balancer.status(calls)
+    found = await balancer.status(calls, "?fresh=1")
     if not found:
         raise Unavailable(f"no balancer answers at {calls.addresses.lb or '(no address known)'}")
     return found
