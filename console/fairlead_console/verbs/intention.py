@@ -44,7 +44,8 @@ def list_(use: Use) -> None:
 
 def _unspoken(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """What counts for anonymous callers of services of which nothing says it."""
-    from fairlead_lb.decisions.intentions import ANONYMOUS, covers  # noqa: PLC0415  # see above
+    from fairlead_discovery.decisions.identity import ANONYMOUS  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.intentions import covers  # noqa: PLC0415  # see above
 
     return [
         (ANONYMOUS, service, _fallback(service, found) or "balancers' default", "all", "all")
@@ -123,16 +124,19 @@ def remove(use: Use, caller: str, service: str) -> None:
 @registry_verb
 def check(use: Use, caller: str, service: str, method: str, path: str, assumed: str) -> int:
     """Whether FROM may call TO, and by which word. Without METHOD: as a TCP connection. Exit 0 when it may, 1 when not."""
-    from fairlead_lb.decisions.intentions import ANONYMOUS, judge  # noqa: PLC0415  # see above
+    from fairlead_discovery.decisions.identity import ANONYMOUS  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.intentions import judge  # noqa: PLC0415  # see above
 
     records = in_registry(use, _records)
     found = judge(service, records, assumed, caller, method.upper(), path)
+    other = judge(service, records, assumed, ANONYMOUS, method.upper(), path)
     if use.as_json:
-        show_json({"from": caller, "to": service, "allowed": found.allowed, "why": found.why})
+        show_json(
+            {"from": caller, "to": service, "allowed": found.allowed, "why": found.why, "anonymous": other.allowed}
+        )
     else:
         say(f"{caller} {'may' if found.allowed else 'may not'} call {service}: {found.why}")
         if caller != ANONYMOUS:
-            other = judge(service, records, assumed, ANONYMOUS, method.upper(), path)
             say(f"without an identity ({ANONYMOUS}): {'may' if other.allowed else 'may not'}: {other.why}")
     return 0 if found.allowed else 1
 
@@ -159,7 +163,8 @@ def _of_the_others(
     service: str, action: str, only: tuple[tuple[str, ...], tuple[str, ...]], records: Mapping[str, Any]
 ) -> None:
     """`*` is who has an identity: says so, unless something is said of the others too."""
-    from fairlead_lb.decisions.intentions import ANONYMOUS, covers  # noqa: PLC0415  # see above
+    from fairlead_discovery.decisions.identity import ANONYMOUS  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.intentions import covers  # noqa: PLC0415  # see above
 
     if covers(service, records, ANONYMOUS):
         return
