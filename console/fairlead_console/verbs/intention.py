@@ -42,7 +42,7 @@ def list_(use: Use) -> None:
     show_table(("from", "to", "action", "methods", "paths"), rows, empty="no intention; the balancers' default counts")
 
 
-def _unspoken(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def _unspoken(found: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
     """What counts for anonymous callers of services of which nothing says it."""
     from fairlead_discovery.decisions.identity import ANONYMOUS  # noqa: PLC0415  # see above
     from fairlead_lb.decisions.intentions import covers  # noqa: PLC0415  # see above
