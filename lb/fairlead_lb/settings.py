@@ -34,6 +34,8 @@ _WORD = re.compile(r"[A-Za-z0-9/._+@%:~-]+")
 
 
 MOST_SPARES = 1000
+LONGEST_OLD_WORKER_S = 2_000_000.0
+"""HAProxy counts in milliseconds, of which it takes 24 days."""
 NODE_CHECK_S = 30.0
 """Every machine checks every server: seldom, then, for one failed connection is enough to put it aside."""
 CHECK_S = 2.0
@@ -79,6 +81,11 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     """Which header tells a client from another where a split is sticky by header; whoever sets it chooses."""
     keepalive_s: float = 30.0
     """How long an idle client connection is kept; an old worker lives as long after a reload."""
+    old_worker_s: float = 21_600.0
+    """How long a session may last on after a reload: then HAProxy ends what its old worker still has. 0: for ever."""
+    old_workers: int = 20
+    """Reloads that an old worker may live through, and so how many there are at most; the next one ends the oldest with
+    its sessions. 0: any number."""
     node: bool = False
     """One a machine (`--node`): services on localhost's service ports, and DC/OS' VIPs. Kills do not wait for it. Other
     defaults hold then: see NODE_DEFAULTS."""
@@ -152,6 +159,10 @@ def frame(settings: LbSettings) -> Frame:
     for key, port in (("http_port", settings.http_port), ("https_port", settings.https_port)):
         if not (key == "https_port" and port == 0) and not 0 < port < 65_536:
             raise BadSettings(f"{key}: {port}: not a port")
+    if settings.old_worker_s != 0 and not 1 <= settings.old_worker_s <= LONGEST_OLD_WORKER_S:
+        raise BadSettings(f"old_worker_s: {settings.old_worker_s:g}: not 0, nor between 1 and {LONGEST_OLD_WORKER_S:g}")
+    if settings.old_workers < 0:
+        raise BadSettings(f"old_workers: {settings.old_workers}: below 0")
     account = worker_account(settings.user, root=os.geteuid() == 0)
     made = Frame(
         folder=str(folder),
@@ -162,6 +173,8 @@ def frame(settings: LbSettings) -> Frame:
         passthrough=bool(settings.tls_passthrough and settings.https_port),
         max_connections=settings.max_connections,
         keepalive_s=settings.keepalive_s,
+        old_worker_s=settings.old_worker_s,
+        old_workers=settings.old_workers,
         sticky_header=_header(settings.sticky_header),
         user=account[0],
         group=account[1],

@@ -170,6 +170,10 @@ class Frame(Value, frozen=True):
     """Whether `https_port` looks at the names that TLS clients ask for before it ends their TLS."""
     max_connections: int = 4096
     keepalive_s: float = 30.0
+    old_worker_s: float = 0.0
+    """How long a worker finishes sessions after a reload; 0: for ever."""
+    old_workers: int = 0
+    """Reloads a worker may live through; 0: any number."""
     sticky_header: str = "X-User"
     user: str = ""
     """Whom a worker becomes when its master is root; "": it stays who it is."""
