@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fairlead_discovery.policies import Share, Split
-from fairlead_discovery.records import Check
+from fairlead_discovery.policies import Intentions, Share, Source, Split, path_of
+from fairlead_discovery.records import Check, encode
+from fairlead_discovery.registry import Put
 from harness.balancer import Balancer, Task, balancer, member, service
 from harness.clients import Clients
 from harness.sharing import Browser, ask_often, order, within
@@ -52,6 +53,20 @@ async def test_requests_are_shared_by_percent_by_host_and_by_port_without_a_relo
     assert [] == clients.failures
     assert [] == clients.doubled(shop.seen + near.seen + far.seen)
     assert 0 == await reloads(place)
+
+
+async def test_a_target_without_a_route_does_not_open_what_the_service_has_closed(place: Balancer):
+    """A caller that may not call the service is refused wherever its request would go."""
+    await service(place, "/shop", vhosts=(HOST,))
+    target = await Task("next", app="/next").start()
+    await place.applied(await place.publish(target.member()))
+    who = Intentions(service=SHOP, sources=(Source(name="anonymous", action="deny"),))
+    await order(place, split((NEXT, 100)))
+    before = await place.ask()
+    await place.applied(await place.registry.commit([Put(path_of(who), encode(who))]))
+    after = await place.ask()
+
+    assert (200, 403) == (before[0], after[0])
 
 
 async def test_a_share_survives_a_reload_and_the_names_it_brings(place: Balancer):

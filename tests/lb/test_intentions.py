@@ -168,3 +168,27 @@ def test_what_never_was_good_is_told_as_closed_for_as_long_as_it_is_bad():
     assert ["intentions: it cannot be read; nobody may call it"] * 3 == told
     assert "intentions: nor can this; the last good ones stay" == force.refused[WEB]
     assert [False, True] == [looked_up(force.made, who, OPS, "GET", "/") for who in (CART, WEB)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    records,
+    st.builds(lambda s: of(*s, service=WEB), st.lists(sources, max_size=3)),
+    st.sampled_from(("allow", "deny")),
+    st.sampled_from(CALLERS),
+    st.sampled_from(("GET", "PUT", "X")),
+    st.sampled_from(PATHS),
+)
+def test_who_gets_the_requests_of_others_is_as_closed_as_they_are(
+    found, web: Intentions, default: str, caller: str, method: str, path: str
+):
+    """As each of them; a record of its own counts alone."""
+    found = {**found, WEB: web}
+    heirs = {OPS: (CART, WEB)}
+    made = compiled((OPS,), found, default, heirs)
+    allowed = all(judge(whose, found, default, caller, method, path).allowed for whose in (CART, WEB))
+    own = {**found, OPS: of(service=OPS, default="allow")}
+
+    assert allowed == looked_up(made, OPS, caller, method, path)
+    assert allowed or intentions.guarded(OPS, found, default, heirs)
+    assert compiled((OPS,), own, default) == compiled((OPS,), own, default, heirs)

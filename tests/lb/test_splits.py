@@ -13,8 +13,10 @@ from fairlead_discovery.policies import (
     Canary,
     CanaryStage,
     Failover,
+    Intentions,
     Policy,
     Share,
+    Source,
     Split,
     Target,
     name_of,
@@ -253,6 +255,24 @@ def test_a_target_that_runs_and_has_no_route_is_served_as_the_service_is():
     assert {Key(A, 0), Key(B, 0)} == {b.key for b in wanted.backends.values()}
     assert {} == wanted.refused
     assert {A: "share to o:x port 0: nothing is known of it"} == strange.refused
+
+
+def test_a_target_without_a_route_is_as_closed_as_the_service():
+    """Whoever may not call the one gets nothing from the other; with a route or an intention of its own it is itself."""
+    deny = Intentions(service=A, sources=(Source(name="anonymous", action="deny"),))
+    mine = Intentions(service=B, sources=(Source(name="anonymous"),))
+    found = [
+        routes.wanted(sight(split((B, 100)), deny, *more, routed=routed), Wanted(), Rules(), underived)
+        for more, routed in (((), "a"), ((mine,), "a"), ((), "ab"))
+    ]
+    said = [{k: v for k, v in w.maps.intentions.items() if k.startswith("o:b=")} for w in found]
+
+    assert {"o:b=*": "allow", "o:b=anonymous": "deny"} == said[0]
+    assert {"o:b=*": "allow", "o:b=anonymous": "allow"} == said[1]
+    assert {} == said[2]
+    assert ["o:b", "o:b", None] == [
+        next((w.maps.guarded.get(n) for n, b in w.backends.items() if b.key.service == B), None) for w in found
+    ]
 
 
 def test_tables_move_with_their_backends():

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions import identity
@@ -25,6 +26,9 @@ OTHERS = "*"
 """In the table of rules: methods that no source names."""
 MOST_SOURCES = 500
 MOST_PATHS = 100
+Heirs = Mapping[str, Sequence[str]]
+"""Services that get others' requests and have no route of their own, and whose requests they get: theirs count."""
+NO_HEIRS: Heirs = MappingProxyType({})
 _METHOD = re.compile(r"[A-Z]{1,20}", re.ASCII)
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&()+,=:@-]+)*/?", re.ASCII)
 AMBIGUOUS = re.compile(r"(//|/\.\.?(/|$)|%2[5fF]|%5[cC]|%[01][0-9a-fA-F]|[\\;])")
@@ -85,22 +89,28 @@ def covers(service: str, records: Mapping[str, Intentions], caller: str) -> bool
     return bool(_group(service, records, ALLOW, caller)[0])
 
 
-def guarded(service: str, records: Mapping[str, Intentions], default: str) -> bool:
+def guarded(service: str, records: Mapping[str, Intentions], default: str, heirs: Heirs = NO_HEIRS) -> bool:
     """Whether anybody could be refused: HAProxy looks no further for the others."""
-    return default == DENY or service in records or ANYBODY in records
+    return default == DENY or ANYBODY in records or any(o in records for o in origins(service, records, heirs))
 
 
-def compiled(services: Iterable[str], records: Mapping[str, Intentions], default: str) -> Compiled:
+def origins(service: str, records: Mapping[str, Intentions], heirs: Heirs) -> Sequence[str]:
+    """The services whose records count for this one: all of them must allow a call."""
+    return (service,) if service in records else heirs.get(service) or (service,)
+
+
+def compiled(
+    services: Iterable[str], records: Mapping[str, Intentions], default: str, heirs: Heirs = NO_HEIRS
+) -> Compiled:
     """For the services that are guarded."""
     verdicts: dict[str, str] = {}
     rules: dict[str, str] = {}
-    everyone = records.get(ANYBODY)
     for service in services:
-        own = records.get(service)
-        named = {s.name for r in (own, everyone) if r is not None for s in r.sources}
+        counting = origins(service, records, heirs)
+        there = [r for r in (records.get(s) for s in (*counting, ANYBODY)) if r is not None]
+        named = {s.name for r in there for s in r.sources}
         for caller in sorted({*named, ANYBODY, ANONYMOUS}):
-            group, fallback = _group(service, records, default, caller)
-            verdict, table = _table(group, fallback)
+            verdict, table = _table([_group(origin, records, default, caller) for origin in counting])
             verdicts[f"{word(service)}={_caller(caller)}"] = verdict
             rules.update(table)
     return Compiled(verdicts=verdicts, rules=rules)
@@ -166,21 +176,23 @@ def _trimmed(path: str) -> str:
     return path.rstrip("/")
 
 
-def _table(group: Sequence[Source], fallback: str) -> tuple[str, Mapping[str, str]]:
+def _table(groups: Sequence[tuple[Sequence[Source], str]]) -> tuple[str, Mapping[str, str]]:
     """A verdict, and its rules when it depends. Each method has a table of its own, whole: the longest prefix decides."""
-    if not any(s.methods or s.paths for s in group):
-        best = _best(group, OTHERS, "/")
-        return (best.action if best is not None else fallback), {}
-    paths = sorted({"", *(_trimmed(p) for s in group for p in s.paths)})
-    methods = sorted({OTHERS, *(m for s in group for m in s.methods)})
-    table = {}
-    for method in methods:
-        for path in paths:
-            best = _best(group, method, path or "/")
-            table[f"{method}{path}/"] = best.action if best is not None else fallback
+    sources = [s for group, _ in groups for s in group]
+    if not any(s.methods or s.paths for s in sources):
+        return _all(groups, OTHERS, "/"), {}
+    paths = sorted({"", *(_trimmed(p) for s in sources for p in s.paths)})
+    methods = sorted({OTHERS, *(m for s in sources for m in s.methods)})
+    table = {f"{method}{path}/": _all(groups, method, path or "/") for method in methods for path in paths}
     text = repr(sorted(table.items())).encode()
     name = f"{RULES}{hashlib.sha256(text).hexdigest()[:16]}/"
     return name, {f"{name}{key}": verdict for key, verdict in table.items()}
+
+
+def _all(groups: Sequence[tuple[Sequence[Source], str]], method: str, path: str) -> str:
+    """Whether each of the groups allows it."""
+    found = [(_best(group, method, path), fallback) for group, fallback in groups]
+    return ALLOW if all((b.action if b is not None else f) == ALLOW for b, f in found) else DENY
 
 
 def _longest(rules: Mapping[str, str], text: str) -> str | None:

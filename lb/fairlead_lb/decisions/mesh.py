@@ -1,5 +1,6 @@
 """What of the maps says who may call whom, and how a caller with a certificate names the service it wants."""
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from fairlead_discovery.decisions.identity import dns_name, word
 from fairlead_discovery.policies import Intentions, name_of, of_kind
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import intentions
-from fairlead_lb.decisions.intentions import ALLOW, DENY, Compiled
+from fairlead_lb.decisions.intentions import ALLOW, DENY, NO_HEIRS, Compiled, Heirs
 from fairlead_lb.decisions.values import Key
 
 _HEAD = name_of(Intentions(service=""))
@@ -34,6 +35,7 @@ class InForce:
     substitutes: frozenset[str] = frozenset()
     """Services whose record was made up, as they never had a good one."""
     services: frozenset[str] = frozenset()
+    heirs: Heirs = field(default_factory=dict)
     default: str = ALLOW
     parts: Mapping[str, "Part"] = field(default_factory=dict)
     made: Compiled = field(default_factory=Compiled)
@@ -43,22 +45,24 @@ class InForce:
 class Part:
     """One guarded service's maps, and what they were made of."""
 
-    own: Intentions | None
+    own: tuple[Intentions | None, ...]
     everyone: Intentions | None
     default: str
     made: Compiled
 
 
-def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules: MeshRules) -> InForce:
+def in_force(
+    snapshot: Snapshot, services: frozenset[str], last: InForce, rules: MeshRules, heirs: Heirs = NO_HEIRS
+) -> InForce:
     """A record that cannot be taken leaves the last good one; where there is none it denies, as it may have."""
     bad = _bad(snapshot)
     same = snapshot.policies is last.source and bad == last.bad
-    if same and services == last.services and rules.default == last.default:
+    if same and services == last.services and heirs == last.heirs and rules.default == last.default:
         return last
     found = (last.records, last.refused, last.substitutes) if same else _records(snapshot, bad, last)
     records, refused, substitutes = found
-    guarded = [s for s in sorted(services) if intentions.guarded(s, records, rules.default)]
-    parts = {service: _part(service, records, rules.default, last.parts.get(service)) for service in guarded}
+    guarded = [s for s in sorted(services) if intentions.guarded(s, records, rules.default, heirs)]
+    parts = {s: _part(s, records, rules.default, heirs, last.parts.get(s)) for s in guarded}
     return InForce(
         source=snapshot.policies,
         bad=bad,
@@ -66,6 +70,7 @@ def in_force(snapshot: Snapshot, services: frozenset[str], last: InForce, rules:
         refused=refused,
         substitutes=substitutes,
         services=services,
+        heirs=heirs,
         default=rules.default,
         parts=parts,
         made=Compiled(
@@ -85,12 +90,14 @@ def _bad(snapshot: Snapshot) -> Mapping[str, str]:
     return {name.removeprefix(_HEAD): why for name, why in named.items() if name.startswith(_HEAD)}
 
 
-def _part(service: str, records: Mapping[str, Intentions], default: str, last: Part | None) -> Part:
+def _part(service: str, records: Mapping[str, Intentions], default: str, heirs: Heirs, last: Part | None) -> Part:
     """The very same when nothing changed for the service."""
-    own, everyone = records.get(service), records.get(intentions.ANYBODY)
-    if last is not None and last.own is own and last.everyone is everyone and last.default == default:
+    own = tuple(records.get(s) for s in intentions.origins(service, records, heirs))
+    everyone = records.get(intentions.ANYBODY)
+    unchanged = last is not None and len(own) == len(last.own) and all(map(operator.is_, own, last.own))
+    if last is not None and unchanged and last.everyone is everyone and last.default == default:
         return last
-    made = intentions.compiled((service,), records, default)
+    made = intentions.compiled((service,), records, default, heirs)
     return Part(own=own, everyone=everyone, default=default, made=made)
 
 
@@ -119,7 +126,7 @@ def maps(named: Sequence[tuple[Key, str]], force: InForce, rules: MeshRules) -> 
         "guarded": {
             name: word(key.service)
             for key, name in named
-            if intentions.guarded(key.service, force.records, force.default)
+            if intentions.guarded(key.service, force.records, force.default, force.heirs)
         },
         "intentions": force.made.verdicts,
         "rules": force.made.rules,

@@ -84,7 +84,8 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     """Unchanged services keep their very objects of `last`."""
     ruled = bamboo.ruled(snapshot, last.ruled, rules.manner)
     refused = {**snapshot.bad, **ruled.refused}
-    snapshot = splits.with_targets(bamboo.routed(snapshot, ruled.claims), derived)
+    written = bamboo.routed(snapshot, ruled.claims)
+    snapshot = splits.with_targets(written, derived)
     parts = dict(_all_parts(snapshot, last, rules, _deriving(derived, ruled), refused, ruled.claims))
     flat = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
@@ -96,7 +97,8 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     for service, why in found.problems.items():
         _note(refused, service, why)
     maps = _maps(named, backends.values(), last.maps, rules, refused)
-    force = meshes.in_force(snapshot, frozenset(parts), last.force, rules.callers)
+    heirs = splits.heirs(snapshot.policies, snapshot.routes.keys() - written.routes.keys(), parts)
+    force = meshes.in_force(snapshot, frozenset(parts), last.force, rules.callers, heirs)
     for service, why in force.refused.items():
         _note(refused, service, why)
     judged = meshes.maps([(part.key, name) for part, name in named], force, rules.callers)

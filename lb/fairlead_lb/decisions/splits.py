@@ -5,7 +5,7 @@ HAProxy decides each request by maps (`templates/split.cfg.j2`): `ways` says how
 fallen over though servers are ready again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -239,6 +239,17 @@ def routed_targets(
             port = msgspec.structs.replace(source, index=to_index, name="", service_port=0, vhosts=(), path="")
             app = next(iter(members[to].values())).task.app
             found[to] = Route(service=to, app=app, ports=(port,), source="split")
+    return found
+
+
+def heirs(
+    policies: Mapping[str, AnyPolicy], copied: Collection[str], there: Collection[str]
+) -> Mapping[str, list[str]]:
+    """Of the targets in `copied`: whose requests they get, of those that are `there`."""
+    found: dict[str, list[str]] = {}
+    for service, _, to, _ in sorted(_pairs(policies)) if copied else ():
+        if to in copied and service in there and service not in found.setdefault(to, []):
+            found[to].append(service)
     return found
 
 
