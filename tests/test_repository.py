@@ -77,13 +77,22 @@ def test_no_file_is_long_without_a_reason():
     assert set(LONG_FILES) == long
 
 
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All but what is inside expressions, which hold no functions and nine nodes of ten."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting.extend(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
+
+
 def test_functions_are_short():
     """The median function of the packages is under ten lines."""
     lengths = [
         node.end_lineno - node.lineno + 1
         for folder in PACKAGES
         for file in (ROOT / folder).rglob("*.py")
-        for node in ast.walk(parsed(file))
+        for node in statements(parsed(file))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None
     ]
 
@@ -201,6 +210,5 @@ def test_every_make_target_is_a_script():
     assert [] == [t for t in targets[1].split() if not (ROOT / "scripts" / t).stat().st_mode & 0o100]
 
 
-@cache
 def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text())
