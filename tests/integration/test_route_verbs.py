@@ -73,6 +73,29 @@ async def test_a_route_is_added_waited_for_explained_and_removed(place: Balancer
     assert 404 == (await place.ask("erp.example", "/api/x"))[0]
 
 
+async def test_challenges_of_an_acme_server_reach_one_client_whatever_their_host(place: Balancer, fairlead: Any):
+    """Before what a host has itself, and nothing else of it; hosts without a route too; without a reload."""
+    await published(place)
+    client = await Task("certbot", app="").start()
+    await place.publish_as("static:acme", member("certbot", client.port, app=""))
+    await fairlead("add", SERVICE, "--host", "erp.example")
+    added = await fairlead("add", "static:acme", "--host", "*", "--path", "/.well-known/acme-challenge")
+    await fairlead("wait", "--service", "static:acme")
+    explained = json.loads((await fairlead("explain", "erp.example/.well-known/acme-challenge/x", "--json"))[1])
+    where = ("/.well-known/acme-challenge/x", "/.well-known/acme-challenges", "/")
+    asked = [await place.ask("erp.example", path) for path in where]
+    unknown = (await place.ask("new.example", where[0]))[1], (await place.ask("new.example", "/"))[0]
+    await fairlead("remove", "static:acme")
+    await fairlead("wait")
+
+    assert (0, "") == (added[0], added[2])
+    assert ("static:acme", "!/.well-known/acme-challenge") == (explained["service"], explained["entry"])
+    assert [(200, "certbot"), (200, "db-1"), (200, "db-1")] == asked
+    assert ("certbot", 404) == unknown
+    assert (200, "db-1") == await place.ask("erp.example", where[0])
+    assert 0 == (await place.status())["reloads"]
+
+
 async def test_a_file_is_planned_and_applied_in_one_commit(place: Balancer, fairlead: Any):
     """What is shown is a file again; the second time there is nothing to change."""
     await published(place)

@@ -4,7 +4,7 @@ import pytest
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Route, RoutePort
-from fairlead_lb.decisions.parts import derive
+from fairlead_lb.decisions.parts import OPERATOR, derive
 from harness.balancer import member
 
 
@@ -26,3 +26,22 @@ def test_names_of_tls_are_no_virtual_hosts():
     for bad in (RoutePort(index=0, mode="tls", vhosts=("a.example",), path="/x"), RoutePort(index=0, mode="tls")):
         with pytest.raises(Refused, match="port 0: "):
             derive("o:p", Route(service="o:p", ports=(bad,)), {})
+
+
+@pytest.mark.parametrize(
+    ("source", "path"), [("services", "/.well-known/acme-challenge"), (OPERATOR, ""), (OPERATOR, "/x")]
+)
+def test_every_host_is_for_an_operator_and_for_challenges_alone(source: str, path: str):
+    """An app that took them could get certificates for everybody's hosts."""
+    port = RoutePort(index=0, mode="http", vhosts=("*",), path=path)
+
+    with pytest.raises(Refused, match="only an operator's route"):
+        derive("o:p", Route(service="o:p", ports=(port,), source=source), {})
+
+
+def test_a_rule_of_bamboo_for_the_same_path_has_another_key():
+    """It stays behind what hosts have themselves."""
+    port = RoutePort(index=0, mode="http", vhosts=("*",), path="/.well-known/acme-challenge/")
+    (part,) = derive("o:p", Route(service="o:p", ports=(port,), source=OPERATOR), {}).parts
+
+    assert ("!/.well-known/acme-challenge/",) == part.hosts

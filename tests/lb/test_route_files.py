@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Check, Route, RoutePort
 from fairlead_lb.decisions import grammar
-from fairlead_lb.decisions.route_files import OPERATOR, Entry, entries_of, meets, parse, plan, routes_of
+from fairlead_lb.decisions.parts import OPERATOR
+from fairlead_lb.decisions.route_files import Entry, entries_of, meets, parse, plan, routes_of
 
 FILE = """
 [[route]]

@@ -2,11 +2,16 @@
 
 `*/cart/` is for any host that no other key takes. On a host where one rule disregards case in paths (Bamboo's `-i`) all
 do: its keys are `shop.example.com~/cart/`, in lower case, or the longest would not win.
+
+`!/.well-known/acme-challenge/` is for any host, before what any host has: only an operator's route gets it.
 """
 
 from collections.abc import Collection, Iterable
 
 ANY_HOST = "*"
+CHALLENGES = "/.well-known/acme-challenge"
+"""Where an ACME server looks for the answer to its HTTP-01 challenge, at whatever host a certificate is for."""
+EVERY_HOST = "!"
 _FOLDED = "~"
 
 
@@ -32,6 +37,6 @@ def host_of(one: str) -> str:
 
 
 def shown(one: str) -> str:
-    """For people: `shop.example.com/cart`, `*/cart`."""
+    """For people: `shop.example.com/cart`, `*/cart`, `!/.well-known/acme-challenge`."""
     host, _, rest = one.partition("/")
     return f"{host.removesuffix(_FOLDED)}/{rest}".removesuffix("/")

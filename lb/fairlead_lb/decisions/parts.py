@@ -11,6 +11,8 @@ from fairlead_lb.decisions.values import DUMMY_HOST, DUMMY_PORT, Key, Server, Sh
 
 FULL_WEIGHT = 100  # HAProxy's weight of a member of weight 1; leaves room both ways in 1 to 256
 MOST_WEIGHT = 256
+OPERATOR = "operator"
+"""`source` of routes that are written by hand; those of apps belong to the service scheduler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class Parts:
 
 def checked(route: Route) -> tuple[tuple[RoutePort, Shape, tuple[str, ...]], ...]:
     """Every port of the route with its shape and map keys. Raises Refused naming port and field."""
-    return tuple(_checked_port(port) for port in route.ports)
+    return tuple(_checked_port(port, route.source) for port in route.ports)
 
 
 def derive(service: str, route: Route, members: Mapping[str, Member], *, derived: bool = False) -> Parts:
@@ -72,16 +74,25 @@ def derive(service: str, route: Route, members: Mapping[str, Member], *, derived
     return Parts(route=route, members=members, parts=tuple(found), derived=derived, problems=tuple(problems))
 
 
-def _checked_port(port: RoutePort) -> tuple[RoutePort, Shape, tuple[str, ...]]:
+def _checked_port(port: RoutePort, source: str) -> tuple[RoutePort, Shape, tuple[str, ...]]:
     try:
         grammar.service_port(port.service_port)
         path = grammar.path(port.path)
-        hosts = tuple(dict.fromkeys(map_keys.key(grammar.vhost(v), path) for v in port.vhosts))
+        hosts = tuple(dict.fromkeys(_key(v, path, source) for v in port.vhosts))
         shape = grammar.shape(port)
         _check_together(path, hosts, port.mode)
     except Refused as error:
         raise Refused(f"port {port.index}: {error}") from error
     return port, shape, hosts
+
+
+def _key(host: str, path: str, source: str) -> str:
+    """`*` takes one path of everybody's hosts, so it is for operators, and for that path alone."""
+    if host.strip() != map_keys.ANY_HOST:
+        return map_keys.key(grammar.vhost(host), path)
+    if source != OPERATOR or path != map_keys.CHALLENGES:
+        raise Refused(f"virtual host '*': only an operator's route has it, for the path {map_keys.CHALLENGES}")
+    return map_keys.key(map_keys.EVERY_HOST, path)
 
 
 def _check_together(path: str, hosts: tuple[str, ...], mode: str) -> None:

@@ -11,11 +11,9 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions import words
 from fairlead_discovery.records import Check, Route, RoutePort, Traffic
-from fairlead_lb.decisions.map_keys import ANY_HOST
-from fairlead_lb.decisions.parts import checked
+from fairlead_lb.decisions.map_keys import ANY_HOST, EVERY_HOST
+from fairlead_lb.decisions.parts import OPERATOR, checked
 
-OPERATOR = "operator"
-"""`source` of routes that are written by hand; those of apps belong to the service scheduler."""
 MOST_INDEX = 999
 
 
@@ -140,10 +138,10 @@ def writable(route: Route | None, service: str) -> None:
 
 def meets(hosts: Mapping[str, str], host: str, path: str) -> tuple[str, str] | None:
     """Which entry (`shop.example.com/cart`, `*.example.com`) a request meets, and its value, as HAProxy decides it:
-    the exact host first, then the longest wildcard, then `*/…`; below it the longest path, which ends at segments.
+    what is for every host first, then the exact host, then the longest wildcard, then `*/…`; below it the longest path, which ends at segments.
     """
     name = host.partition(":")[0].rstrip(".").lower()
-    for candidate in (name, *_wildcards(hosts, name), ANY_HOST):
+    for candidate in (EVERY_HOST, name, *_wildcards(hosts, name), ANY_HOST):
         fitting = [key for key in hosts if _covers(key, candidate, path)]
         if fitting:
             best = max(fitting, key=len)

@@ -91,7 +91,7 @@ def rule(key: str) -> str:
 
 
 def _host(host: str) -> str:
-    if host == map_keys.ANY_HOST:
+    if host in (map_keys.ANY_HOST, map_keys.EVERY_HOST):
         return ""
     if host.startswith("*."):
         return f"HostRegexp(`^.+{re.escape(host[1:])}$`)"
@@ -112,6 +112,8 @@ def priority(key: str) -> int:
     """The exact host, then the longest wildcard, then any; below it the longest path."""
     host, _, path = key.partition("/")
     host = map_keys.host_of(key)
+    if host == map_keys.EVERY_HOST:
+        return 2 * EXACT + len(path)
     if host == map_keys.ANY_HOST:
         return 1 + len(path)
     return (WILD + 1000 * len(host) if host.startswith("*.") else EXACT) + len(path)
