@@ -16,6 +16,7 @@ from fairlead_dns import answer_settings
 from fairlead_dns import settings as told
 from fairlead_dns.adapters.api import add_api
 from fairlead_dns.adapters.http import add_routes
+from fairlead_dns.front_settings import zone_access
 from fairlead_dns.names import SERIALS, Names
 from fairlead_dns.settings import DnsSettings
 from harness.names import snapshot
@@ -55,6 +56,7 @@ async def api(folder: Path, *members: Member, **values: Any) -> Served:
     settings = convert(DnsSettings, {"data_dir": str(folder), "token": "off", **values}, where="test")
     names = Names(told.rules(settings), told.authority(settings), answer_settings.manner(settings))
     names.take_own("ns1.mesos", ("127.0.0.1",))
+    names.front.views.zones = zone_access(settings)
     app = make_app(settings, Health(), closed=answer_settings.closed(settings))
     listing = Listing()
     add_routes(app, settings, names)

@@ -23,6 +23,7 @@ from fairlead_daemon.web import error_response, json_response
 from fairlead_discovery.adapters import listing_http
 from fairlead_discovery.decisions.nearest import nearest
 from fairlead_discovery.listing import Listing
+from fairlead_dns.adapters.api_access import ClosedZones, closed_words, sees_lists, view_of
 from fairlead_dns.adapters.forward import Forwarder
 from fairlead_dns.adapters.zonefiles import Unloaded
 from fairlead_dns.answer_settings import readers
@@ -38,6 +39,8 @@ from fairlead_dns.decisions.static import StaticAnswers, StaticSource
 from fairlead_dns.names import SERIALS, Names
 from fairlead_dns.settings import DnsSettings
 
+Closed = Callable[[bytes], bytes]
+"""As View.closed, of who reads."""
 SLICE = 500  # names looked at between two turns of the queries
 PAGE = (1000, 10_000)
 """Names on a page: unless told, at most."""
@@ -54,7 +57,9 @@ ELSEWHERE: Mapping[type[object], str] = {
 def add_api(app: web.Application, settings: DnsSettings, names: Names, listing: Listing) -> None:
     """Everything under /v2, and the network access rule for it and /v1. Raises BadSettings."""
     pages = _Pages(settings, names)
-    app.middlewares.append(_network_rule(readers(settings)))
+    app.middlewares.extend((_network_rule(readers(settings)), ClosedZones(names, listing).rule))
+    if settings.zone_access:
+        listing.hints = False
     if not settings.enumeration:
         listing.hints = False
         app.middlewares.append(_no_list_of_all)
@@ -109,12 +114,13 @@ class _Pages:
         zone = self._names.zone
         names = [wanted.name] if wanted.name is not None else list(zone.names)
         found: list[tuple[str, bytes]] = []
+        closed = view_of(request, self._names).closed
         for at in range(0, len(names), SLICE):
-            found += paging.fitting(zone, names[at : at + SLICE], wanted)
+            found += paging.fitting(zone, [name for name in names[at : at + SLICE] if not closed(name)], wanted)
             await asyncio.sleep(0)
         page = (await asyncio.to_thread(sorted, found))[:limit]
         if wanted.name is not None and not page and wanted.after == "":
-            await self._missing(wanted.name, wanted.kind)
+            await self._missing(wanted.name, wanted.kind, closed)
         rows = paging.rows(zone, [name for _, name in page], wanted.kind, self._names.authority.ttl_s)
         more = page[-1][0] if len(found) > limit else ""
         return json_response({"serial": self._names.answers.serial, "records": rows, "next": more})
@@ -126,21 +132,22 @@ class _Pages:
         client = request.query.get("client", "") or request.remote or ""
         if parse(client) is None and "client" in request.query:
             raise web.HTTPBadRequest(reason=f"client: {client[:60]!r} is no address")
-        views = self._names.front.views
-        view = views.of(client)
-        admitted = view.query and not view.closed(name)
+        view, reader = self._names.front.views.of(client), view_of(request, self._names)
+        admitted, closed = view.query and not view.closed(name), view.closed(name)
+        if reader.closed(name) and not closed:
+            raise web.HTTPForbidden(reason=closed_words(request.remote or "", reader.closed(name)))
         handler = self._handler(name)
         elsewhere = "" if handler is None or handler is self._names.answers else spoken(handler)
         if elsewhere and self._names.zone.sets(name) and not isinstance(handler, Forwarder):
             elsewhere += f" ({wire.text(self._apex(name))}.zone), which hides what endpoints give"
-        question = Question(name=name, kind=kind, client=client, admitted=admitted, elsewhere=elsewhere)
+        question = Question(name=name, kind=kind, client=client, admitted=admitted, elsewhere=elsewhere, closed=closed)
         found = explain(question, self._names.sources, self._names.answers, self._names.snapshot)
         if isinstance(handler, Forwarder) and admitted:
             now_s = asyncio.get_running_loop().time()
             how = forwarded(handler.forwarding, name, kind, recursion=view.recursion, now_s=now_s)
             found = msgspec.structs.replace(found, verdict=how.verdict, says=how.says, forwarded=how)
         if found.verdict == "no such name":
-            near = await self._near(text)
+            near = await self._near(text, reader.closed)
             says = (*found.says, f"names like it: {', '.join(near)}") if near else found.says
             found = msgspec.structs.replace(found, near=near, says=says)
         return json_response(found)
@@ -156,7 +163,7 @@ class _Pages:
         if not rows and not source.exists(name):
             if isinstance(source, StaticSource):
                 raise web.HTTPNotFound(reason=f"no such name: {wire.text(name)} is not in its zone's file")
-            await self._missing(name, None)
+            await self._missing(name, None, view_of(request, self._names).closed)
         now = {"name": wire.text(name), "serial": serial, "begins": _begins(memory)}
         return json_response({**now, "records": history.rows(memory.live), "changes": rows})
 
@@ -174,11 +181,13 @@ class _Pages:
         if found is None:
             begins = journal.changes[0].serial_before if journal.changes else now
             raise web.HTTPGone(reason=f"serial {since} is not remembered: history begins at serial {begins}")
-        rows = [history.change_row(change) for change in found[:limit]]
+        closed = view_of(request, self._names).closed
+        rows = [history.change_row(change, closed) for change in found[:limit]]
         return json_response({"since": since, "serial": now, "changes": rows, "more": len(found) > limit})
 
-    async def status(self, _request: web.Request) -> web.Response:
-        answers, snapshot, shown = self._names.answers, self._names.snapshot, self._settings.enumeration
+    async def status(self, request: web.Request) -> web.Response:
+        answers, snapshot = self._names.answers, self._names.snapshot
+        shown = self._settings.enumeration and sees_lists(view_of(request, self._names), self._names)
         claims = self._names.sources.claims
         collisions = {name: list(s) for name, s in claims.collisions().items()}
         return json_response(
@@ -238,14 +247,14 @@ class _Pages:
             "cached": len(made.cache.entries),
         }
 
-    async def _missing(self, name: bytes, kind: int | None) -> NoReturn:
+    async def _missing(self, name: bytes, kind: int | None, closed: Closed) -> NoReturn:
         text = wire.text(name)
         if self._names.zone.exists(name):
             raise web.HTTPNotFound(reason=f"{text} exists, but has no {'such ' if kind else ''}record")
-        near = await self._near(text)
+        near = await self._near(text, closed)
         raise web.HTTPNotFound(reason=f"no such name: {text}{f'; did you mean {_either(near)}?' if near else ''}")
 
-    async def _near(self, text: str) -> tuple[str, ...]:
+    async def _near(self, text: str, closed: Closed) -> tuple[str, ...]:
         """In a thread, which lets queries through: it takes a while where there are very many names. None where only who
         knows a name shall get it.
         """
@@ -253,7 +262,8 @@ class _Pages:
             return ()
         async with self._looking:
             known = speakable(self._names.sources)
-            return tuple(await asyncio.to_thread(nearest, asked_for(text), known))
+            near = await asyncio.to_thread(nearest, asked_for(text), known)
+            return tuple(each for each in near if not closed(wire.parse_text(each) or b"\0"))
 
 
 def spoken(handler: Handler) -> str:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from fairlead_daemon.web import json_response
 from fairlead_dns import settings as told
+from fairlead_dns.adapters.api_access import view_of
 from fairlead_dns.adapters.sockets import parse_place
 from fairlead_dns.decisions import mesosdns
 from fairlead_dns.forward_settings import forwards
@@ -42,7 +43,9 @@ def add_routes(app: web.Application, settings: DnsSettings, names: Names) -> Non
         return web.Response(status=501, text="Not Implemented")
 
     async def services(request: web.Request) -> web.Response:
-        return json_response(mesosdns.services(names.zone, request.match_info["service"]))
+        return json_response(
+            mesosdns.services(names.zone, request.match_info["service"], view_of(request, names).closed)
+        )
 
     async def enumerate_all(_request: web.Request) -> web.Response:
         _check_enumeration(settings)

@@ -109,10 +109,16 @@ class Question:
     client: str
     admitted: bool = True
     elsewhere: str = ""
+    closed: bytes = b""
+    """The zone by whose `zone_access` the client may not ask, if it is that."""
 
 
 def explain(question: Question, sources: Sources, answers: Answers, snapshot: Snapshot) -> Explanation:
-    """Without `near`, which takes looking at all names: see `speakable`."""
+    """Without `near`, which takes looking at all names: see `speakable`. Of a name in a zone that is closed to the client
+    no more than that.
+    """
+    if question.closed:
+        return _closed(question)
     client = answers.clients.of(question.client)
     apex = _apex(answers, question.name)
     known = why(sources, question.name)
@@ -142,6 +148,13 @@ def explain(question: Question, sources: Sources, answers: Answers, snapshot: Sn
         too_long=tuple(name for names in known.too_long.values() for name in names),
     )
     return msgspec.structs.replace(found, says=tuple(_says(question, found, known, snapshot)))
+
+
+def _closed(question: Question) -> Explanation:
+    name, zone = wire.text(question.name), wire.text(question.closed) or "."
+    kind = wire.TYPE_NAMES.get(question.kind, f"TYPE{question.kind}")
+    says = f"{name} {kind}: refused, {question.client} may not ask for names of {zone} (see `zone_access`)"
+    return Explanation(name=name, type=kind, client=question.client, verdict="refused", says=(says,), zone=zone)
 
 
 def speakable(sources: Sources) -> list[str]:

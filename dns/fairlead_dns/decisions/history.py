@@ -1,6 +1,6 @@
 """What a name answered at a time, and what changed from one serial to another: read from the journal."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -97,9 +97,13 @@ def name_row(change: Change, one: NameChange) -> dict[str, Any]:
     }
 
 
-def change_row(change: Change) -> dict[str, Any]:
-    """One change with all its names."""
-    names = [{"name": wire.text(n.name), "removed": rows(n.removed()), "added": rows(n.added())} for n in change.names]
+def change_row(change: Change, closed: Callable[[bytes], bytes]) -> dict[str, Any]:
+    """One change with all its names but those that are `closed` (as View.closed)."""
+    names = [
+        {"name": wire.text(n.name), "removed": rows(n.removed()), "added": rows(n.added())}
+        for n in change.names
+        if not closed(n.name)
+    ]
     return {"time": stamp(change.at_s), "serial": change.serial, "serial_before": change.serial_before, "names": names}
 
 

@@ -1,16 +1,19 @@
 """Mesos-DNS' HTTP answers, with exactly its shapes and quirks: a list of one empty object where nothing is found."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from fairlead_dns.decisions import wire
+from fairlead_dns.decisions.asked import View
 from fairlead_dns.decisions.naming import Record, Rules, of_task
 from fairlead_dns.decisions.sources import Task
 from fairlead_dns.decisions.zone import Zone
 
 URL = "https://github.com/mesosphere/mesos-dns"
 SECTIONS = {wire.A: "As", wire.AAAA: "AAAAs", wire.SRV: "SRVs"}
+EVERYTHING = View().closed
+"""Of a reader who may have all."""
 NO_HOST = {"host": "", "ip": ""}
 NO_SERVICE = {"service": "", "host": "", "ip": "", "port": ""}
 
@@ -26,10 +29,13 @@ def hosts(zone: Zone, text: str) -> list[dict[str, str]]:
     return rows or [NO_HOST]
 
 
-def services(zone: Zone, text: str) -> list[dict[str, str]]:
-    """One row for the first A, one for the first AAAA of each target; `service` is the text as given."""
+def services(zone: Zone, text: str, closed: Callable[[bytes], bytes] = EVERYTHING) -> list[dict[str, str]]:
+    """One row for the first A, one for the first AAAA of each target that is not `closed` (as View.closed); `service` is
+    the text as given.
+    """
     name = asked(text)
-    data = sorted(zone.sets(name).get(wire.SRV, ())) if name is not None else []
+    every = sorted(zone.sets(name).get(wire.SRV, ())) if name is not None else []
+    data = [rdata for rdata in every if not closed(wire.srv_target(rdata))]
     return list(chain.from_iterable(_service_rows(zone, text, rdata) for rdata in data)) or [NO_SERVICE]
 
 
