@@ -337,10 +337,11 @@ class Supervisor:
         except Unavailable as error:
             said = ""
             log.warning("an old worker of haproxy does not answer", worker=pid, reason=str(error))
-        if not said:
+        found = answers.split(said)
+        if len(found) < len(commands):
             self._silent.add(pid)
             self._orphans.append(identity)
-        return answers.split(said)
+        return found
 
     async def perform(self, structure: Structure, commands: Sequence[Command]) -> list[str]:
         """In order; returns what HAProxy said against it. Raises Unavailable."""
