@@ -33,15 +33,17 @@ CAPABILITIES = (
     Capability(name="switch-mode http", use="HTTP and TCP on one range of service ports"),
     Capability(name="TLS", built="OPENSSL", use="https_port, certificates, mutual TLS"),
     LUA,
-    Capability(name="Prometheus page", built="PROMEX"),
+    Capability(name="Prometheus page", built="PROMEX", use="none: counters are read from the sockets, of all workers"),
     Capability(
-        name="synchronous reload", since=(2, 7), use="the master's word on a reload; else its processes are polled"
+        name="synchronous reload",
+        since=(2, 7),
+        use="the master's word where it gives one, not asked by version; else its processes are polled",
     ),
     Capability(
         name="dynamic servers", since=(3, 0), use="none: slots serve all versions alike (2.6's `del server` may crash)"
     ),
     Capability(name="stats file", since=(3, 0), use="none: counters are added up over all workers"),
-    Capability(name="init-state", since=(3, 1)),
+    Capability(name="init-state", since=(3, 1), use="none yet: new servers get requests at once"),
     Capability(name="dynamic backends", since=(3, 4), use="none yet: spare backends"),
 )
 
