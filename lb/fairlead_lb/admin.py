@@ -1,5 +1,6 @@
 """The admin pages: `/status` for people and verbs, marathon-lb's `/_haproxy_…`, HAProxy's own statistics."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,9 @@ def add_mesh_page(app: web.Application, mesh: "MeshSide | None") -> None:
     app.router.add_get("/mesh", page)
 
 
+_PASSWORD = re.compile(r"password \S+")
+
+
 class Pages:
     def __init__(
         self, controller: Controller, store: Store, stop: Callable[[], None], certificates: Certificates | None
@@ -86,7 +90,8 @@ class Pages:
         return _text("OK")
 
     async def config(self, _request: web.Request) -> web.Response:
-        return _text(self._store.live_text())
+        """Without what only hashes of passwords would tell."""
+        return _text(_PASSWORD.sub("password ***", self._store.live_text()))
 
     async def vhosts(self, _request: web.Request) -> web.Response:
         """As marathon-lb: `shop.example backend`, with the path where there is one."""

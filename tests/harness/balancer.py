@@ -52,6 +52,7 @@ class Task:
         self.delay_s = 0.0
         self.seen: list[str] = []
         self.status = 200
+        self.last_headers: dict[str, str] = {}
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -78,6 +79,8 @@ class Task:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         path = head.split()[1]
+        pairs = (line.partition(": ") for line in head.split("\r\n")[1:] if line)
+        self.last_headers = {name.lower(): value for name, _, value in pairs}
         if path == "/health":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             return "connection: close" not in head.lower()

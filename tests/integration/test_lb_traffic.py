@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from fairlead_discovery.records import Abort, Check, Delay, Rate, Traffic
-from harness.balancer import Balancer, Task, balancer, member, route, service
+from fairlead_discovery.policies import Intentions, Source, path_of
+from fairlead_discovery.records import Abort, Check, Delay, Rate, Traffic, encode
+from fairlead_discovery.registry import Put
+from harness.balancer import Balancer, Task, balancer, fetch, member, route, service
 from harness.certificates import self_signed
 from harness.grpc_like import TRAILERS, H2Server, call
 from harness.ports import free_port
@@ -379,3 +381,65 @@ async def _by_cookie(place: Balancer, cookie: str) -> str:
         raw = (await reader.read(-1)).decode()
         writer.close()
     return raw.partition("\r\n\r\n")[2]
+
+
+async def test_no_path_walks_around_a_rule(place: Balancer):
+    """A stray percent sign, a stripped prefix, an upgrade to HTTP/2: what is denied below /admin stays so."""
+    rules = Traffic(strip_path="/svc1")
+    task = await service(place, "/shop/web", vhosts=(HOST,), traffic=rules)
+    nobody = Source(name="anonymous", action="deny", paths=("/admin",))
+    who = Intentions(service="marathon:/shop/web", default="allow", sources=(nobody,))
+    await place.applied(await place.registry.commit([Put(path_of(who), encode(who))]))
+    around = (
+        "/admin",
+        "/admin/x",
+        "/%61dmin/%zz",
+        "/admin/%",
+        "/admin/x%2",
+        "/svc1/admin",
+        "/svc1//admin",
+        "/x/../admin",
+    )
+
+    assert {403} == {(await ask(place, path))[0] for path in around}
+    assert [] == task.seen
+    assert [200, 200] == [(await ask(place, path))[0] for path in ("/x", "/svc1/%61dministrator")]
+    h2c = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAAP__"}
+    assert 200 == (await ask(place, "/plain", **h2c))[0]
+    assert not {"upgrade", "http2-settings"} & task.last_headers.keys()
+
+
+async def test_only_the_balancer_says_who_calls(place: Balancer):
+    """However a client spells it."""
+    task = await service(place, "/shop/web", vhosts=(HOST,))
+    for name in ("X-Fairlead-Caller", "X_Fairlead_Caller", "x-fairlead_caller"):
+        assert 200 == (await exchanged(place, f"{name}: marathon:/root\r\n"))
+        assert not {name.lower(), "x-fairlead-caller"} & task.last_headers.keys()
+
+
+@pytest.mark.parametrize("host", ["a.example,shop.example", "shop.example/admin", "*", "shop.example~"])
+async def test_what_is_no_host_name_is_no_host(place: Balancer, host: str):
+    """It could meet another's route."""
+    await service(place, "/shop/web", vhosts=(HOST,))
+
+    assert (400, "this is no host name\n") == await place.ask(host)
+
+
+async def test_the_configuration_is_shown_without_hashes_of_passwords(place: Balancer):
+    """The page of marathon-lb's that shows it is open to everybody."""
+    realm, _, user = JOE.partition(":")
+    await service(place, "/shop/web", vhosts=(HOST,), traffic=Traffic(realm=realm, users=(user,)))
+    status, text = await fetch(place.admin, "/_haproxy_getconfig")
+
+    assert 200 == status
+    assert "user joe password ***" in text
+    assert "$5$" not in text
+
+
+async def exchanged(place: Balancer, lines: str) -> int:
+    async with asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+        writer.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n{lines}Connection: close\r\n\r\n".encode())
+        raw = await reader.read(-1)
+        writer.close()
+    return int(raw.split()[1])

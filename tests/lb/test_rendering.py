@@ -139,7 +139,7 @@ def test_no_value_leaves_its_place(app: str, host: str, path: str, balance: str,
     known = ("backend ", "frontend ", "global", "defaults", "#", "    ")
     assert all(not line or line.startswith(known) for line in lines)
     assert len(wanted.backends) + 4 == sum(line.startswith("backend ") for line in lines)
-    assert sum(line.lstrip().startswith("http-request return") for line in lines) == 1
+    assert sum(line.lstrip().startswith("http-request return") for line in lines) == 2
     maps = {name: text for name, text in render.map_files(made.maps).items() if name.endswith(".map")}
     for text in maps.values():
         assert all(len(line.split(" ")) == 2 for line in text.splitlines())

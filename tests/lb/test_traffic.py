@@ -10,12 +10,15 @@ from fairlead_discovery.decisions import labels, words
 from fairlead_discovery.records import Abort, Delay, Rate, RoutePort, Traffic
 from fairlead_lb.decisions import route_files
 from fairlead_lb.decisions.dials import casing, dials
+from fairlead_lb.decisions.routes import Wanted
+from fairlead_lb.decisions.spares import low
 from fairlead_lb.decisions.traffic import HTTP_ONLY, checked_traffic
-from fairlead_lb.decisions.values import Backend, Key, Shape
+from fairlead_lb.decisions.values import Backend, Frame, Key, Shape, Structure
 
 from .test_rendering import EVERY_RULE, EVERY_RULE_OF_TCP
 
 PLAIN = Traffic()
+FRAME = Frame(folder="/srv/x", sockets="/srv/x")
 durations = st.integers(10, 3_600_000).map(lambda ms: ms / 1000)
 shares = st.integers(1, 10_000).map(lambda hundredths: hundredths / 100)
 traffics = st.builds(
@@ -147,7 +150,6 @@ def test_a_rule_of_a_route_file_may_be_a_number_or_a_truth():
         (Traffic(allow=("x",)), "allow: 'x' is no network"),
         (Traffic(users=("joe:a\nb",), realm="r"), "auth: a user is name:hash"),
         (Traffic(delay=Delay(percent=1, delay_s=61)), "delay 61 s: not between 1 ms and 60 s"),
-        (Traffic(strip_path="/"), "a path of `/` strips and adds nothing"),
     ],
 )
 def test_a_record_that_others_wrote_is_read_as_sharply(bad: Traffic, reason: str):
@@ -184,3 +186,19 @@ def test_how_much_is_a_dial_and_whether_at_all_is_a_casing():
 
 def _plain() -> Backend:
     return Backend(name="p", key=Key("o:q", 0), app="", shape=Shape())
+
+
+def test_a_slash_at_the_end_of_a_prefix_is_none():
+    """As people write it; `/` alone is no prefix."""
+    assert Traffic(strip_path="/svc1") == checked_traffic(Traffic(strip_path="/svc1/"), "http")
+    assert {"location_prefix": ""} == words.TRAFFIC["location_prefix"].read("/")
+
+
+def test_reasons_for_a_reload_tell_no_password():
+    """Only which rules there are: logs and `/status` are read by many."""
+    shape = Shape(traffic=EVERY_RULE)
+    backend = Backend(name="b", key=Key("o:p", 0), app="", shape=shape)
+    (told,) = [w for w in low(Structure(frame=FRAME), Wanted(backends={"b": backend}), 4) if "auth" in w]
+
+    assert "$5$" not in told
+    assert "with allow deny auth https_only" in told

@@ -66,6 +66,11 @@ def path(text: str) -> str:
     return text
 
 
+def prefix(text: str) -> str:
+    """A path to be cut off or put before: without the slash at its end; `/` is none."""
+    return path(text).rstrip("/")
+
+
 def seconds(text: str) -> float:
     found = _DURATION.fullmatch(text.strip())
     if found is None:
@@ -204,8 +209,8 @@ TRAFFIC: Mapping[str, Word] = {
     "eject_at_most": _one("eject_at_most_percent", percent, lambda value: f"{value:g}%"),
     "abort": _one("abort", abort, lambda value: f"{value.percent:g}%:{value.status}"),
     "delay": _one("delay", delay, lambda value: f"{value.percent:g}%:{duration(value.delay_s)}"),
-    "strip_path": _one("strip_path", path, str),
-    "location_prefix": _one("location_prefix", path, str),
+    "strip_path": _one("strip_path", prefix, str),
+    "location_prefix": _one("location_prefix", prefix, str),
     "deadlines": _one("deadlines", flag, lambda value: str(value).lower()),
     "protocol": _one("protocol", protocol, str),
 }

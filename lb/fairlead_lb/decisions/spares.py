@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
-from fairlead_discovery.records import Check, Traffic
+from fairlead_discovery import paths
+from fairlead_discovery.decisions import words
+from fairlead_discovery.records import Check, Traffic, encode
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.naming import is_spare, spare_name
 from fairlead_lb.decisions.routes import Wanted
@@ -59,5 +59,11 @@ def _text(shape: Shape) -> str:
     flags = [name for name in ("sticky", "reuse", "retry_non_idempotent", "mtls") if getattr(shape, name)]
     other = [f"{shape.balance}", *flags] if shape.balance != "roundrobin" or flags else []
     timeout = [f"timeout {shape.timeout_server_s:g} s"] if shape.mode == "tcp" and shape.timeout_server_s != 60 else []
-    rules = [msgspec.json.encode(shape.traffic).decode()] if shape.traffic != Traffic() else []
+    rules = [_rules(shape.traffic)] if shape.traffic != Traffic() else []
     return ", ".join([shape.mode, check, *other, *timeout, *rules])
+
+
+def _rules(traffic: Traffic) -> str:
+    """Which there are, and a digest: what they say (passwords) is nobody's who reads reasons for a reload."""
+    told = [name for name, word in words.TRAFFIC.items() if word.write(traffic)]
+    return f"with {' '.join(told)} ({paths.digest(encode(traffic))})"

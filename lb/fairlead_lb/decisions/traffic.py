@@ -70,8 +70,6 @@ def _problems(traffic: Traffic) -> Iterator[str]:
             yield f"{name} {value:g}: not between {least:g} and {most:g}"
     if traffic.delay is not None and not 0.001 <= traffic.delay.delay_s <= 60:
         yield f"delay {traffic.delay.delay_s:g} s: not between 1 ms and 60 s"
-    if traffic.location_prefix == "/" or traffic.strip_path == "/":
-        yield "a path of `/` strips and adds nothing"
 
 
 def cast(traffic: Traffic) -> Traffic:
