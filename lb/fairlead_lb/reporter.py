@@ -8,6 +8,7 @@ import msgspec
 
 from fairlead_daemon.errors import FairleadError, Unavailable
 from fairlead_daemon.logs import Log
+from fairlead_daemon.waiting import within
 from fairlead_discovery import paths
 from fairlead_discovery.records import Balancer, Progress, encode
 from fairlead_discovery.registry import Registry
@@ -43,7 +44,7 @@ class Reporter:
             if self._me.node and not failed:  # nobody waits for its word, and there is one a machine
                 await asyncio.sleep(RENEW_S)
             else:
-                await _within(changed, RENEW_S)
+                await within(changed, RENEW_S)
 
     async def end(self) -> None:
         """Takes the registration away: HAProxy has really stopped. Raises Unavailable."""
@@ -66,11 +67,3 @@ class Reporter:
                     )
         except TimeoutError as error:
             raise Unavailable("registry: no answer") from error
-
-
-async def _within(event: asyncio.Event, wait_s: float) -> None:
-    try:
-        async with asyncio.timeout(wait_s):
-            await event.wait()
-    except TimeoutError:
-        pass

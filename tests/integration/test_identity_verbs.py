@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fairlead_console.main import main
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
 from fairlead_discovery.authorityd import AuthoritySettings, check
 from fairlead_discovery.backends import open_registry
 from harness.ports import free_port
 from harness.servers import Server
+from harness.verbs import Verb, verb
 from harness.waiting import eventually, wait_until
 
 WEB, CART = "marathon:/shop/web", "marathon:/shop/cart"
@@ -37,13 +37,8 @@ async def url(short_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 @pytest.fixture
-def fairlead(capsys: pytest.CaptureFixture[str]):
-    async def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = await asyncio.to_thread(main, words)
-        return (code, *capsys.readouterr())
-
-    return run
+def fairlead(capsys: pytest.CaptureFixture[str]) -> Verb:
+    return verb(capsys)
 
 
 async def test_whom_a_star_leaves_out_is_said_when_it_is_used(url: str, fairlead: Any):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fairlead_console.main import main
 from harness.balancer import Balancer, Task, balancer, member
 from harness.servers import Server
+from harness.verbs import Verb, verb
 from harness.waiting import wait_until
 
 pytestmark = pytest.mark.needs("haproxy")
@@ -35,13 +35,8 @@ async def place(short_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.fixture
-def fairlead(capsys: pytest.CaptureFixture[str]):
-    async def run(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = await asyncio.to_thread(main, ["route", *words])
-        return (code, *capsys.readouterr())
-
-    return run
+def fairlead(capsys: pytest.CaptureFixture[str]) -> Verb:
+    return verb(capsys, "route")
 
 
 async def published(place: Balancer) -> Task:

@@ -11,6 +11,7 @@ from typing import Any
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import FairleadError, Refused
 from fairlead_daemon.logs import Log
+from fairlead_daemon.waiting import within
 from fairlead_discovery.snapshots import Trust
 from fairlead_lb import metrics
 from fairlead_lb.adapters.shell import run as run_shell
@@ -86,7 +87,7 @@ class Output:
                     self._tell(str(error))
                     wait_s = BACKOFF.delay_s(attempt, chance=random.random())  # noqa: S311  # jitter
                     attempt += 1
-            await _within(book.changed, wait_s)
+            await within(book.changed, wait_s)
             await asyncio.sleep(SETTLE_S)
 
     async def write(self, apps: list[dict[str, Any]], services: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -149,11 +150,3 @@ def _text_of(path: Path) -> str | None:
 
 def _shell_word(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
-
-
-async def _within(event: asyncio.Event, wait_s: float) -> None:
-    try:
-        async with asyncio.timeout(wait_s):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
+from fairlead_daemon.waiting import within
 from fairlead_discovery.adapters.zookeeper import Client, Link
 from fairlead_discovery.decisions.sessions import Event
 from fairlead_discovery.policies import Bamboo
@@ -97,7 +98,7 @@ class BambooTree:
                 self.problem = str(error)
                 wait_s = BACKOFF.delay_s(attempt, chance=random.random())  # noqa: S311  # jitter
                 attempt += 1
-            await _within(self._wake, wait_s)
+            await within(self._wake, wait_s)
             if self._over:
                 self._over = False
                 await self._client.begin_again()
@@ -126,14 +127,6 @@ class BambooTree:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-async def _within(event: asyncio.Event, wait_s: float) -> None:
-    try:
-        async with asyncio.timeout(wait_s):
-            await event.wait()
-    except TimeoutError:
-        pass
 
 
 async def read_once(url: str, framework: str) -> BambooTree:

@@ -139,11 +139,6 @@ def ranges(ports: Iterable[int]) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def tasks_of(slots: Mapping[str, Slots]) -> Mapping[tuple[str, str], Slot]:
-    """Occupied slots by (backend, slot name)."""
-    return {(b, s): slot for b, there in slots.items() for s, slot in there.items() if slot.task}
-
-
 def _slots(serving: Serving, wanted: Wanted, name: str, names: Mapping[Key, str], *, far: bool) -> Slots:
     """`names`: where each service stands now; it may be in a spare. `far`: there are far slots too."""
     backend = wanted.backends[name]

@@ -3,7 +3,6 @@
 import functools
 import re
 from collections.abc import Mapping
-from importlib import resources
 
 import jinja2
 import msgspec
@@ -116,7 +115,10 @@ def worker_socket(frame: Frame, generation: int) -> str:
 def map_files(maps: Maps) -> Mapping[str, str]:
     """File name -> text. Raises Refused as `config` does."""
     tables = {**{name: getattr(maps, name) for name in MAP_NAMES}, HANDOVER: {}}
-    return {**{f"{name}.map": map_text(table) for name, table in tables.items()}, DELAY_LUA: _text_of(DELAY_LUA)}
+    return {
+        **{f"{name}.map": map_text(table) for name, table in tables.items()},
+        DELAY_LUA: _template(DELAY_LUA).render(),
+    }
 
 
 def map_text(table: Mapping[str, str]) -> str:
@@ -149,10 +151,6 @@ def literal(text: str) -> str:
 def _at(host: str) -> str:
     """An address as HAProxy takes it before a port: IPv6 wants no brackets there, but `ipv6@` tells it apart."""
     return f"ipv6@{host}" if ":" in host else host
-
-
-def _text_of(name: str) -> str:
-    return resources.files("fairlead_lb").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 @functools.cache
