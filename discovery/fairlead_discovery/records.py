@@ -260,6 +260,8 @@ class Route(Record, frozen=True, kw_only=True):
     app: str = ""
     ports: tuple[RoutePort, ...] = ()
     source: str = "services"
+    not_taken: tuple[str, ...] = ()
+    """Labels that ask for lines of HAProxy's own configuration: balancers name them, and do nothing else with them."""
 
 
 class Balancer(Record, frozen=True, kw_only=True):

@@ -350,12 +350,10 @@ class Supervisor:
         objections: list[str] = []
         for batch in _batches(commands):
             if isinstance(batch, MapWhole):
-                await self._replace_map(structure, batch, f"{folder}/{batch.map}.map")
+                objections += await self._replace_map(structure, batch, f"{folder}/{batch.map}.map")
                 continue
             lines = [c.text(f"{folder}/{c.map}.map") if isinstance(c, MapEntry) else c.text() for c in batch]
-            said = await socket_cli.tell_all(self._worker_socket(structure), lines)
-            told = ((line, answers.objection(s)) for line, s in zip(lines, said, strict=True))
-            objections += [f"{line}: {why}" for line, why in told if why]
+            objections += await _told(self._worker_socket(structure), lines)
         metrics.COMMANDS.inc(len(commands))
         return objections
 
@@ -368,11 +366,13 @@ class Supervisor:
         self._handed_over &= set(self.processes.old)
         self._silent &= set(self.processes.old)
 
-    async def _replace_map(self, structure: Structure, whole: MapWhole, file: str) -> None:
+    async def _replace_map(self, structure: Structure, whole: MapWhole, file: str) -> list[str]:
+        """All of it or, when HAProxy objects to an entry, nothing."""
         socket = self._worker_socket(structure)
         version = answers.new_map_version((await socket_cli.ask_all(socket, [f"prepare map {file}"]))[0])
         adds = [f"add map @{version} {file} {key} {value}" for key, value in whole.entries]
-        await socket_cli.ask_all(socket, [*adds, f"commit map @{version} {file}"])
+        objections = await _told(socket, adds)
+        return objections + await _told(socket, [f"{'clear' if objections else 'commit'} map @{version} {file}"])
 
     async def stats_of(self, structure: Structure, names: Sequence[str]) -> list[str]:
         """Counts of the backends and their servers, a CSV each."""
@@ -407,6 +407,13 @@ class Supervisor:
 def _name(pid: int) -> str:
     identity = identify(pid)
     return f"{pid}-{identity.start_ticks if identity is not None else 0}"
+
+
+async def _told(socket: str, lines: Sequence[str]) -> list[str]:
+    """What HAProxy has against them. Raises Unavailable."""
+    said = await socket_cli.tell_all(socket, lines)
+    told = ((line, answers.objection(s)) for line, s in zip(lines, said, strict=True))
+    return [f"{line}: {why}" for line, why in told if why]
 
 
 async def _answers(socket: str) -> bool:

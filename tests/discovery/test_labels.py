@@ -83,6 +83,21 @@ def test_other_labels_are_left_alone():
     assert asks({"HAPROXY_0_VHOST": "x"})
 
 
+def test_labels_that_are_raw_haproxy_are_named():
+    """Nothing comes of them, and whoever set them shall know; those that are read, or not needed, are no such labels."""
+    raw = (
+        "HAPROXY_0_BACKEND_HEAD",
+        "HAPROXY_0_BACKEND_HEALTHCHECK_PORT_INDEX",
+        "HAPROXY_0_BIND_ADDR",
+        "HAPROXY_0_BIND_OPTIONS",
+        "HAPROXY_0_HTTP_FRONTEND_ACL",
+        "HAPROXY_0_SSL_CERT",
+    )
+    others = ("HAPROXY_0_VHOST", "HAPROXY_0_BACKEND_NETWORK_ALLOWED_ACL", "HAPROXY_0_BACKEND_WEIGHT", "BIND_ADDR")
+
+    assert raw == route(dict.fromkeys((*reversed(raw), *others), "10.0.0.0/8"))[0].not_taken
+
+
 @pytest.mark.parametrize(
     ("label", "text", "reason"),
     [

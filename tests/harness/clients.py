@@ -18,6 +18,8 @@ class Clients:
     port: int
     host: str
     count: int = 8
+    prefix: str = ""
+    """Of the paths: tells its requests from those of others to the same server."""
     failures: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     sent: list[str] = field(default_factory=list)
@@ -38,7 +40,7 @@ class Clients:
         link: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while not self._ending:
             number = next(self._numbers)
-            name = f"{'POST' if number % 3 == 0 else 'GET'} /{number}"
+            name = f"{'POST' if number % 3 == 0 else 'GET'} /{self.prefix}{number}"
             self.sent.append(name)
             try:
                 async with asyncio.timeout(ANSWER_S):

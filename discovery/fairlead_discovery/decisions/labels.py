@@ -23,6 +23,12 @@ BALANCES = ("roundrobin", "leastconn", "first", "source", "random", "uri")
 """HAProxy's algorithms that take no argument and let servers come and go while it runs."""
 MODES = ("http", "tcp", "tls")
 _LABEL = re.compile(r"(HAPROXY|FAIRLEAD)_(?:(\d{1,6})_)?([A-Z_]+)")
+_RAW = re.compile(
+    r"HAPROXY_\d{1,6}_(?:SSL_CERT|BIND_ADDR|BIND_OPTIONS|BACKEND_HEALTHCHECK_PORT_INDEX"
+    r"|(?:[A-Z]+_)*(?:FRONTEND|BACKEND)(?:_[A-Z_]+)?)"
+)
+"""marathon-lb's labels that put their text into the configuration."""
+_NOT_NEEDED = "BACKEND_WEIGHT"
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,=:@%/-]*")
 
@@ -107,7 +113,15 @@ def route_of(
         mine = {**values.get(None, {}), **values.get(port.index, {})}
         if mine.pop("enabled", True):
             out.append(_with(port, mine, problems))
-    return Route(service=service, app=app, ports=tuple(out), source=source), tuple(problems)
+    raw = tuple(sorted(filter(_is_raw, labels)))
+    return Route(service=service, app=app, ports=tuple(out), source=source, not_taken=raw), tuple(problems)
+
+
+def _is_raw(label: str) -> bool:
+    if _RAW.fullmatch(label) is None or label.endswith(_NOT_NEEDED):
+        return False
+    _, number, key = label.split("_", 2)
+    return _target(f"HAPROXY_{key}", number) is None
 
 
 def _with(port: RoutePort, values: Mapping[str, Any], problems: list[LabelProblem]) -> RoutePort:

@@ -22,6 +22,9 @@ def _of(service: str, wanted: Wanted, taken: Mapping[int, str]) -> Iterator[str]
     if service in wanted.refused:
         yield wanted.refused[service]
     parts = wanted.parts.get(service)
-    for part in parts.parts if parts is not None else ():
+    if parts is None:
+        return
+    yield from (f"{label}: not taken: raw HAProxy" for label in parts.route.not_taken)
+    for part in parts.parts:
         if (why := taken.get(part.service_port)) is not None:
             yield f"service port {part.service_port} is held by another process: {why.lower()}"
