@@ -37,6 +37,7 @@ from fairlead_dns.metrics import Counts, DnsCollector, State
 from fairlead_dns.names import Names
 from fairlead_dns.naming_metrics import NamingCollector
 from fairlead_dns.naming_settings import extra_records, read_queries
+from fairlead_dns.outlived import outliving
 from fairlead_dns.publishing import Publishing
 from fairlead_dns.settings import DnsSettings
 from fairlead_dns.tending import announce, follow_queries, tell
@@ -68,8 +69,10 @@ async def run(settings: DnsSettings, context: Context) -> None:
         bound(settings) as slots,
         serving(settings, names.front, counts, followed, slots) as transports,
         forwarding(names.front, settings, transports.places, counts.elsewhere) as forwards,
-        working(settings, names, transports, slots, _file(settings, "workers")) as workers,
+        outliving(_file(settings, "workers")) as outlived,
+        working(settings, names, transports, slots, outlived) as workers,
     ):
+        publishing.notifier.true = outlived.gone.wait if workers is None else workers.gone_on
         if workers is not None:
             publishing.share_with(workers)
             if forwards.forwarder is not None:
@@ -98,7 +101,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 tell(names),
                 follow_queries(settings, names),
                 tell_confirmed(registry, listing.confirm),
-                *(() if workers is None else (workers.run(loaded, context.health),)),
+                outlived.run(loaded) if workers is None else workers.run(loaded, context.health),
                 publishing.run(registry, _file(settings, "published"), next(iter(transports.ips), "")),
             )
         finally:

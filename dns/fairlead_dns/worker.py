@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 from prometheus_client import REGISTRY
@@ -54,6 +55,7 @@ from fairlead_dns.decisions.static import StaticAnswers, zone_of
 from fairlead_dns.decisions.store import Reader
 from fairlead_dns.decisions.tsig import KeyRing
 from fairlead_dns.metrics import Counts, DnsCollector, State
+from fairlead_dns.outlived import replaced
 from fairlead_dns.settings import DnsSettings
 from fairlead_dns.transports import Transports, prepare, serving
 
@@ -187,8 +189,12 @@ async def run(control: int, store: int) -> int:
     inbox: asyncio.Queue[Message] = asyncio.Queue()
     channel = Channel(inbox.put_nowait)
     await loop.create_connection(lambda: channel, sock=socket.socket(fileno=control))
+    greeting = asyncio.ensure_future(inbox.get())
     async with asyncio.timeout(GREETING_S):
-        hello = await inbox.get()
+        await _first(greeting, channel.lost.wait())
+    if not greeting.done():  # the name server died at our birth: nobody knows us, and we know nothing
+        return 1
+    hello = greeting.result()
     assert isinstance(hello, Hello)
     worker = Worker(hello, channel, Reader(shared_memory.read(store)))
     logs.set_up(worker.settings.log_level)
@@ -206,8 +212,8 @@ async def _answer(worker: Worker, inbox: asyncio.Queue[Message], stop: asyncio.E
     listeners = [_listener(each) for each in hello.listeners]
     places = [str(each.place) for each in listeners if each.key in ("listen", "listen_optional")]
     hearing = asyncio.ensure_future(_hear(worker, inbox))
-    await _first(worker.known.wait(), stop.wait(), hearing)
-    if stop.is_set():
+    await _first(worker.known.wait(), stop.wait(), worker.channel.lost.wait(), hearing)
+    if stop.is_set() or not worker.known.is_set():
         return
     async with (
         serving(worker.settings, worker.front, worker.counts, followed, [listeners]) as transports,
@@ -249,7 +255,7 @@ async def _count(worker: Worker) -> None:
 
 
 async def _alone(worker: Worker) -> None:
-    """Until the parent has been gone for ALONE_S. One that is only silent may come back."""
+    """Until the parent has been gone for ALONE_S, or a later one stands. One that is only silent may come back."""
     silent = False
     while not worker.channel.lost.is_set():
         with suppress(TimeoutError):
@@ -261,7 +267,9 @@ async def _alone(worker: Worker) -> None:
     worker.heard_s = -SILENT_S
     worker.doubt(time.monotonic())
     log.warning("the name server is gone, its worker goes on with the last good answers", worker=worker.hello.number)
-    await asyncio.sleep(ALONE_S)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ALONE_S):
+            await replaced(Path(worker.hello.file), {worker.hello.mark, worker.hello.stood})
 
 
 def _listener(told_: Told) -> Listener:

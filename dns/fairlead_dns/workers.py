@@ -5,19 +5,16 @@ them, so that no port, no name and no datagram is lost with it.
 """
 
 import asyncio
-import os
 import random
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
-from secrets import token_hex
 
 import msgspec
 from prometheus_client import REGISTRY
@@ -26,9 +23,7 @@ from prometheus_client.registry import Collector
 
 from fairlead_daemon.backoff import Backoff
 from fairlead_daemon.errors import BadSettings
-from fairlead_daemon.files import replace_file
 from fairlead_daemon.logs import Log
-from fairlead_daemon.processes import Identity, command_line, identify, send_signal
 from fairlead_daemon.web import Health
 from fairlead_dns import settings as told
 from fairlead_dns.adapters import shared_memory
@@ -57,16 +52,17 @@ from fairlead_dns.decisions.store import Writer
 from fairlead_dns.decisions.tsig import Key
 from fairlead_dns.metrics import Elsewhere
 from fairlead_dns.names import Names
+from fairlead_dns.outlived import MODULE, Outlived
 from fairlead_dns.settings import DnsSettings
 from fairlead_dns.transports import Opening, Transports, bind_all
 
 log = Log("dns")
-MODULE = "fairlead_dns.worker"
 BEAT_S = 1.0
 SILENT_BEATS, DEAD_BEATS = 3, 10
 """So many without a word: this process answers beside it; it is ended."""
 CALM_S = 60.0  # who has lived so long is begun anew at once
 END_S = 3.0
+TAKE_OVER_S = 60.0  # who cannot start its workers answers itself, and more truly than those of before
 STEP = 500
 WAITING = "worker processes are not ready"
 BACKOFF = Backoff(first_s=0.1, most_s=10.0)
@@ -122,13 +118,13 @@ class Slot:
 
 @dataclass(slots=True, eq=False)
 class Workers:
-    """Owned by the daemon's loop. `file`: their pids, so that the next name server finds those that outlived this one."""
+    """Owned by the daemon's loop."""
 
     settings: DnsSettings
     names: Names
     transports: Transports
     slots: Sequence[Slot]
-    file: Path
+    outlived: Outlived
     memory: shared_memory.Memory = field(default_factory=shared_memory.make)
     store: Writer = field(init=False)
     published: Published = field(init=False)
@@ -142,8 +138,8 @@ class Workers:
     zones: dict[bytes, StaticZone | None] = field(default_factory=dict)
     """Of files; None: the file is wrong."""
     keys: Collection[Key] = ()
-    mark: str = field(default_factory=lambda: token_hex(8))
     forwarding: Forwarding | None = None
+    _moved: asyncio.Event = field(default_factory=asyncio.Event)
     _leaving: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -191,13 +187,21 @@ class Workers:
     def _settle(self) -> None:
         """What is let go in the store may be used again when all have gone on."""
         self.store.settle(min((slot.done for slot in self.slots if slot.channel is not None), default=self.number))
+        self._moved.set()
+
+    async def gone_on(self) -> None:
+        """Until no process answers any more what was before now."""
+        number = self.number
+        await self.outlived.gone.wait()
+        while any(slot.serving and slot.done < number for slot in self.slots):  # not for ever: who hangs is ended
+            self._moved.clear()
+            await self._moved.wait()
 
     # --- the processes ------------------------------------------------------------------------------------------------
 
     async def run(self, loaded: asyncio.Event, health: Health) -> None:
         """For ever, from when there is something to answer. Ends no process: see `close`."""
         health.wait("workers", WAITING)
-        before = _left(self.file)
         await loaded.wait()
         self.begun = True  # from here on changes are written; what was there before, step by step
         await self._fill()
@@ -205,9 +209,15 @@ class Workers:
         async with asyncio.TaskGroup() as group:
             for slot in self.slots:
                 group.create_task(self._look_after(slot))
+            group.create_task(self._take_over())
             await self.all_serving.wait()
             health.ready("workers")
-            self._send_away(before)
+
+    async def _take_over(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TAKE_OVER_S):
+                await self.all_serving.wait()
+        await self.outlived.stand()
 
     async def close(self) -> None:
         """They answer what has come, and end; what comes meanwhile is answered here."""
@@ -283,7 +293,8 @@ class Workers:
             raise
         finally:
             theirs.close()
-        slot.process, slot.done = process, self.number
+        slot.process = process
+        await self.outlived.keep(each.process.pid for each in self.slots if each.process is not None)
         channel = Channel(lambda message: self._hear(slot, message))
         await asyncio.get_running_loop().create_connection(lambda: channel, sock=ours)
         channel.send(self._hello(slot))
@@ -291,8 +302,7 @@ class Workers:
         for apex, zone in self.zones.items():
             channel.send(ZonePut(number=self.number, apex=apex, sets=() if zone is None else tuple(zone.sets())))
         channel.send(msgspec.structs.replace(self._state(), number=self.number))
-        slot.channel = channel
-        await asyncio.to_thread(self._keep_pids)
+        slot.channel, slot.done = channel, self.number
         return process
 
     def _hello(self, slot: Slot) -> Hello:
@@ -303,7 +313,9 @@ class Workers:
             version=version("fairlead"),
             server=told.server_id(self.settings),
             relay=self.relay.address,
-            mark=self.mark,
+            mark=self.outlived.mark,
+            stood=self.outlived.stood,
+            file=str(self.outlived.file.absolute()),
             listeners=[
                 Told(
                     key=each.key,
@@ -346,7 +358,7 @@ class Workers:
     def forward(self, forwarding: Forwarding) -> None:
         """Ours, for while a worker is away."""
         self.forwarding = forwarding
-        forwarding.mark, forwarding.sibling_looped = self.mark.encode(), self._looped
+        forwarding.mark, forwarding.sibling_looped = self.outlived.mark.encode(), self._looped
 
     def _beat(self, slot: Slot) -> None:
         if slot.channel is None:
@@ -367,19 +379,6 @@ class Workers:
         elsewhere = self.transports.tcp.counts.elsewhere
         elsewhere.clear()
         elsewhere.update(self.collected())
-
-    # --- those that outlived another name server ----------------------------------------------------------------------
-
-    def _keep_pids(self) -> None:
-        pids = [slot.process.pid for slot in self.slots if slot.process is not None]
-        with suppress(OSError):
-            replace_file(self.file, msgspec.json.encode([found for pid in pids if (found := identify(pid))]))
-
-    def _send_away(self, before: Iterable[Identity]) -> None:
-        """Those of a name server that is no more: they have answered until now, and what they know grows old."""
-        for each in before:
-            if MODULE.encode() in command_line(each.pid) and send_signal(each, signal.SIGTERM):
-                log.info("a worker of the name server before is sent away", pid=each.pid)
 
 
 class WorkersCollector(Collector):
@@ -403,14 +402,14 @@ class WorkersCollector(Collector):
 
 @asynccontextmanager
 async def working(
-    settings: DnsSettings, names: Names, transports: Transports, slots: Sequence[Sequence[Listener]], file: Path
+    settings: DnsSettings, names: Names, transports: Transports, slots: Sequence[Sequence[Listener]], outlived: Outlived
 ) -> AsyncIterator[Workers | None]:
     """None: one process does everything. On the way out they end."""
     if len(slots) == 1:
         yield None
         return
     places = [Slot(number, each, transports.openings[number]) for number, each in enumerate(slots)]
-    workers = Workers(settings, names, transports, places, file)
+    workers = Workers(settings, names, transports, places, outlived)
     names.share = workers.changed
     collector = WorkersCollector(workers)
     REGISTRY.register(collector)
@@ -431,11 +430,3 @@ async def working(
 def _signal(slot: Slot, number: int) -> None:
     if slot.process is not None:
         slot.process.send(number)
-
-
-def _left(file: Path) -> Sequence[Identity]:
-    try:
-        found = msgspec.json.decode(file.read_bytes(), type=tuple[Identity, ...])
-    except (OSError, msgspec.DecodeError):
-        return ()
-    return [each for each in found if each.pid != os.getpid()]

@@ -189,3 +189,17 @@ def test_other_messages_are_no_replies(spoil):
 
     assert 0 == notify.reply_code(request, reply)
     assert notify.reply_code(request, spoil(reply)) is None
+
+
+async def test_nobody_is_told_before_every_process_answers_what_is_told():
+    """A secondary asks for the SOA at once: one that gets the old one fetches nothing, and is not told again."""
+    gone = asyncio.Event()
+    async with telling(dns.message.make_response) as (made, heard, serials):
+        made.true = gone.wait
+        made.changed(APEX)
+        await asyncio.sleep(2 * notifier.CALM_S)
+        assert 0 == made.counts.sent
+        serials.append(2)
+        made.changed(APEX)
+        gone.set()
+        await until("the newest is told", lambda: heard.serials[-1:] == [2])

@@ -68,24 +68,9 @@ def dns(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsDaemo
     (folder / "zones" / "example.zone").write_text(ZONE)
     (folder / "keys").write_text(KEY)
     (folder / "keys").chmod(0o600)
-    certificate, key = self_signed(folder)
+    self_signed(folder)
     doing(url, lambda r: publish(r, member()))
-    made = DnsDaemon(
-        folder,
-        registry=url,
-        port=free_port(),
-        http_port=free_port(),
-        workers=2,
-        zones_dir=str(folder / "zones"),
-        transfers=["127.0.0.1 key:xfr"],
-        keys_file=str(folder / "keys"),
-        listen_tls=[f"127.0.0.1:{TLS}"],
-        certificate=str(certificate),
-        certificate_key=str(key),
-        resolvers=[f"127.0.0.1:{free_port()}"],
-        forward_failure_s=1,
-        zone_access={"secret.mesos": ["10.0.0.0/8"]},
-    )
+    made = server(folder, url, free_port())
     made.start()
     try:
         made.wait_ready("dns", lambda: made.get("/ready")["ready"], within_s=60)
@@ -93,6 +78,25 @@ def dns(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsDaemo
     finally:
         made.stop()
     assert [] == workers_of(made)
+
+
+def server(folder: Path, url: str, port: int, *, workers: int = 2) -> DnsDaemon:
+    return DnsDaemon(
+        folder,
+        registry=url,
+        port=port,
+        http_port=free_port(),
+        workers=workers,
+        zones_dir=str(folder / "zones"),
+        transfers=["127.0.0.1 key:xfr"],
+        keys_file=str(folder / "keys"),
+        listen_tls=[f"127.0.0.1:{TLS}"],
+        certificate=str(folder / "cert.pem"),
+        certificate_key=str(folder / "key.pem"),
+        resolvers=[f"127.0.0.1:{free_port()}"],
+        forward_failure_s=1,
+        zone_access={"secret.mesos": ["10.0.0.0/8"]},
+    )
 
 
 def workers_of(server: DnsDaemon) -> list[int]:
@@ -179,3 +183,39 @@ def test_workers_outlive_their_name_server(url: str, dns: DnsDaemon) -> None:
     wait_until("answers are true", lambda: all(ede(dns.ask(WEB, opt=opt())) is None for _ in range(10)), within_s=40)
     doing(url, lambda r: publish(r, member(1)))
     wait_until("changes come through", lambda: all(len(dns.answers(WEB)) == 2 for _ in range(20)))
+
+
+def crash_at_start(dns: DnsDaemon) -> None:
+    """As soon as it has a worker of its own that nobody has heard of yet."""
+    before = set(workers_of(dns))
+    dns.start()
+    wait_until("it begins one", lambda: set(workers_of(dns)) - before, within_s=40)
+    dns.kill()
+
+
+def test_no_crash_leaves_a_worker_behind(url: str, dns: DnsDaemon) -> None:
+    """However many name servers died before they stood, the one that does ends the workers of all; and whoever is ended
+    by SIGTERM before it stands, and whoever has no workers itself.
+    """
+    dns.kill()
+    left = workers_of(dns)
+    assert 2 == len(left)
+    crash_at_start(dns)
+    alone = server(dns.log.parent, url, dns.port, workers=1)
+    alone.start()
+    try:
+        alone.wait_serving()
+        wait_until("those of both are gone", lambda: [] == workers_of(dns), within_s=40)
+        assert dns.answers(WEB)
+        assert "10.9.9.8" in "".join(dig(dns.port, "example", "AXFR", *SIGNED))
+    finally:
+        alone.stop()
+
+    crash_at_start(dns)
+    before = set(workers_of(dns))
+    dns.start()
+    wait_until("it begins one", lambda: set(workers_of(dns)) - before, within_s=40)
+    dns.stop()
+    wait_until("SIGTERM ends them too", lambda: [] == workers_of(dns), within_s=40)
+    dns.start()
+    dns.wait_ready("dns", lambda: dns.get("/ready")["ready"], within_s=60)

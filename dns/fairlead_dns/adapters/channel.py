@@ -27,8 +27,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The first message to a worker. `settings`: as JSON. `relay`: where transfers are asked for. `mark`: see
-    Forwarding.
+    """The first message to a worker. `settings`: as JSON. `relay`: where transfers are asked for. `mark`: the parent's,
+    see Forwarding; `stood`: of the one before it; `file`: where a later one's will stand (outlived.py).
     """
 
     settings: bytes
@@ -38,6 +38,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     server: str
     relay: str
     mark: str
+    stood: str
+    file: str
     listeners: Sequence[Told]
 
 

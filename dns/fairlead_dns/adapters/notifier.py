@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fairlead_daemon.logs import Log
@@ -30,6 +30,10 @@ class _Telling:
     begun_s: float
 
 
+async def _at_once() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Notifier:
     """`soa` gives a zone's SOA of this moment, None when there is none; `source_ip` is where secondaries see us come from."""
@@ -39,6 +43,8 @@ class Notifier:
     source_ip: str = ""
     keys: Mapping[bytes, tsig.Key] = field(default_factory=dict)
     """The keys of now by name, when they are others than the secondaries' own."""
+    true: Callable[[], Awaitable[object]] = _at_once
+    """Awaited before each NOTIFY: from then on nobody answers with a SOA of before, for which no secondary fetches."""
     counts: NotifyCounts = field(default_factory=NotifyCounts)
     _pending: dict[Secondary, dict[bytes, None]] = field(default_factory=dict)
     _wake: dict[Secondary, asyncio.Event] = field(default_factory=dict)
@@ -86,6 +92,7 @@ class Notifier:
             soa = self.soa(apex)
             if soa is None:
                 return
+            await self.true()
             self.counts.sent += 1
             code = await self._ask(secondary, soa, wait_s)
             if code is not None:
