@@ -7,8 +7,9 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from secrets import token_hex
 
 import msgspec
@@ -22,6 +23,8 @@ CONNECT_S = 5.0
 ASKED_S = 5.0
 MESSAGE_S = 60.0
 """A client that takes none for so long is not waited for."""
+MOST_ONES, MOST_STREAMS = 16, 64
+"""Of one worker at a time: each holds a socket here and in the parent."""
 _peer = struct.Struct("iii")  # pid, user, group
 
 
@@ -38,17 +41,43 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Passed).decode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Relay:
     """The worker's end (front.Relay). `address`: the parent's, an abstract one."""
 
     address: str
+    _ones: set[asyncio.Future[bytes | None]] = field(default_factory=set)
+    _streams: set[object] = field(default_factory=set)
 
-    async def one(self, packet: bytes, came: Came) -> bytes | None:
-        return await anext(self.messages(packet, came), None)
+    @property
+    def full(self) -> bool:
+        return len(self._ones) >= MOST_ONES
 
-    async def messages(self, packet: bytes, came: Came) -> AsyncIterator[bytes]:
-        """Raises OSError when the parent is not there, or goes."""
+    def one(self, packet: bytes, came: Came) -> Awaitable[bytes | None]:
+        """Begun at once: a burst of questions comes before any of them has its turn."""
+        asked = asyncio.ensure_future(self._first(packet, came))
+        self._ones.add(asked)
+        asked.add_done_callback(self._ones.discard)
+        return asked
+
+    async def _first(self, packet: bytes, came: Came) -> bytes | None:
+        async with aclosing(self._messages(packet, came)) as messages:
+            return await anext(messages, None)
+
+    async def messages(self, packet: bytes, came: Came) -> AsyncGenerator[bytes, None]:
+        """Raises OSError when there are too many, or the parent is not there, or goes."""
+        if len(self._streams) >= MOST_STREAMS:
+            raise ConnectionRefusedError("too many transfers at once")
+        stream = object()
+        self._streams.add(stream)
+        try:
+            async with aclosing(self._messages(packet, came)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            self._streams.discard(stream)
+
+    async def _messages(self, packet: bytes, came: Came) -> AsyncGenerator[bytes, None]:
         async with asyncio.timeout(CONNECT_S):
             reader, writer = await asyncio.open_unix_connection(f"\0{self.address}")
         try:

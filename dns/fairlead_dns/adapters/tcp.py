@@ -4,6 +4,7 @@ client does or leaves undone.
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -268,16 +269,17 @@ class Connection(asyncio.BufferedProtocol):
         """As fast as the client reads. What breaks off ends the connection, for half a zone is none."""
         some = False
         try:
-            async for message in relayed.messages:
-                some = True
-                self._write([message])
-                if self._blocked:
-                    await self._writable.wait()  # not for ever: who takes nothing is swept
+            async with aclosing(relayed.messages) as messages:
+                async for message in messages:
+                    some = True
+                    self._write([message])
+                    if self._blocked:
+                        await self._writable.wait()  # not for ever: who takes nothing is swept
         except OSError:
             if some:
                 self.abort()
-            else:
-                self._write([relayed.failed()])
+            elif (failed := relayed.failed()) is not None:
+                self._write([failed])
         finally:
             self._relaying = None
             asyncio.get_running_loop().call_soon(self._work)

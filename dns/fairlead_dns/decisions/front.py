@@ -7,7 +7,7 @@ None` (see asked.Handler). The handler of the root is the forwarder. A transport
 gets a whole reply, a `Waiting` to finish later and out of order, a `Stream` to pull messages from, or None for silence.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -106,15 +106,17 @@ class Relayed:
     `failed()`: goes out when none has come.
     """
 
-    messages: AsyncIterator[bytes]
-    failed: Callable[[], bytes]
+    messages: AsyncGenerator[bytes, None]
+    failed: Callable[[], bytes | None]
 
 
 class Relay(Protocol):
-    """Asks the process that holds the journals. Both raise OSError."""
+    """Asks the process that holds the journals. Both raise OSError. `full`: it may be asked for no `one` more now."""
 
+    @property
+    def full(self) -> bool: ...
     def one(self, packet: bytes, came: Came) -> Awaitable[bytes | None]: ...
-    def messages(self, packet: bytes, came: Came) -> AsyncIterator[bytes]: ...
+    def messages(self, packet: bytes, came: Came) -> AsyncGenerator[bytes, None]: ...
 
 
 Replied = bytes | Waiting | Stream | Relayed | None
@@ -199,17 +201,23 @@ class Front:
         view = self.views.of(came.client)
         kept = flags & (wire.OPCODE_MASK | wire.RD) | (wire.RA if view.recursion and self.recursive else 0)
         room = room_for(query.edns) if came.transport is Transport.UDP else STREAM_BYTES
-        asked = Asked(packet, query, came, view, kept, room)
-        if self.relay is not None and query.kind in TRANSFERS:
-            return self._relayed(asked, self.relay)
-        return self._accepted(asked)
+        return self._accepted(Asked(packet, query, came, view, kept, room))
 
-    def _relayed(self, asked: Asked, relay: Relay) -> Replied:
-        def failed() -> bytes:
-            return error(asked, wire.SERVFAIL, ede=EDE_NO_REACHABLE_AUTHORITY)
+    def _relayed(self, asked: Asked, relay: Relay, finish: "_Finish") -> Replied:
+        """Of who may ask. Over UDP nobody gets another process to work who would get no reply of it: its place under the
+        rate limit is taken here, before, and there again.
+        """
+
+        def failed() -> bytes | None:
+            return finish(error(asked, wire.SERVFAIL, ede=EDE_NO_REACHABLE_AUTHORITY))
 
         if asked.came.transport.streams:
             return Relayed(relay.messages(asked.packet, asked.came), failed)
+        if relay.full:
+            return failed()
+        cut = wire.truncated(error(asked, wire.NOERROR))  # counts as an answer; what "slips" is one like it
+        if (left := finish.limit(cut)) is not cut:
+            return left
         return Waiting(relay.one(asked.packet, asked.came), lambda reply: reply, failed)
 
     def within_rate(self, limiter: Limiter, client: str, reply: bytes, name: bytes) -> bytes | None:
@@ -244,6 +252,8 @@ class Front:
                 return error(asked, wire.FORMERR)
             asked = replace(asked, room=asked.room - len(told.options))
         refused = self._refused(asked, told)
+        if refused is None and self.relay is not None and asked.query.kind in TRANSFERS:
+            return self._relayed(asked, self.relay, _Finish(self, asked, told, signed, self._apex(asked.query)))
         apex, handled = (b"", refused) if refused is not None else self._handled(asked)
         return self._finished(asked, handled, _Finish(self, asked, told, signed, apex))
 
@@ -338,8 +348,17 @@ class _Finish:
             reply = wire.with_options(reply, _padding(len(reply)))
         if self.signed is not None:
             return self.signed.sign(reply)
+        return self.limit(reply)
+
+    def limit(self, reply: bytes) -> bytes | None:
+        """What is left of a whole reply under the rate limit."""
         limiter = self.front.limiter
-        if limiter is None or self.told.proven or self.asked.came.transport is not Transport.UDP:
+        if (
+            limiter is None
+            or self.signed is not None
+            or self.told.proven
+            or self.asked.came.transport is not Transport.UDP
+        ):
             return reply
         route = self.front.routes.get(self.apex)
         name = account_name(reply, self.asked.query, self.apex, route)
