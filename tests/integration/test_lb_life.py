@@ -28,7 +28,7 @@ from harness.waiting import eventually
 pytestmark = pytest.mark.needs("haproxy")
 HOST = "shop.example"
 MASTER_CONNECTIONS = 10  # a constant of HAProxy
-AGAIN_S = 3.0  # the aim is 0.5 s, measured in benchmarks; this machine is shared
+AGAIN_S = 10.0  # the aim is 0.5 s, measured in benchmarks; this machine is shared
 
 
 @pytest.fixture
