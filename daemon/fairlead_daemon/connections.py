@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from fairlead_daemon.logs import Log
 
@@ -32,6 +33,21 @@ class Limits:
     told_every_s: float = 60.0
 
 
+class Nonsense:
+    """What came and was no request: told in a line every so often at most, whoever sends how much."""
+
+    def __init__(self, told_every_s: float) -> None:
+        self._told_every_s = told_every_s
+        self._count = 0
+        self._told_s = 0.0
+
+    def came(self, peer: str | None, why: str) -> None:
+        self._count += 1
+        if not self._told_s or time.monotonic() - self._told_s > self._told_every_s:
+            log.warning("malformed requests", count=self._count, last_from=peer, why=why[:100])
+            self._count, self._told_s = 0, time.monotonic()
+
+
 class Connections:
     """Every connection is either waiting for a request, or serves one."""
 
@@ -43,8 +59,8 @@ class Connections:
         self._strangers: dict[Handler, float] = {}
         """Of those that wait: since when, oldest first, the ones that never got as far as a request."""
         self._serving: dict[Handler, tuple[web.BaseRequest, float]] = {}
-        self._malformed = 0
-        self._told = 0.0
+        self.nonsense = Nonsense(limits.told_every_s)
+        self.idle_s = limits.idle_s
 
     def opened(self, handler: "Handler") -> None:
         now_s = time.monotonic()
@@ -67,13 +83,6 @@ class Connections:
         return [
             h for h, since_s in islice(self._strangers.items(), surplus) if now_s - since_s >= self._limits.settle_s
         ]
-
-    def malformed(self, peer: str | None, why: str) -> None:
-        """A line a minute at most, whoever sends how much."""
-        self._malformed += 1
-        if not self._told or time.monotonic() - self._told > self._limits.told_every_s:
-            log.warning("malformed requests", count=self._malformed, last_from=peer, why=why[:100])
-            self._malformed, self._told = 0, time.monotonic()
 
     @property
     def middleware(self) -> Any:
@@ -119,13 +128,56 @@ class Connections:
         return found + [h for h, request in late if not request.content.is_eof() and h.reads]
 
 
-class Handler(web.RequestHandler):
+class Forgiving(web.RequestHandler):
     """One connection. The client's mistakes are its own: an answer, and no traceback."""
+
+    __slots__ = ("_nonsense",)
+
+    def __init__(self, server: web.Server, nonsense: Nonsense, *, idle_s: float) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=idle_s,
+            access_log=None,  # type: ignore[arg-type]  # None is no log, as aiohttp itself passes it
+        )
+        self._nonsense = nonsense
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Aiohttp's own word on what is no request; nothing of ours has seen it."""
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        why = (
+            " ".join(str(message or exc or "not an HTTP request").split()).encode("ascii", "backslashreplace").decode()
+        )
+        self._nonsense.came(request.remote, why)
+        response = web.Response(
+            status=status, body=msgspec.json.encode({"message": why}), content_type="application/json"
+        )
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **how: Any) -> None:
+        """What aiohttp finds in a body while it reads on after the answer is nonsense too."""
+        if isinstance(how.get("exc_info"), web.RequestPayloadError | HttpProcessingError):
+            peer = self.transport.get_extra_info("peername") if self.transport is not None else None
+            self._nonsense.came(peer[0] if peer else None, "a body that is not what its head says")
+        else:
+            super().log_exception(*args, **how)
+
+
+class Handler(Forgiving):
+    """One connection that is watched."""
 
     __slots__ = ("_connections",)
 
     def __init__(self, server: web.Server, connections: Connections) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]  # None is no log, as aiohttp itself passes it
+        super().__init__(server, connections.nonsense, idle_s=connections.idle_s)
         self._connections = connections
 
     @property
@@ -149,26 +201,6 @@ class Handler(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         self._connections.heard(self)
         super().data_received(data)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Aiohttp's own word on what is no request; nothing of ours has seen it."""
-        if status >= 500:
-            return super().handle_error(request, status, exc, message)
-        why = (
-            " ".join(str(message or exc or "not an HTTP request").split()).encode("ascii", "backslashreplace").decode()
-        )
-        self._connections.malformed(request.remote, why)
-        response = web.Response(
-            status=status, body=msgspec.json.encode({"message": why}), content_type="application/json"
-        )
-        response.force_close()
-        return response
 
 
 class Site(web.BaseSite):

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import h2.config
@@ -25,6 +25,7 @@ from fairlead_dns.decisions.asked import Asked, Handled, Transport, error
 from fairlead_dns.metrics import Counts
 from harness.certificates import self_signed
 from harness.names import member, names, opt, query
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.needs("openssl")
 WEB = "web.marathon.mesos"
@@ -270,6 +271,45 @@ async def test_a_body_that_is_far_too_long_ends_its_own_stream_only(certificate:
         await asking.until_ended(following)
 
         assert ["413", "200"] == [asking.statuses[number], asking.statuses[following]]
+
+
+async def nobody(tcp: TcpServer) -> bool:
+    return not tcp.open
+
+
+JUNK = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    bytes(range(255, -1, -1)) + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    b"POST /dns-query HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzzz-secret\r\n",
+    b"POST /dns-query HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\0\0",
+    b"POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\nabc",
+    b"POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 8\r\n\r\nnot gzip",
+)
+
+
+async def test_junk_over_http_1_does_not_fill_the_log(
+    certificate: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No request, a body that is none or that ends early: one line for all, no traceback, and others are served on."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    async with serving(certificate) as (port, tcp, _):
+        for junk in JUNK * 3:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            writer.write(junk)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await reader.read()
+            writer.close()
+        await eventually("all are gone", lambda: nobody(tcp))
+        async with client(port) as other:
+            await other.until_ended(other.get(query(WEB)))
+
+    told = [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
+    assert ["malformed requests"] == [record.getMessage().split(" count=")[0] for record in told]
+    assert not any(record.exc_info for record in told)
 
 
 def cases() -> Iterator[tuple[bytes, int]]:

@@ -13,7 +13,9 @@ import h2.events
 import h2.exceptions
 import h2.settings
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
+from fairlead_daemon.connections import Forgiving, Nonsense
 from fairlead_dns.adapters.tcp import REPLIES_BYTES, TcpServer
 from fairlead_dns.decisions import doh
 from fairlead_dns.decisions.asked import Came
@@ -30,6 +32,7 @@ SETTINGS: dict[h2.settings.SettingCodes, int] = {
     h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 0,
 }
 ALLOWED = "GET, POST"
+TOLD_EVERY_S = 60.0
 SERVER = "fairlead"  # not the versions of what it is made of
 Answered = Callable[[bytes | None], None]
 
@@ -40,11 +43,16 @@ class DohServer:
 
     tcp: TcpServer
     path: str
-    http1: web.Server = field(init=False)
+    nonsense: Nonsense = field(default_factory=lambda: Nonsense(TOLD_EVERY_S))
+    """One for all connections, so that nobody fills the log by opening many."""
+    _http1: web.Server = field(init=False)
     came: dict[asyncio.BaseTransport, "HttpsConnection"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.http1 = web.Server(self._one, access_log=None, keepalive_timeout=self.tcp.limits.idle_s)
+        self._http1 = web.Server(self._one)
+
+    def http1(self) -> Forgiving:
+        return Forgiving(self._http1, self.nonsense, idle_s=self.tcp.limits.idle_s)
 
     def protocol(self, came: Came) -> "HttpsConnection":
         return HttpsConnection(self, came)
@@ -71,9 +79,11 @@ class DohServer:
         connection = self.came[request.transport]
         if (request.content_length or 0) > doh.QUERY_BYTES:
             return _refused(doh.TOO_LONG)
-        body = await request.content.read(doh.QUERY_BYTES + 1) if request.method == "POST" else b""
-        while 0 < len(body) <= doh.QUERY_BYTES and (more := await request.content.read(doh.QUERY_BYTES + 1)):
-            body += more
+        try:
+            body = await _body(request) if request.method == "POST" else b""
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
+            self.nonsense.came(request.remote, "a body that is not what its head says")
+            return _refused(NO_BODY)
         packet = doh.query(self.path, request.method, request.raw_path, request.headers.get("Content-Type", ""), body)
         if isinstance(packet, doh.Refusal):
             return _refused(packet)
@@ -92,6 +102,15 @@ class DohServer:
 
 
 NO_QUERY = doh.Refusal(400, "this is no DNS query\n")
+NO_BODY = doh.Refusal(400, "the body is not what the head says\n")
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    """Cut where it is longer than a query may be. Raises what aiohttp does for a body that is none."""
+    body = await request.content.read(doh.QUERY_BYTES + 1)
+    while 0 < len(body) <= doh.QUERY_BYTES and (more := await request.content.read(doh.QUERY_BYTES + 1)):
+        body += more
+    return body
 
 
 def _refused(refusal: doh.Refusal) -> web.Response:
