@@ -1,7 +1,10 @@
 """Intentions on a real HAProxy: who has no certificate, changes without a reload, what is broken denies."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import http.client
+import random
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from fairlead_discovery.policies import Intentions, Source, Split, path_of
 from fairlead_discovery.records import encode
 from fairlead_discovery.registry import Delete, Put
+from fairlead_lb.decisions.intentions import judge
 from harness.balancer import Balancer, balancer, fetch, service
 from harness.clients import Clients
 
@@ -136,3 +140,42 @@ async def test_a_client_cannot_say_who_it_is(place: Balancer):
     writer.close()
 
     assert answer.startswith(b"HTTP/1.1 403")
+
+
+PIECES = (
+    "/", "/", "/", "a", "admin", "%61dmin", "put", "b", ".", "..", "%2e", "%2E", "%2f", "%5C", "%25", "%252f", ";",
+    "%3b", "\\", "%00", "%1f", "%0a", "%20", "+", "%2B", "%3F", "%c3%a9", "%7e", "%", "%4", "%zz", "%6", "1",
+)  # fmt: skip
+
+
+async def test_haproxy_judges_every_path_as_the_words_do(place: Balancer):
+    """Hundreds of generated ones, over one connection: `intention check` says what happens."""
+    await service(place, "/shop/web", vhosts=("shop.example",))
+    said = (
+        Source(name="anonymous", methods=("GET", "POST")),
+        Source(name="anonymous", paths=("/put", "/a/put/"), methods=("PUT",)),
+        Source(name="anonymous", action="deny", paths=("/admin", "/a/admin")),
+        Source(name="anonymous", paths=("/admin/a",), methods=("POST",)),
+    )
+    await intend(place, *said, default="deny")
+    chance = random.Random(7)
+    paths = {"/" + "".join(chance.choices(PIECES, k=chance.randint(0, 5))) for _ in range(400)}
+    asked = [(chance.choice(("GET", "PUT", "POST")), path) for path in sorted(paths)]
+    found = {WEB: Intentions(service=WEB, sources=said, default="deny")}
+    told = [judge(WEB, found, "allow", "anonymous", method, path).allowed for method, path in asked]
+    let_in = await asyncio.to_thread(_let_in, place.settings.http_port, asked)
+
+    assert [] == [(*one, words) for one, words, real in zip(asked, told, let_in, strict=True) if words is not real]
+    assert 20 < sum(told) < len(told) - 20
+
+
+def _let_in(port: int, asked: Sequence[tuple[str, str]]) -> list[bool]:
+    there = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    found = []
+    with contextlib.closing(there):
+        for method, path in asked:
+            there.request(method, path, headers={"Host": "shop.example"})
+            answer = there.getresponse()
+            answer.read()
+            found.append(answer.headers.get("X-Fairlead-Denied") is None)
+    return found

@@ -16,7 +16,7 @@ from fairlead_lb.decisions.intentions import compiled, judge, looked_up
 
 WEB, CART, OPS = "marathon:/shop/web", "marathon:/shop/cart", "etl:ops"
 CALLERS = (WEB, CART, OPS, "anonymous")
-PATHS = ("/", "/a", "/a/b", "/ab", "/a/b/c", "/a//b", "/a%2Fb")
+PATHS = ("/", "/a", "/a/b", "/ab", "/a/b/c", "/a//b", "/a%2Fb", "/%61/b", "/a%", "/%2e%2e/a")
 sources = st.builds(
     Source,
     name=st.sampled_from((WEB, OPS, "*", "anonymous")),
@@ -93,12 +93,38 @@ def test_anonymous_is_nobody():
     assert [False, True] == [judge(CART, found, "deny", who).allowed for who in ("anonymous", WEB)]
 
 
-@pytest.mark.parametrize("path", ["/a/../b", "/a//b", "/a%2fb", "/./a", "/a;x", "/a/..", "/a\\b", "/a%00"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a/../b",
+        "/a//b",
+        "/a%2fb",
+        "/./a",
+        "/a;x",
+        "/a/..",
+        "/a\\b",
+        "/a%00",
+        "/a%",
+        "/a%4",
+        "/%zz/a",
+        "/%2e%2e/a",
+        "/%3b",
+        "/%252f",
+    ],
+)
 def test_a_path_that_servers_read_differently_is_refused_where_paths_are_judged(path: str):
     """Else a rule could be walked around; who may call everything may call that too."""
     ruled = {CART: of(Source(name=WEB), Source(name=WEB, action="deny", paths=("/admin",)))}
 
     assert [False, True] == [judge(CART, r, "allow", WEB, "GET", path).allowed for r in (ruled, {})]
+
+
+def test_a_path_is_judged_as_a_server_reads_it():
+    """However it is spelled."""
+    found = {CART: of(Source(name=WEB), Source(name=WEB, action="deny", paths=("/admin",)))}
+
+    asked = ("/%61dmin", "/admi%6E/x", "/%61dminx", "/%C3%A4")
+    assert [False, False, True, True] == [judge(CART, found, "deny", WEB, "GET", path).allowed for path in asked]
 
 
 def test_tcp_knows_no_paths():

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from urllib.parse import unquote_to_bytes
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions import identity
@@ -32,7 +33,9 @@ NO_HEIRS: Heirs = MappingProxyType({})
 _METHOD = re.compile(r"[A-Z]{1,20}", re.ASCII)
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&()+,=:@-]+)*/?", re.ASCII)
 AMBIGUOUS = re.compile(r"(//|/\.\.?(/|$)|%2[5fF]|%5[cC]|%[01][0-9a-fA-F]|[\\;])")
-"""In a path as it was sent: servers differ in what they take it for. Rules for paths refuse it."""
+"""In a path as it was sent, or decoded once: servers differ in what they take it for. Rules for paths refuse it."""
+MALFORMED = re.compile(r"%([^0-9a-fA-F]|$|[0-9a-fA-F]([^0-9a-fA-F]|$))")
+"""In a path as it was sent: nobody can decode it. Refused as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +79,10 @@ def judge(
         return Verdict(allowed=fallback == ALLOW, why="default")
     if not method and any(s.methods or s.paths for s in mine):
         return Verdict(allowed=False, why="a rule for methods or paths, which a TCP connection has none of")
-    if any(s.methods or s.paths for s in mine) and AMBIGUOUS.search(path):
+    judged = decoded(path)
+    if judged is None and any(s.methods or s.paths for s in mine):
         return Verdict(allowed=False, why="a path that servers take for different ones")
-    best = _best(mine, method, path)
+    best = _best(mine, method, judged or "/")
     if best is None:
         return Verdict(allowed=fallback == ALLOW, why=f"default: no source of {mine[0].name} fits")
     return Verdict(allowed=best.action == ALLOW, why=f"source {best.name}")
@@ -123,12 +127,18 @@ def looked_up(found: Compiled, service: str, caller: str, method: str, path: str
     if verdict is None and caller != ANONYMOUS:
         verdict = found.verdicts.get(f"{head}{ANYBODY}")
     if verdict is not None and verdict.startswith(RULES):
-        if AMBIGUOUS.search(path):
+        judged = decoded(path)
+        if judged is None:
             return False
-        verdict = _longest(found.rules, f"{verdict}{method}{path}/") or _longest(
-            found.rules, f"{verdict}{OTHERS}{path}/"
-        )
+        tables = (f"{verdict}{whose}{judged}/" for whose in (method, OTHERS))
+        verdict = next(filter(None, (_longest(found.rules, text) for text in tables)), None)
     return verdict == ALLOW
+
+
+def decoded(path: str) -> str | None:
+    """The path that is judged, of one as it was sent; None when it is ambiguous."""
+    judged = unquote_to_bytes(path).decode("latin-1")
+    return None if MALFORMED.search(path) or AMBIGUOUS.search(path) or AMBIGUOUS.search(judged) else judged
 
 
 def _caller(name: str) -> str:
