@@ -134,14 +134,14 @@ class AccessLog:
             rest = b""
             while data := await reader.read(READ_BYTES):
                 *whole, rest = (rest + data).split(b"\n")
-                self._write(whole)
+                self.take_lines(whole)
                 rest = rest if len(rest) < LINE_BYTES else b""
         except OSError as error:
             log.debug("a worker's log ended", reason=str(error))
         finally:
             writer.close()
 
-    def _write(self, whole: list[bytes]) -> None:
+    def take_lines(self, whole: list[bytes]) -> None:
         lines = [made for data in whole if data and (made := self._line(data))]
         if lines:
             written = self.sink.write(b"".join(lines))
@@ -153,6 +153,9 @@ class AccessLog:
         return bool(master) and _parent(pid) == master
 
     def _line(self, data: bytes) -> bytes:
+        if not data.startswith(b"{"):  # what HAProxy says of itself: a server is down, a worker ends
+            LINES.labels("haproxy").inc()
+            return b""
         try:
             raw = parse(data)
         except Refused as error:

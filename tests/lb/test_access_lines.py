@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from fairlead_daemon.errors import Refused
 from fairlead_lb.access_log import AccessLog, Around, Sink
@@ -102,6 +103,26 @@ async def test_only_our_haproxy_is_believed(tmp_path: Path, master: int, expecte
     written = (tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else []
 
     assert (["/x", "/y"] if expected else []) == [json.loads(text)["path"] for text in written]
+
+
+@pytest.mark.parametrize(
+    ("data", "result"),
+    [(b"Server web_p0/s1 is DOWN, reason: Layer4 timeout", "haproxy"), (b'{"t":"x"}', "unreadable")],
+)
+def test_what_haproxy_says_of_itself_is_no_unreadable_line(tmp_path: Path, data: bytes, result: str):
+    """An alert on unreadable lines stays quiet when a server goes down."""
+    around = Around(serving=lambda: None, former=dict, master=lambda: 1)
+    sink = Sink(path=tmp_path / "log", most_bytes=10_000, keep=1)
+    taken = AccessLog(name="x", sink=sink, around=around, only_refused=False)
+    before = {r: counted(r) for r in ("haproxy", "unreadable")}
+    taken.take_lines([data])
+
+    assert {**before, result: before[result] + 1} == {r: counted(r) for r in before}
+    assert not (tmp_path / "log").exists()
+
+
+def counted(result: str) -> float:
+    return REGISTRY.get_sample_value("fairlead_lb_access_lines_total", {"result": result}) or 0.0
 
 
 async def connected(name: str) -> socket.socket | None:
