@@ -1,13 +1,13 @@
 """Requests counted over HAProxy's reloads, and over restarts of this daemon: read from every worker, kept on disk."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fairlead_daemon.errors import Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_lb import metrics
 from fairlead_lb.decisions.counters import COLUMNS, PROXIES, Label, Row, Totals, rows
-from fairlead_lb.decisions.rollout import Served
+from fairlead_lb.decisions.rollout import ByService, Served
 from fairlead_lb.desk import Desk
 
 log = Log("lb")
@@ -42,21 +42,30 @@ async def look(desk: Desk, *, servers: bool = False) -> None:
     desk.totals.forget(found.keys(), now_s=now_s)
     metrics.HAPROXY.sums = desk.totals.sums
     metrics.HAPROXY.rows = [row for row in current if row.kind in PROXIES]
-    desk.gate.counted(_served(desk.totals))
+    desk.gate.counted(served(desk.totals, _failing(desk)))
     if servers:
         desk.times.servers_counted = now_s
         desk.store.keep_counters(desk.totals.kept())
 
 
-def _served(totals: Totals) -> Served:
-    """By all frontends."""
-    sums = [
-        counts for label, counts in totals.sums.items() if len(label) == len(PROXY_LABELS) and label[1] == "frontend"
-    ]
-    return Served(
-        sum(counts[COLUMNS.index("req_tot")] for counts in sums),
-        sum(counts[COLUMNS.index("hrsp_5xx")] for counts in sums),
-    )
+def served(totals: Totals, failing: Collection[str]) -> ByService:
+    """By all backends, without services that are told to fail; "": those that are nobody's."""
+    found: dict[str, Served] = {}
+    for label, counts in totals.sums.items():
+        if len(label) == len(PROXY_LABELS) and label[1] == "backend" and label[2] not in failing:
+            so_far = found.get(label[2], Served(0, 0))
+            requests, failed = counts[COLUMNS.index("req_tot")], counts[COLUMNS.index("hrsp_5xx")]
+            found[label[2]] = Served(so_far.requests + requests, so_far.failed + failed)
+    return found
+
+
+def _failing(desk: Desk) -> frozenset[str]:
+    """Services with a fault rule that aborts requests, in force or soon."""
+    backends = desk.state.wanted.backends
+    soon = {backends[name].key.service for name in desk.state.wanted.maps.aborts if name in backends}
+    serving = desk.state.serving
+    owners, now = (serving.structure.owners, serving.maps.aborts) if serving is not None else ({}, ())
+    return frozenset(soon | {owners[name].service for name in now if name in owners})
 
 
 async def look_before_reload(desk: Desk) -> None:

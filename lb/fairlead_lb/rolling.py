@@ -12,7 +12,7 @@ from fairlead_discovery.records import Balancer, decode, encode
 from fairlead_discovery.registry import NEW, Node, Registry
 from fairlead_lb import metrics
 from fairlead_lb.decisions import rollout
-from fairlead_lb.decisions.rollout import Answer, Phase, Rollout, Served
+from fairlead_lb.decisions.rollout import Answer, ByService, Phase, Rollout, between
 
 log = Log("lb.rollout")
 POLL_S = 0.3
@@ -41,7 +41,7 @@ class Gate:
         self._finished = asyncio.Event()
         self._wake = asyncio.Event()
         self._seen: tuple[int, float] | None = None
-        self._counted: deque[tuple[float, Served]] = deque()
+        self._counted: deque[tuple[float, ByService]] = deque()
 
     # --- the loop's side -----------------------------------------------------------------------------------------
 
@@ -50,14 +50,20 @@ class Gate:
         if not self._enabled or not self.peers or structure == self._held:
             return True
         now_s = time.monotonic()
-        since_s = self._asked[1] if self._asked is not None else now_s
+        known = self._asked is not None and self._asked[0] == structure and not self.stopped
+        since_s = self._asked[1] if known and self._asked is not None else now_s
         self._asked = (structure, since_s)
         self._wake.set()
-        if now_s - since_s > rollout.LONGEST_WAIT_S and not self.why.startswith("stopped"):
+        if now_s - since_s > rollout.LONGEST_WAIT_S:
             log.warning("reloading without the others' consent", waited_s=round(now_s - since_s), why=self.why)
             self._asked = None
             return True
         return False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether another balancer's reload by this structure did harm."""
+        return self.why.startswith("stopped")
 
     def done(self, why: str | None = "") -> None:
         """The reload has happened, or was refused (`why`), or did not come (None)."""
@@ -66,8 +72,8 @@ class Gate:
             self._done = why
             self._finished.set()
 
-    def counted(self, served: Served) -> None:
-        """All requests so far, after each look at HAProxy's counters."""
+    def counted(self, served: ByService) -> None:
+        """All requests so far of those who fail by no order of theirs, after each look at HAProxy's counters."""
         now_s = time.monotonic()
         self._counted.append((now_s, served))
         while len(self._counted) > 2 and now_s - self._counted[1][0] > BASELINE_S:
@@ -126,7 +132,7 @@ class Gate:
         first = not rollout.tried(before, structure)
         self._held, self._done, self.why = structure, None, ""
         self._finished.clear()
-        baseline = self._counted[-1][1] if self._counted else Served(0, 0)
+        baseline = self._counted[-1][1] if self._counted else {}
         earlier = self._counted[0][1] if self._counted else baseline
         self.granted()
         try:
@@ -136,7 +142,7 @@ class Gate:
                 structure = before.structure if before is not None else ""
             else:
                 if not why and first:
-                    why = await self._harm(_between(earlier, baseline), baseline, unwell)
+                    why = await self._harm(between(earlier, baseline), baseline, unwell)
                 phase = Phase.HARMED if why else Phase.GOOD
         finally:
             self._held = ""
@@ -153,11 +159,11 @@ class Gate:
             return None
         return self._done
 
-    async def _harm(self, before: Served, baseline: Served, unwell: Callable[[], str]) -> str:
+    async def _harm(self, before: ByService, baseline: ByService, unwell: Callable[[], str]) -> str:
         end_s = time.monotonic() + HEALTHY_S
         while time.monotonic() < end_s:
             now = self._counted[-1][1] if self._counted else baseline
-            if why := unwell() or rollout.harm(before, _between(baseline, now)):
+            if why := unwell() or rollout.harm(before, between(baseline, now)):
                 return why
             await asyncio.sleep(POLL_S)
         return ""
@@ -189,10 +195,6 @@ class Gate:
                 await registry.write(paths.ROLLOUT, encode(word), expect=expect)
         except TimeoutError as error:
             raise Unavailable("registry: no answer") from error
-
-
-def _between(before: Served, after: Served) -> Served:
-    return Served(max(0, after.requests - before.requests), max(0, after.failed - before.failed))
 
 
 def _others(nodes: Mapping[str, Node], me: str) -> list[str]:

@@ -1,11 +1,17 @@
 """Who may reload when several balancers want to, and what counts as harm."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb import rolling
+from fairlead_lb.counting import served
 from fairlead_lb.decisions import rollout, routes
-from fairlead_lb.decisions.rollout import LEASE_S, STOP_S, Answer, Phase, Rollout, Served, harm, may
+from fairlead_lb.decisions.counters import COLUMNS, Totals
+from fairlead_lb.decisions.rollout import LEASE_S, STOP_S, Answer, ByService, Phase, Rollout, Served, between, harm, may
 from fairlead_lb.decisions.routes import Rules, Wanted
+from fairlead_lb.rolling import Gate
 from harness.balancer import member, route
 
 OTHER, MINE = "lb-1", "lb-2"
@@ -50,7 +56,45 @@ def test_one_reloads_at_a_time_and_none_follows_into_harm(document: Rollout | No
 )
 def test_harm_is_clearly_more_5xx_than_before(before: Served, after: Served, harmed: bool):
     """A service that fails all the time is nobody's fault now; a handful of errors is no verdict."""
-    assert harmed == bool(harm(before, after))
+    assert harmed == bool(harm({"o:a": before}, {"o:a": after}))
+
+
+def test_one_tenants_own_failures_stop_nobody():
+    """Neither those of a service that came with the reload, nor of one that is told to fail; the others' do."""
+    zero, well, ill = Served(0, 0), Served(1000, 0), Served(1000, 900)
+    columns = dict.fromkeys(COLUMNS, 0)
+
+    def counts(served: Served) -> tuple[int, ...]:
+        return tuple({**columns, "req_tot": served.requests, "hrsp_5xx": served.failed}.values())
+
+    def seen(**services: Served) -> ByService:
+        totals = Totals(sums={(f"{s}_p0", "backend", f"o:{s}"): counts(n) for s, n in services.items()})
+        return served(totals, {"o:abort"})
+
+    before = between(seen(a=zero, abort=zero), seen(a=well, abort=well))
+    own = between(seen(a=zero, abort=zero), seen(a=well, abort=ill, new=ill))
+    others = between(seen(a=zero, abort=zero), seen(a=ill, abort=ill))
+
+    assert "" == harm(before, own)
+    assert "90% of 1000 requests were answered with 5xx, 0% before" == harm(before, others)
+
+
+def test_consent_is_waited_for_anew_when_another_structure_is_wanted(monkeypatch: pytest.MonkeyPatch):
+    """Nor does the time count for which the others said no."""
+    clock = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr(rolling, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    gate = Gate("lb-1", enabled=True)
+    gate.peers = frozenset({"lb-2"})
+
+    def opens(structure: str, why: str = "") -> bool:
+        clock.now_s += rollout.LONGEST_WAIT_S * 0.6
+        gate.why = why
+        return gate.open(structure)
+
+    stopped = "stopped: lb-2: 5xx"
+    asked = [opens("a"), opens("a"), opens("b"), opens("b"), opens("b", stopped), opens("b"), opens("b")]
+
+    assert [*[False] * 6, True] == asked
 
 
 def wanted(*apps: str, port: int = 31000, **asked: object) -> Wanted:

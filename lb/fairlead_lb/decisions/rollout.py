@@ -6,6 +6,7 @@ it at the version that was read, so that never two reload at once.
 
 import enum
 import hashlib
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -71,11 +72,30 @@ class Served(msgspec.Struct, frozen=True):
         return self.failed / self.requests if self.requests else 0.0
 
 
-def harm(before: Served, after: Served) -> str:
-    """Why a reload did harm, "" when it did not: clearly more answers of 5xx than before."""
-    if after.failed < HARM_LEAST or after.share <= before.share + HARM_SHARE:
+ByService = Mapping[str, Served]
+
+
+def between(before: ByService, after: ByService) -> ByService:
+    """What came meanwhile, of services that are in both: whoever was not there before says nothing about before."""
+    return {
+        service: Served(max(0, now.requests - then.requests), max(0, now.failed - then.failed))
+        for service, now in after.items()
+        if (then := before.get(service)) is not None
+    }
+
+
+def harm(before: ByService, after: ByService) -> str:
+    """Why a reload did harm, "" when it did not: clearly more answers of 5xx than before, of all services of `after`."""
+    there = _sum(after.values())
+    was = _sum(one for service, one in before.items() if service in after)
+    if there.failed < HARM_LEAST or there.share <= was.share + HARM_SHARE:
         return ""
-    return f"{after.share:.0%} of {after.requests} requests were answered with 5xx, {before.share:.0%} before"
+    return f"{there.share:.0%} of {there.requests} requests were answered with 5xx, {was.share:.0%} before"
+
+
+def _sum(found: Iterable[Served]) -> Served:
+    counts = list(found)
+    return Served(sum(c.requests for c in counts), sum(c.failed for c in counts))
 
 
 def structure_of(wanted: Wanted) -> str:
