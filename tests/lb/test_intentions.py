@@ -163,6 +163,7 @@ def test_haproxy_refuses_the_same_paths_as_the_words():
     text = (Path(render.__file__).parent.parent / "templates" / "backend_intentions.cfg.j2").read_text()
 
     assert 2 == text.count(f"'{intentions.AMBIGUOUS.pattern}'")
+    assert 1 == text.count(f"'{intentions.MALFORMED.pattern}'")
 
 
 @settings(max_examples=100, deadline=None)
