@@ -1,6 +1,7 @@
 """The journal across restarts: what a file of any length says is true, and changes go on where they stood."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import dns.query as dns_query
@@ -148,6 +149,67 @@ def test_of_a_torn_file_what_is_whole_counts(
 
     assert life.contents[kept.serial] == said
     assert kept.end <= at or kept.end == len(life.file)
+
+
+@pytest.mark.parametrize("at", [0, 3, 4, 9, 30])
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_damage_is_told_from_a_last_frame_that_was_under_way(at: int, damaged: int) -> None:
+    """Another byte in a frame's length, checksum, mark or data: changes after it are missing. Of the last frame any part
+    may be missing.
+    """
+    life = Life()
+    life.take([{0}], 1)
+    life.begin()
+    ends = [len(life.file)]
+    for revision, instances in enumerate(({0, 1}, {1}, {0}), start=2):
+        life.take([instances], revision)
+        ends.append(len(life.file))
+    file = bytearray(life.file)
+    file[ends[damaged - 1] + at] ^= 0x40
+    found = kept_of(bytes(file))
+
+    assert found is not None
+    assert (ends[damaged - 1], True) == (found.end, found.lost)
+    for size in (ends[2] + 3, ends[2] + 8, ends[3] - 1, ends[3]):
+        whole = kept_of(bytes(life.file[:size]))
+        assert whole is not None
+        assert not whole.lost
+
+
+async def test_after_damage_history_begins_now(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning; what was answered before is not known, now and after another restart; the names go on."""
+    file, life = tmp_path / "journal", Life()
+    life.take([{0}], 1)
+    life.begin()
+    end = len(life.file)
+    life.take([{0, 1}, {1}, {0, 2}], 2)
+    life.file[end + 20] ^= 1
+    file.write_bytes(life.file)
+    damaged_s = time.time()
+
+    for _ in range(2):
+        young = names(member(0), member(2))
+        young.take_snapshot(snapshot(member(0), member(2), revision=4))
+        kept = Chronicle(young, file, 100)
+        await kept.resume(alone=False)
+        writing = asyncio.ensure_future(kept.run())
+        young.settle()
+        source = young.source(WEB)
+        assert source is not None
+        memory = history.Memory(source.journal, source.held(WEB), source.begun_s)
+        assert memory.begins_s >= damaged_s
+        assert not history.past(memory, WEB, damaged_s - 1).remembered
+        assert ["A 10.0.0.1", "A 10.0.0.3"] == history.rows(memory.live)
+        await eventually("it is whole again", lambda: whole(file))
+        writing.cancel()
+        await asyncio.wait({writing})
+
+    assert ["journal damaged"] == [r.getMessage().split(":")[0] for r in caplog.records if r.levelname == "WARNING"]
+
+
+async def whole(file: Path) -> bool:
+    found = kept_of(file.read_bytes())
+    return found is not None and not found.lost and found.serial == 4
 
 
 def test_a_file_of_other_settings_or_a_later_revision_is_not_gone_on_with() -> None:

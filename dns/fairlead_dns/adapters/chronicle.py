@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -63,9 +64,15 @@ class Chronicle:
         if not chronicle.can_follow(kept, self.names.serial_now, sure=sure):
             log.warning("journal begun anew: it is of a later revision", file=self.path, serial=kept.serial)
             return
+        if kept.lost:
+            log.warning(
+                "journal damaged: history begins now", file=self.path, serial=kept.serial, readable_bytes=kept.end
+            )
+            kept.begin_anew(time.time())
         for _ in chronicle.resume(self.names.ledger, kept):
             await asyncio.sleep(0)
-        self._based_bytes, self._grown_bytes = kept.based_bytes, kept.end - kept.based_bytes
+        if not kept.lost:  # else it is made anew
+            self._based_bytes, self._grown_bytes = kept.based_bytes, kept.end - kept.based_bytes
         log.info("journal taken up", file=self.path, serial=kept.serial, changes=len(kept.changes))
 
     @property
@@ -160,14 +167,15 @@ class Chronicle:
         return True
 
     def _read(self) -> Kept | None:
-        """Cuts off what is not whole."""
+        """Cuts off the frame that was being written. A damaged file stays until there is another."""
         found = _mapped(self.path, lambda data: chronicle.read(data, self.names.authority, self.most_changes))
         if found is None:
             if self.path.exists():
                 log.warning("journal begun anew: it is unreadable, or of other settings", file=self.path)
             return None
         try:
-            os.truncate(self.path, found.end)
+            if not found.lost:
+                os.truncate(self.path, found.end)
         except OSError:
             return None
         return found

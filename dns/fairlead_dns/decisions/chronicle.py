@@ -20,6 +20,8 @@ from fairlead_dns.decisions.ledger import Ledger
 
 MAGIC = b"fairlead-dns-journal-1\n"
 FRAME_BYTES = 256 * 1024 * 1024
+MARK = b"\xa4type\xa7Settled"
+"""Stands one byte after the beginning of every message that is written on."""
 STEP = 200  # names a frame; about 2 ms
 _head = struct.Struct("!II")
 
@@ -93,10 +95,18 @@ class Kept:
     forgotten: bool = False
     end: int = 0
     """Where the last whole frame ends."""
+    lost: bool = False
+    """More than the one frame that was under way when the writer ended is not readable: changes are missing."""
 
     @property
     def based_bytes(self) -> int:
         return sum(len(part) for part in self.based)
+
+    def begin_anew(self, now_s: float) -> None:
+        """What is remembered begins now: nothing is said of the time before."""
+        self.changes.clear()
+        self.head = msgspec.structs.replace(self.head, begun_s=now_s, forgotten=False)
+        self.forgotten = False
 
     def names(self) -> Iterator[Mapping[bytes, Held]]:
         """What every name had at `serial`, in parts."""
@@ -129,8 +139,18 @@ def read(data: memoryview, authority: Authority, most: int) -> Kept | None:
                 _take(kept, message, most)
     if kept is None or kept.serial is None:
         return None
-    kept.end = end
+    kept.end, kept.lost = end, _more_follows(data, end)
     return kept
+
+
+def _more_follows(data: memoryview, at: int) -> bool:
+    """Whether there is anything after the frame at `at`, which is not whole. One that was being written is the last."""
+    if at + _head.size > len(data):
+        return False
+    end: int = at + _head.size + _head.unpack_from(data, at)[0]
+    if end <= len(data):
+        return end < len(data)
+    return bytes(data[at:]).find(MARK, _head.size + len(MARK)) >= 0  # or its length is not what was written
 
 
 def _take(kept: Kept, settled: Settled, most: int) -> None:
