@@ -77,7 +77,9 @@ async def load(lb: Balancer, port: int, name: str) -> None:
     assert counted is not None, said
     assert "Non-2xx" not in said, said
     count = int(counted[1])
-    print(f"{name}: {(cpu_us(worker) - before) / count:.0f} µs a request, {count / SECONDS:.0f} requests/s")
+    print(
+        f"{name}: {(cpu_us(worker) - before) / count:.0f} µs a request, {count / SECONDS:.0f} requests/s, connections to servers reused"
+    )
 
 
 async def served(lb: Balancer, port: int) -> None:

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
-from fairlead_discovery.records import Leaving, Reason, encode
+from fairlead_discovery.records import Leaving, Progress, Reason, decode, encode
 from fairlead_discovery.registry import Delete, Put, Registry
 from harness.balancer import Task, fetch, member, route
 from harness.ports import free_port, free_range
@@ -42,6 +42,9 @@ from harness.zookeeper import ZooKeeper
 SERVICES = 100
 ENDPOINTS = 20
 PROBED = "/bench/probed"
+ID = "bench"
+"""Of the balancer, in the registry."""
+REUSE = "connections to servers end with each request, not reused (FAIRLEAD_REUSE is not set)"
 RUN = "import sys; from {module} import DAEMON; from fairlead_daemon.main import main; sys.exit(main(DAEMON, sys.argv[1:]))"
 
 
@@ -68,6 +71,7 @@ class Place:
             https_port=0,
             service_ports=f"{ports[0]}-{ports[-1]}",
             token="off",
+            id=ID,
             **settings,
         )
 
@@ -88,6 +92,15 @@ class Place:
     async def ready(self, revision: int) -> None:
         async def probe() -> bool:
             return int(str((await asyncio.to_thread(self.status))["applied_revision"] or 0)) >= revision
+
+        await eventually("all of it is routed", probe, within_s=60)
+
+    async def applied(self, registry: Registry, revision: int) -> None:
+        """As the balancer says it in the registry; a look there costs it nothing, as a look at `/status` would."""
+
+        async def probe() -> bool:
+            node = await registry.read(paths.below(paths.PROGRESS, ID))
+            return node is not None and decode(Progress, node.data, place=ID).applied_revision >= revision
 
         await eventually("all of it is routed", probe, within_s=60)
 
@@ -125,7 +138,7 @@ async def publish(url: str, folder: Path, rounds: int) -> Sequence[float]:
     place.lb.start()
     try:
         await place.fill(registry, old.port)
-        await place.ready(await registry.commit([]))
+        await place.applied(registry, await registry.commit([]))
         before = place.status()["reloads"]
         took = [await one(place, registry, number) for number in range(rounds)]
         print(f"reloads meanwhile: {int(str(place.status()['reloads'])) - int(str(before))}")
@@ -148,8 +161,10 @@ async def one(place: Place, registry: Registry, number: int) -> float:
     name = change.path.rpartition("/")[2]
     leaving = Leaving(task=new.id, service=f"marathon:{PROBED}", member=name, reason=Reason.SCALE, deadline_s=4e9)
     # as the master: the record stands until the endpoint is drained, else it would seem to have vanished
-    await place.ready(await registry.commit([Delete(change.path), Put(paths.leaving(new.id), encode(leaving))]))
-    await place.ready(await registry.commit([Delete(paths.leaving(new.id))]))
+    await place.applied(
+        registry, await registry.commit([Delete(change.path), Put(paths.leaving(new.id), encode(leaving))])
+    )
+    await place.applied(registry, await registry.commit([Delete(paths.leaving(new.id))]))
     await new.stop()
     return took_ms
 
@@ -164,7 +179,7 @@ async def restart(url: str, folder: Path, rounds: int) -> tuple[Sequence[float],
     both: list[float] = []
     try:
         await place.fill(registry, task.port)
-        await place.ready(await registry.commit([]))
+        await place.applied(registry, await registry.commit([]))
         for number in range(2 * rounds):
             await asyncio.sleep(2)
             pid = int(str(place.status()["haproxy"]["worker_pid"]))  # type: ignore[index]  # JSON
@@ -225,7 +240,7 @@ def main() -> None:
     arguments = parser.parse_args()
     resize(arguments.services, arguments.endpoints)
     version = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    print(f"{version}; {os.cpu_count()} CPUs; load {os.getloadavg()[0]:.2f}")
+    print(f"{version}; {os.cpu_count()} CPUs; load {os.getloadavg()[0]:.2f}; {REUSE}")
     for name, opened in (("local", local_registry), ("zookeeper", zookeeper)):
         if arguments.registry not in {name, "both"}:
             continue

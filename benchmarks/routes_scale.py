@@ -83,7 +83,7 @@ async def changes(place: Place, registry: Registry, port: int, arguments: argpar
             await asyncio.sleep(wait)
     took = time.monotonic() - begin
     used = cpu_s(pid) - before
-    await place.ready(revision)
+    await place.applied(registry, revision)
     print(f"{arguments.changes} changes at {arguments.changes / took:.0f} a second: {used / took * 100:.1f} % of a core, "
           f"{used / arguments.changes * 1000:.2f} ms each; memory {memory_mb(pid):.0f} MB; "
           f"reloads {int(str(place.status()['reloads'])) - reloads}")  # fmt: skip
@@ -212,7 +212,7 @@ async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
     place.lb.start()
     try:
         await place.fill(registry, port)
-        await place.ready(await registry.commit([]))
+        await place.applied(registry, await registry.commit([]))
         assert (await fetch(f"http://127.0.0.1:{place.http}", "/", host="web7.example"))[0] == 200
         if arguments.what == "changes":
             await changes(place, registry, port, arguments)
@@ -244,7 +244,8 @@ def main() -> None:
     arguments = parser.parse_args()
     routes.resize(arguments.services, arguments.endpoints)
     print(
-        f"{os.cpu_count()} CPUs; load {os.getloadavg()[0]:.2f}; {arguments.services} services x {arguments.endpoints}"
+        f"{os.cpu_count()} CPUs; load {os.getloadavg()[0]:.2f}; {arguments.services} services x {arguments.endpoints}; "
+        f"{routes.REUSE}"
     )
     folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
     with ExitStack() as stack:
