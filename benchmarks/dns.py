@@ -57,7 +57,7 @@ LOST_PER_S = 500
 RATE = 20_000
 CHANGES_PER_S = 50
 LOOPS = ("python", "compiled")
-AIMS = {"python": 1.5, "compiled": 1.0}
+AIMS = {"python": 1.0, "compiled": 1.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from fairlead_discovery.backends import open_registry
 from fairlead_discovery.records import Ips
 from fairlead_discovery.registry import Registry
 from harness.certificates import self_signed
+from harness.dns_clients import run
 from harness.names import DnsDaemon, ede, member, opt, publish, rcode
 from harness.ports import free_port
 from harness.waiting import wait_until
 from harness.zookeeper import ZooKeeper
 
-pytestmark = [pytest.mark.needs("dig")]
+pytestmark = [pytest.mark.needs("dig", "kdig")]
 
 SECRET = "c2VjcmV0IG9mIHNpeHRlZW4hIQ=="
 KEY = f'key "xfr" {{ algorithm hmac-sha256; secret "{SECRET}"; }};\n'
@@ -116,6 +117,41 @@ def _serves(pid: int, port: int) -> bool:
 
 def answered(server: DnsDaemon) -> float:
     return server.metric('fairlead_dns_queries_total{rcode="NOERROR",transport="udp"')
+
+
+def test_required_cookies_are_got_by_real_clients(url: str, tmp_path: Path) -> None:
+    """Whichever worker answers: dig and kdig with cookies get one by BADCOOKIE and come again with it, which every worker
+    takes; without any they come over TCP, and get nothing over UDP.
+    """
+    (tmp_path / "cookies").write_text("445536bcd2513298075a5d379663c962\n")
+    doing(url, lambda r: publish(r, member(7, name="biscuit")))
+    name = "biscuit.marathon.mesos"
+    made = DnsDaemon(
+        tmp_path,
+        registry=url,
+        port=free_port(),
+        http_port=free_port(),
+        id="cookies",
+        workers=2,
+        cookie_secrets=str(tmp_path / "cookies"),
+        require_cookies="tcp-or-cookie",
+    )
+    try:
+        made.start().wait_ready("dns", lambda: made.get("/ready")["ready"], within_s=60)
+        at = (f"-p{made.port}", "@127.0.0.1", name)
+        wait_until("it is there", lambda: "10.0.0.8" in run("kdig", *at, "+tcp", "+short"), within_s=30)
+        for _ in range(6):
+            for client in (("dig", "+cookie"), ("kdig", "+cookie"), ("dig", "+nocookie"), ("kdig", "+nocookie")):
+                assert "10.0.0.8" in run(*client, *at, "+short"), client
+        cut = run("dig", *at, "+nocookie", "+ignore")
+        asked_again = run("dig", *at, "+cookie", "+nobadcookie")
+        assert (True, False) == (" tc " in cut.replace(";", " "), "10.0.0.8" in cut)
+        assert ("BADCOOKIE" in asked_again, "10.0.0.8" in asked_again) == (True, False)
+        given = asked_again.partition("COOKIE: ")[2].split()[0]
+        texts = [run("dig", *at, f"+cookie={given}", "+nobadcookie", "+notcp") for _ in range(10)]
+        assert all("NOERROR" in text and "10.0.0.8" in text for text in texts)
+    finally:
+        made.stop()
 
 
 def test_workers_answer_what_one_process_reads(url: str, dns: DnsDaemon) -> None:
