@@ -22,6 +22,7 @@ from fairlead_dns.naming_settings import MesosSource
 from harness.mesos_pages import MesosPages
 from harness.names import authority, member, snapshot
 from harness.naming import running
+from harness.serials import end
 from harness.waiting import eventually
 
 WORD = Word(((5, "a"), (6, "b")))
@@ -153,11 +154,7 @@ async def servers(url: str) -> AsyncIterator[list[Server]]:
     try:
         yield made
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for each in made:
-            await each.registry.close()
+        await end(tasks, [each.registry for each in made])
 
 
 async def agreed(servers: Sequence[Server], least: int = 1) -> int:

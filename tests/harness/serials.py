@@ -1,7 +1,7 @@
 """Name servers without sockets: names that follow a registry, settled as the daemon settles them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -64,6 +64,16 @@ class Server:
         return {data for rrset in held for data in rrset.data}
 
 
+async def end(tasks: Iterable["asyncio.Future[None]"], registries: Iterable[Registry]) -> None:
+    """Ends what follows the registries, then their sessions."""
+    running = list(tasks)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    for registry in registries:
+        await registry.close()
+
+
 @asynccontextmanager
 async def servers(
     folder: Path, *delays_s: float, url: str = "", follows: bool = True, strict: bool = True
@@ -78,11 +88,7 @@ async def servers(
     try:
         yield made
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for server in made:
-            await server.registry.close()
+        await end(tasks, [server.registry for server in made])
 
 
 async def put_agent(registry: Registry, number: int) -> None:
