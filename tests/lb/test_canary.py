@@ -142,8 +142,9 @@ def test_a_canary_never_skips_a_step_nor_rises_from_an_abort(
         ("steps", (5, 5), "steps 5,5: each must be more than the one before"),
         ("steps", (0, 5), "steps 0,5: not all between 0 and 100"),
         ("steps", (5, 101), "steps 5,101: not all between 0 and 100"),
-        ("every_s", 0.5, "every 0.5 s: not less than 1 s"),
-        ("min_requests", 0, "min_requests 0: at least 1"),
+        ("every_s", 0.5, "every 0.5 s: not between 1 and 2.592e+06 s"),
+        ("every_s", float("inf"), "every inf s: not between 1 and 2.592e+06 s"),
+        ("min_requests", 0, "min_requests 0: not between 1 and 1000000000"),
         ("max_5xx_percent", 101, "max_5xx 101 %: not between 0 and 100"),
         ("max_p99_ratio", 0.5, "max_p99_ratio 0.5: at least 1, or 0 for none"),
         ("order", "up", "order 'up': run, abort or promote"),
@@ -207,3 +208,14 @@ def test_the_percentile_is_within_a_tenth(times_us: list[int]):
 
     assert said_ms is not None
     assert exact_ms <= said_ms <= exact_ms * 1.1 + 0.002
+
+
+@pytest.mark.parametrize("step", [-1, -100, 99])
+def test_a_stage_that_cannot_be_begins_anew(step: int):
+    """Whoever wrote it: at the first step."""
+    stage = CanaryStage(service=CANARY.service, id=CANARY.id, step=step, percent=50)
+    seen = Seen(watched_s=1e9, own=Counts(), canary=Counts())
+    found = judge(CANARY, stage, seen)
+
+    assert isinstance(found, Go)
+    assert (0, CANARY.steps[0]) == (found.stage.step, found.stage.percent)

@@ -4,6 +4,8 @@ import pytest
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Route, RoutePort
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb.decisions import parts, routes
 from fairlead_lb.decisions.parts import OPERATOR, derive
 from harness.balancer import member
 
@@ -45,3 +47,21 @@ def test_a_rule_of_bamboo_for_the_same_path_has_another_key():
     (part,) = derive("o:p", Route(service="o:p", ports=(port,), source=OPERATOR), {}).parts
 
     assert ("!/.well-known/acme-challenge/",) == part.hosts
+
+
+@pytest.mark.parametrize(
+    ("ports", "why"),
+    [
+        ([RoutePort(index=n) for n in range(parts.MOST_PORTS + 1)], "101 ports; at most 100"),
+        ([RoutePort(index=0, vhosts=tuple(f"h{n}.example" for n in range(1001)))], "1001 virtual hosts; at most 1000"),
+    ],
+)
+def test_one_service_cannot_hold_up_the_others_by_its_size(ports: list[RoutePort], why: str):
+    """It is refused alone, and named."""
+    big = Route(service="o:big", ports=tuple(ports))
+    small = Route(service="o:small", ports=(RoutePort(index=0, vhosts=("small.example",)),))
+    snapshot = Snapshot(trust=Trust.LIVE, revision=1, routes={"o:big": big, "o:small": small})
+    found = routes.wanted(snapshot, routes.Wanted(), routes.Rules(), lambda *_: None)
+
+    assert {"o:big": why} == found.refused
+    assert ["o:small"] == list(found.parts)

@@ -144,6 +144,7 @@ CANARY = Canary(service=A, id="1", to=Target(service=B), steps=(5, 50), sticky="
         ("run", None, 0),
         ("run", CanaryStage(service=A, id="0", percent=50), 0),
         ("run", CanaryStage(service=A, id="1", percent=5), 5),
+        ("run", CanaryStage(service=A, id="1", percent=500), 0),
         ("run", CanaryStage(service=A, id="1", state="aborted"), 0),
         ("abort", CanaryStage(service=A, id="1", percent=50), 0),
         ("promote", CanaryStage(service=A, id="1", percent=5), 100),

@@ -10,6 +10,8 @@ from fairlead_lb.decisions.windows import Counts, error_percent, p99_ms
 
 RUNNING, PROMOTED, ABORTED = "running", "promoted", "aborted"
 LEAST_EVERY_S = 1.0
+MOST_EVERY_S = 30 * 86_400.0
+MOST_REQUESTS = 1_000_000_000
 MOST_STEPS = 50
 FULL_PERCENT = 100.0
 
@@ -90,7 +92,7 @@ def judge(canary: Canary, stage: CanaryStage | None, seen: Seen) -> Hold | Go:
         checked(canary)
     except Refused as error:
         return Hold(str(error))
-    if stage is None or stage.id != canary.id:
+    if stage is None or stage.id != canary.id or not 0 <= stage.step < len(canary.steps):
         return _at(canary, 0)
     if why := harm(canary, seen):
         return _ended(canary, stage, ABORTED, 0.0, why)
@@ -131,10 +133,10 @@ def checked(canary: Canary) -> None:
         raise Refused(f"steps {_listed(canary.steps)}: not all between 0 and 100")
     if any(later <= sooner for sooner, later in zip(canary.steps, canary.steps[1:], strict=False)):
         raise Refused(f"steps {_listed(canary.steps)}: each must be more than the one before")
-    if canary.every_s < LEAST_EVERY_S:
-        raise Refused(f"every {canary.every_s:g} s: not less than {LEAST_EVERY_S:g} s")
-    if canary.min_requests < 1:
-        raise Refused(f"min_requests {canary.min_requests}: at least 1")
+    if not LEAST_EVERY_S <= canary.every_s <= MOST_EVERY_S:
+        raise Refused(f"every {canary.every_s:g} s: not between {LEAST_EVERY_S:g} and {MOST_EVERY_S:g} s")
+    if not 1 <= canary.min_requests <= MOST_REQUESTS:
+        raise Refused(f"min_requests {canary.min_requests}: not between 1 and {MOST_REQUESTS}")
     if not 0 <= canary.max_5xx_percent <= 100:
         raise Refused(f"max_5xx {canary.max_5xx_percent:g} %: not between 0 and 100")
     if canary.max_p99_ratio and canary.max_p99_ratio < 1:

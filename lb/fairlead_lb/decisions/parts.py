@@ -11,6 +11,9 @@ from fairlead_lb.decisions.values import DUMMY_HOST, DUMMY_PORT, Key, Server, Sh
 
 FULL_WEIGHT = 100  # HAProxy's weight of a member of weight 1; leaves room both ways in 1 to 256
 MOST_WEIGHT = 256
+MOST_PORTS = 100
+"""Of one service. Each is a backend, and HAProxy's check of them all holds up every reload."""
+MOST_HOSTS = 1000
 OPERATOR = "operator"
 """`source` of routes that are written by hand; those of apps belong to the service scheduler."""
 
@@ -46,6 +49,10 @@ class Parts:
 
 def checked(route: Route) -> tuple[tuple[RoutePort, Shape, tuple[str, ...]], ...]:
     """Every port of the route with its shape and map keys. Raises Refused naming port and field."""
+    if len(route.ports) > MOST_PORTS:
+        raise Refused(f"{len(route.ports)} ports; at most {MOST_PORTS}")
+    if (hosts := sum(len(port.vhosts) for port in route.ports)) > MOST_HOSTS:
+        raise Refused(f"{hosts} virtual hosts; at most {MOST_HOSTS}")
     return tuple(_checked_port(port, route.source) for port in route.ports)
 
 

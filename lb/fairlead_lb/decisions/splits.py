@@ -156,7 +156,9 @@ def percent_of(canary: Canary, stage: CanaryStage | None) -> float:
         return 0.0
     if canary.order == "promote":
         return 100.0
-    return stage.percent if stage is not None and stage.id == canary.id else 0.0
+    if stage is None or stage.id != canary.id or not 0 <= stage.percent <= 100:
+        return 0.0
+    return stage.percent
 
 
 # --- maps ----------------------------------------------------------------------------------------------------------
