@@ -1,7 +1,9 @@
 """The journal across restarts: what a file of any length says is true, and changes go on where they stood."""
 
 import asyncio
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import dns.query as dns_query
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_discovery.backends import open_registry
+from fairlead_dns.adapters import chronicle as chronicle_file
 from fairlead_dns.adapters.chronicle import Chronicle
 from fairlead_dns.decisions import chronicle, history
 from fairlead_dns.decisions.chronicle import MAGIC, Based, Head, Kept, Settled, frame
@@ -352,3 +355,38 @@ async def transferred(port: int, kind: str, serial: int = 0) -> list[str]:
             raise OSError(str(error)) from error
 
     return await asyncio.to_thread(fetched)
+
+
+async def test_what_is_being_written_at_the_end_is_written_once_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread goes on though who waits for it is cancelled: nothing is put beside it, and the lock is kept until then."""
+    made = names(member())
+    file = tmp_path / "journal"
+    kept = Chronicle(made, file, 100)
+    await kept.resume(alone=False)
+    made.settle()
+    task = asyncio.ensure_future(kept.run())
+    await eventually("the file is made", lambda: exists(file))
+    begun, may, append = threading.Event(), threading.Event(), chronicle_file._append
+
+    def slow(path: Path, parts: Sequence[bytes]) -> None:
+        if not begun.is_set():
+            begun.set()
+            may.wait(20)
+        append(path, parts)
+
+    monkeypatch.setattr(chronicle_file, "_append", slow)
+    settled(made, {1}, 2)
+    async with asyncio.timeout(20):
+        await asyncio.to_thread(begun.wait, 20)
+        settled(made, {1, 2}, 3)
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
+        assert not task.done()
+        may.set()
+        await asyncio.wait({task})
+    found = kept_of(file.read_bytes())
+
+    assert found is not None
+    assert [2, 3] == [each.serial for each in found.changes][-2:]

@@ -22,6 +22,7 @@ from fairlead_dns.names import Names
 log = Log("dns")
 T = TypeVar("T")
 CALM_S = 0.2  # changes of one moment are written at once
+END_S = 5.0  # for a disk that hangs
 AGAIN_S = 30.0  # after a disk that was full or gone
 LEAST_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 1 << 32
@@ -40,6 +41,7 @@ class Chronicle:
     _based_bytes: int = -1
     """Of the file as it was made; -1: there is none that can be written on."""
     _grown_bytes: int = 0
+    _writing: "asyncio.Future[None] | None" = None
     _lock: int = -1
     _resumed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -87,10 +89,18 @@ class Chronicle:
         try:
             await self._run()
         finally:
-            if self._based_bytes >= 0 and self._pending:
-                with suppress(OSError):
-                    _append(self.path, self._pending)
+            with suppress(OSError, TimeoutError):
+                await self._end()
             os.close(self._lock)
+
+    async def _end(self) -> None:
+        """What is being written was cancelled for us, but not for its thread: nothing is put beside it."""
+        if self._writing is not None:
+            async with asyncio.timeout(END_S):
+                await asyncio.wait({self._writing})
+            self._writing.result()
+        if self._based_bytes >= 0 and self._pending:
+            _append(self.path, self._pending)
 
     async def _run(self) -> None:
         while self.names.ledger.serial is None:
@@ -110,7 +120,8 @@ class Chronicle:
     async def _write(self) -> None:
         self._news.clear()
         parts, self._pending = self._pending, []
-        await asyncio.to_thread(_append, self.path, parts)
+        self._writing = asyncio.ensure_future(asyncio.to_thread(_append, self.path, parts))
+        await asyncio.shield(self._writing)
         self._grown_bytes += sum(map(len, parts))
 
     async def _make(self) -> None:
@@ -119,6 +130,7 @@ class Chronicle:
         view, serial, past = ledger.frozen(next(iter(ledger.journals))), ledger.serial, chronicle.past(ledger)
         assert serial is not None
         self._pending.clear()  # they are in the past
+        self._based_bytes = -1  # the file as it stands lacks them: should we end now, it is not written on
         forgotten = any(journal.forgotten for journal in ledger.journals.values())
         head = Head(self.names.authority, ledger.begun_s, forgotten)
         beside = self.path.with_name(f".{self.path.name}.new")
