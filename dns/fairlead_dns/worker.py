@@ -40,6 +40,7 @@ from fairlead_dns.adapters.channel import (
     Serving,
     Told,
     ZoneGone,
+    ZonePart,
     ZonePut,
 )
 from fairlead_dns.adapters.forward_setup import forwarding
@@ -48,10 +49,11 @@ from fairlead_dns.adapters.sockets import Listener, Place, close_all
 from fairlead_dns.adapters.zonefiles import Unloaded
 from fairlead_dns.decisions.answer import Answers
 from fairlead_dns.decisions.clients import Clients
+from fairlead_dns.decisions.compose import RRset
 from fairlead_dns.decisions.forward import Forwarding
 from fairlead_dns.decisions.front import Front, Route
 from fairlead_dns.decisions.shared_zone import Read, Routes, SharedTraits, SharedZone
-from fairlead_dns.decisions.static import StaticAnswers, zone_of
+from fairlead_dns.decisions.static import StaticAnswers, StaticZone, zone_of
 from fairlead_dns.decisions.store import Reader
 from fairlead_dns.decisions.tsig import KeyRing
 from fairlead_dns.metrics import Counts, DnsCollector, State
@@ -92,6 +94,10 @@ class Worker:
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there is something to answer."""
     zones: dict[bytes, StaticAnswers] = field(default_factory=dict)
+    parts: dict[bytes, list[RRset]] = field(default_factory=dict)
+    """Of zones that are still coming."""
+    done: int = 0
+    """The last message that has been taken."""
     forwarding: Forwarding | None = None
     trust: Trust | None = None
     """As we were told last."""
@@ -117,8 +123,8 @@ class Worker:
         match message:
             case Changed():
                 self._change(message)
-            case ZonePut():
-                self._put(message)
+            case ZonePart():
+                self.parts.setdefault(message.apex, []).extend(message.sets)
             case ZoneGone():
                 self.zones.pop(message.apex, None)
                 self.front.withdraw(message.apex)
@@ -131,7 +137,24 @@ class Worker:
                 pass
             case _:
                 raise TypeError(f"no message to a worker: {message}")
-        self.channel.send(Done(number=message.number))
+        self._tell_done(message.number)
+
+    async def take_zone(self, message: ZonePut) -> None:
+        """Makes it beside the loop, which says each second that we are there: a zone of millions takes a minute."""
+        sets = self.parts.pop(message.apex, None)
+        if sets is not None:
+            making = asyncio.ensure_future(asyncio.to_thread(zone_of, message.apex, sets))
+            while not (await asyncio.wait({making}, timeout=COUNT_S))[0]:
+                self.heard_s = time.monotonic()
+                self._tell_done(self.done)
+            self._put(message.apex, making.result())
+        else:
+            self._put(message.apex, None)
+        self._tell_done(message.number)
+
+    def _tell_done(self, number: int) -> None:
+        self.done = number
+        self.channel.send(Done(number=number))
 
     def forward(self, forwarding: Forwarding) -> None:
         """Questions go out by it: a probe of another worker that comes here is told."""
@@ -156,17 +179,16 @@ class Worker:
             self.answers.changed(message.names, serial=message.serial, trust=message.trust)
             self.known.set()
 
-    def _put(self, message: ZonePut) -> None:
-        if not message.sets:
-            self.front.serve(message.apex, Unloaded())
+    def _put(self, apex: bytes, zone: StaticZone | None) -> None:
+        if zone is None:
+            self.front.serve(apex, Unloaded())
             return
-        zone = zone_of(message.apex, message.sets)
-        known = self.zones.get(message.apex)
+        known = self.zones.get(apex)
         if known is not None:
             known.replace(zone)
             return
-        self.zones[message.apex] = made = StaticAnswers(zone)
-        self.front.route(message.apex, made.route)
+        self.zones[apex] = made = StaticAnswers(zone)
+        self.front.route(apex, made.route)
 
 
 def samples() -> list[tuple[str, Sequence[tuple[str, str]], float]]:
@@ -245,7 +267,11 @@ async def _first(*works: Awaitable[object]) -> None:
 
 async def _hear(worker: Worker, inbox: asyncio.Queue[Message]) -> None:
     while True:
-        worker.take(await inbox.get())
+        message = await inbox.get()
+        if isinstance(message, ZonePut):
+            await worker.take_zone(message)
+        else:
+            worker.take(message)
 
 
 async def _count(worker: Worker) -> None:

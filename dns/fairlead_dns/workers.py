@@ -40,6 +40,7 @@ from fairlead_dns.adapters.channel import (
     Serving,
     Told,
     ZoneGone,
+    ZonePart,
     ZonePut,
 )
 from fairlead_dns.adapters.children import Child
@@ -60,6 +61,8 @@ log = Log("dns")
 BEAT_S = 1.0
 SILENT_BEATS, DEAD_BEATS = 3, 10
 """So many without a word: this process answers beside it; it is ended."""
+UNBORN_BEATS = 60  # nobody misses who has not answered yet: a busy machine takes long to start a process
+PART = 1000  # sets of a zone in one message: a millisecond or two
 CALM_S = 60.0  # who has lived so long is begun anew at once
 END_S = 3.0
 TAKE_OVER_S = 60.0  # who cannot start its workers answers itself, and more truly than those of before
@@ -161,7 +164,11 @@ class Workers:
     def zone_put(self, apex: bytes, zone: StaticZone | None) -> None:
         """`zone` None: it cannot be answered for."""
         self.zones[apex] = zone
-        self._tell(ZonePut(number=self.number + 1, apex=apex, sets=() if zone is None else tuple(zone.sets())))
+        self.number += 1
+        for slot in self.slots:
+            if slot.channel is not None:
+                slot.channel.send_parts(_parts(self.number, apex, zone))
+        self._settle()
 
     def zone_gone(self, apex: bytes) -> None:
         if self.zones.pop(apex, self) is not self:
@@ -300,7 +307,7 @@ class Workers:
         channel.send(self._hello(slot))
         channel.send(KeysSet(number=self.number, keys=tuple(self.keys)))
         for apex, zone in self.zones.items():
-            channel.send(ZonePut(number=self.number, apex=apex, sets=() if zone is None else tuple(zone.sets())))
+            channel.send_parts(_parts(self.number, apex, zone))
         channel.send(msgspec.structs.replace(self._state(), number=self.number))
         slot.channel, slot.done = channel, self.number
         return process
@@ -332,7 +339,7 @@ class Workers:
     def _hear(self, slot: Slot, message: Message) -> None:
         match message:
             case Done():
-                slot.done, slot.beats = message.number, 0
+                slot.done, slot.beats = max(slot.done, message.number), 0
                 self._settle()
             case Serving():
                 slot.serving = True
@@ -367,7 +374,7 @@ class Workers:
         slot.channel.send(Beat(number=self.number))
         if slot.beats > SILENT_BEATS and slot.serving:
             self._stand_in(slot)
-        if slot.beats > DEAD_BEATS or slot.channel.behind:
+        if slot.beats > (DEAD_BEATS if slot.serving else UNBORN_BEATS) or (slot.serving and slot.channel.behind):
             log.warning("a worker process does not answer", worker=slot.number)
             _signal(slot, signal.SIGKILL)
 
@@ -425,6 +432,14 @@ async def working(
         await workers.close()
     finally:
         REGISTRY.unregister(collector)
+
+
+def _parts(number: int, apex: bytes, zone: StaticZone | None) -> Iterator[Message]:
+    """Message `number` in pieces. Who has gone on to a piece has gone on to the message before."""
+    sets = iter(()) if zone is None else zone.sets()
+    while some := tuple(islice(sets, PART)):
+        yield ZonePart(number=number - 1, apex=apex, sets=some)
+    yield ZonePut(number=number, apex=apex)
 
 
 def _signal(slot: Slot, number: int) -> None:

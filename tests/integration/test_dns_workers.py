@@ -34,7 +34,7 @@ $ORIGIN example.
 @ 60 NS ns1
 ns1 60 A 10.9.9.9
 www 60 A 10.9.9.8
-"""
+""" + "".join(f"h{n} 60 A 10.8.{n >> 8}.{n & 255}\n" for n in range(2500))
 
 
 def doing(url: str, body: Callable[[Registry], Any]) -> None:
@@ -165,6 +165,7 @@ def test_workers_answer_what_one_process_reads(url: str, dns: DnsDaemon) -> None
     wait_until("a change comes through", lambda: all(dns.answers("api.marathon.mesos") for _ in range(20)))
 
     assert ["10.9.9.8"] == dig(dns.port, "www.example", "A")
+    assert all(["10.8.9.195"] == dig(dns.port, "h2499.example", "A") for _ in range(4))
     assert ["10.9.9.8"] == dig(dns.port, "www.example", "A", "+tcp")
     assert ["10.0.0.1"] == dig(TLS, WEB, "A", "+tls")
     assert ["10.0.0.1"] == dig(dns.port, WEB, "A", *SIGNED)

@@ -1,7 +1,8 @@
 """The line between a name server and its worker processes: whole messages, in order, over a pair of sockets."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -53,12 +54,19 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     all: bool = False
 
 
-class ZonePut(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A zone of a file, whole. No `sets`: its file is wrong, and nothing was known before."""
+class ZonePart(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Some of a zone of a file: its `ZonePut` follows the last."""
 
     number: int
     apex: bytes
-    sets: Sequence[RRset] = ()
+    sets: Sequence[RRset]
+
+
+class ZonePut(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A zone of a file is whole. No parts before it: its file is wrong, and nothing was known before."""
+
+    number: int
+    apex: bytes
 
 
 class ZoneGone(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -104,9 +112,14 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     samples: Sequence[tuple[str, Sequence[tuple[str, str]], float]]
 
 
-Message = Hello | Changed | ZonePut | ZoneGone | KeysSet | Beat | Looped | Done | Serving | Counted
+Message = Hello | Changed | ZonePart | ZonePut | ZoneGone | KeysSet | Beat | Looped | Done | Serving | Counted
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
+
+
+def _framed(message: Message) -> bytes:
+    data = _encode(message)
+    return len(data).to_bytes(HEAD_BYTES, "big") + data
 
 
 class Channel(asyncio.Protocol):
@@ -117,17 +130,55 @@ class Channel(asyncio.Protocol):
         self._take = take
         self._data = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._waiting: deque[bytes | Iterator[Message]] = deque()
+        self._waiting_bytes = 0
 
     @property
     def behind(self) -> bool:
         """Whether the other end has left too much unread."""
-        return self._transport is not None and self._transport.get_write_buffer_size() > BEHIND_BYTES
+        written = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return written + self._waiting_bytes > BEHIND_BYTES
 
     def send(self, message: Message) -> None:
         """To nobody when the other end is gone."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._waiting:
+            data = _framed(message)
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+        else:
+            self._transport.write(_framed(message))
+
+    def send_parts(self, messages: Iterator[Message]) -> None:
+        """Each made when the other end has read those before; what is sent later comes after them."""
         if self._transport is not None and not self._transport.is_closing():
-            data = _encode(message)
-            self._transport.write(len(data).to_bytes(HEAD_BYTES, "big") + data)
+            self._waiting.append(messages)
+            if len(self._waiting) == 1:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """One piece; the next in another turn of the loop, or when there is room for it."""
+        if self._transport is None or self._transport.is_closing() or self._paused or not self._waiting:
+            return
+        first = self._waiting[0]
+        if isinstance(first, bytes):
+            self._waiting.popleft()
+            self._waiting_bytes -= len(first)
+            self._transport.write(first)
+        elif (message := next(first, None)) is None:
+            self._waiting.popleft()
+        else:
+            self._transport.write(_framed(message))
+        asyncio.get_running_loop().call_soon(self._go_on)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._go_on()
 
     def close(self) -> None:
         if self._transport is not None:
