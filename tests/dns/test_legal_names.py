@@ -170,6 +170,28 @@ def test_raw_names_that_nobody_could_write_are_left_out_and_told() -> None:
     assert {"s0": ("my web",)} == made.sources.claims.shortened()
 
 
+def test_a_name_with_nothing_legal_in_it_has_a_digest_and_is_told() -> None:
+    """`*`, `...`: two services, two names with SRV and addresses; by rule RFC 952 too."""
+    for rules in (Rules(), Rules(rfc952=True)):
+        made = seen(member(name="*"), member(1, name="..."), rules=rules)
+        found = sorted(n for n in map(wire.text, made.zone.names) if re.fullmatch(r"unnamed-\w{8}\.marathon\.mesos", n))
+
+        assert ["10.0.0.1", "10.0.0.2"] == sorted(ip for name in found for ip in data(ask(made.answers, name)))
+        assert [1, 1] == [
+            len(data(ask(made.answers, f"_{n.partition('.')[0]}._tcp.marathon.mesos", "SRV"))) for n in found
+        ]
+        assert {"s0": ("*",), "s1": ("...",)} == made.sources.claims.shortened()
+        assert ({}, {}) == (made.sources.claims.collisions(), dict(seen(member(name="web.x_y")).sources.claims.cut))
+
+
+def test_what_is_lost_at_a_names_ends_is_told() -> None:
+    """`_x` and `x` have one name, which means both; each has its own too."""
+    made = seen(member(name="_x"), member(1, name="x"), member(2, name="y_"))
+
+    assert {"s0": ("_x",), "s2": ("y_",)} == made.sources.claims.shortened()
+    assert {"x.marathon": ("s0", "s1")} == made.sources.claims.collisions()
+
+
 def framework(key: str, name: str, ip: str) -> dict[str, Framework]:
     return {key: Framework(id=key, name=name, ip=ip, port=80)}
 

@@ -83,7 +83,8 @@ def fit(label: str) -> str:
 def spoken_names(task: str, discovery: str, spec: Spec) -> Iterator[tuple[str, ...]]:
     """What a task is called, as labels: by its DiscoveryInfo's name, else its own. With DiscoveryInfo Mesos-DNS makes
     all records for the raw name too (`server.dev` stays two labels): Marathon's and Aurora's users rely on it. A raw
-    name with a label that nobody could write (`my web`, `-x`) is left out.
+    name with a label that nobody could write (`my web`, `-x`) is left out. Of a name with nothing legal in it Mesos-DNS
+    made none: it is called `unnamed-1a2b3c4d`, by a digest.
     """
     name = discovery or task
     mangled = spec(name)
@@ -91,6 +92,8 @@ def spoken_names(task: str, discovery: str, spec: Spec) -> Iterator[tuple[str, .
         raw = tuple(fit(part) for part in name.lower().split("."))
         if raw != (mangled,):
             yield raw
+    elif name and not mangled:
+        yield (f"unnamed-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:SUFFIX_LENGTH]}",)
     yield (mangled,)
 
 

@@ -126,18 +126,25 @@ def _foreign(task: Member | Portless, rules: Rules) -> Iterator[str]:
 
 
 def too_long(task: Member | Portless, rules: Rules) -> tuple[str, ...]:
-    """What was cut: the task's name, its name with hash and agent, a port's name, a whole name over 255 bytes; and a raw
-    discovery name that is left out.
+    """What was cut: the task's name, also at its ends (`_x` -> `x`) or down to nothing, its name with hash and agent, a
+    port's name, a whole name over 255 bytes; and a raw discovery name that is left out.
     """
     ports = tuple(port.name for port in task.ports) if isinstance(task, Member) else ()
     tail = labels.HASH_LENGTH + len(labels.agent_tail(task.task.agent)) + 2
     discovery = task.discovery.name
     found = _too_long(discovery or task.task.name, tail, ports, rules.rfc952)
-    if discovery and discovery not in found and not labels.is_speakable(discovery):
-        found = (*found, discovery)
+    called_ = discovery or task.task.name
+    if called_ and called_ not in found and not _is_as_written(called_, raw=bool(discovery), spec=rules.spec):
+        found = (*found, called_)
     most = max((min(len(port), labels.LABEL_LIMIT - 1) + 2 for port in ports), default=0)
     names = _Names(task.task.name, discovery, task.task.framework, rules.domain, rules.rfc952, tail, most)
     return (*found, *_over_limit(names))
+
+
+@lru_cache(maxsize=16384)
+def _is_as_written(name: str, *, raw: bool, spec: labels.Spec) -> bool:
+    """But for case, and `-` in place of what may not stand in a label."""
+    return labels.is_speakable(name) if raw else bool(spec(name)) and spec(name) == labels.legal(name)
 
 
 class _Names(NamedTuple):
