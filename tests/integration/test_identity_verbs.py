@@ -14,6 +14,9 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
 from fairlead_discovery.authorityd import AuthoritySettings, check
 from fairlead_discovery.backends import open_registry
+from fairlead_discovery.policies import Intentions, Split, path_of
+from fairlead_discovery.records import encode
+from fairlead_discovery.registry import Put
 from harness.ports import free_port
 from harness.servers import Server
 from harness.verbs import Verb, verb
@@ -55,6 +58,29 @@ async def test_whom_a_star_leaves_out_is_said_when_it_is_used(url: str, fairlead
     assert "without an identity (anonymous): may: default" == checked.splitlines()[-1]
     assert "anonymous" not in again
     assert 1 == (await fairlead("intention", "check", "anonymous", CART, "GET", "/admin"))[0]
+
+
+async def test_a_record_that_cannot_be_read_stops_no_verb_of_the_others(url: str, fairlead: Any):
+    """It is named, judged as balancers judge it, and forgotten when asked for by name."""
+    await fairlead("intention", "allow", WEB, CART)
+    broken = {"a:rubbish": b"{", "a:kind": encode(Split(service="a:kind"))}
+    registry = await open_registry(url)
+    await registry.commit([Put(path_of(Intentions(service=s)), data) for s, data in broken.items()])
+    await registry.close()
+    listed = await fairlead("intention", "list")
+    checked = await fairlead("intention", "check", WEB, "a:kind")
+    kept = await fairlead("intention", "deny", WEB, "a:rubbish")
+    wrong = await fairlead("intention", "remove", "*", CART, "--broken")
+    gone = [await fairlead("intention", "remove", "*", service, "--broken") for service in broken]
+    after = await fairlead("intention", "list")
+
+    assert (0, True) == (listed[0], WEB in listed[1])
+    assert all(f"{service}: " in listed[2] for service in broken)
+    assert 1 == checked[0]
+    assert (1, True) == (kept[0], "--broken` forgets it whole" in kept[2])
+    assert (1, True) == (wrong[0], "can be read" in wrong[2])
+    assert [0, 0] == [code for code, _, _ in gone]
+    assert (0, "") == (after[0], after[2])
 
 
 async def test_intentions_are_said_listed_checked_and_forgotten(url: str, fairlead: Any):

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from fairlead_discovery import paths
+from fairlead_discovery.registry import Put
 from harness.balancer import Balancer, Task, balancer, member
 from harness.servers import Server
 from harness.verbs import Verb, verb
@@ -89,6 +91,23 @@ async def test_challenges_of_an_acme_server_reach_one_client_whatever_their_host
     assert ("certbot", 404) == unknown
     assert (200, "db-1") == await place.ask("erp.example", where[0])
     assert 0 == (await place.status())["reloads"]
+
+
+async def test_a_record_that_cannot_be_read_hides_no_other(place: Balancer, fairlead: Any):
+    """It is named, and can be removed."""
+    await fairlead("add", SERVICE, "--host", "erp.example")
+    policy = f"{paths.POLICIES}/split~x"
+    await place.registry.commit([Put(paths.route("a:bad"), b"{"), Put(policy, b"{")])
+    listed = await fairlead("list")
+    shown = await fairlead("show", SERVICE)
+    status = await fairlead("canary", "status")
+    removed = [(await fairlead("remove", service))[0] for service in ("a:bad", SERVICE)]
+
+    assert (0, True) == (listed[0], SERVICE in listed[1])
+    assert all(text in listed[2] for text in ("a:bad: ", "split~x: "))
+    assert (0, True) == (shown[0], "erp.example" in shown[1])
+    assert (0, "no canary\n") == status[:2]
+    assert [0, 0] == removed
 
 
 async def test_a_file_is_planned_and_applied_in_one_commit(place: Balancer, fairlead: Any):

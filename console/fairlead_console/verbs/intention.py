@@ -26,7 +26,7 @@ def intention() -> None:
 @registry_verb
 def list_(use: Use) -> None:
     """Every intention, by the service that is called."""
-    found = in_registry(use, _records)
+    found, _ = _look(use)
     rows = [
         (s.name, service, s.action, ", ".join(s.methods) or "all", ", ".join(s.paths) or "all")
         for service, one in sorted(found.items())
@@ -100,8 +100,9 @@ def default(use: Use, action: str, service: str) -> None:
 @intention.command(epilog="Example: fairlead intention remove marathon:/shop/web marathon:/shop/cart")
 @click.argument("caller", metavar="FROM")
 @click.argument("service", metavar="TO")
+@click.option("--broken", is_flag=True, help="Forget all that is said of TO, when that cannot be read.")
 @registry_verb
-def remove(use: Use, caller: str, service: str) -> None:
+def remove(use: Use, caller: str, service: str, *, broken: bool) -> None:
     """Forget all that was said of FROM calling TO."""
     from msgspec.structs import replace  # noqa: PLC0415  # see above
 
@@ -111,6 +112,9 @@ def remove(use: Use, caller: str, service: str) -> None:
             raise Refused(f"{service}: no intention for {caller}")
         return replace(one, sources=left)
 
+    if broken:
+        _told(use, in_registry(use, lambda opened: _forget(opened, service)), f"anybody to {service}: forgotten")
+        return
     _told(use, in_registry(use, lambda opened: _change(opened, service, without)), f"{caller} to {service}: forgotten")
 
 
@@ -125,9 +129,11 @@ def remove(use: Use, caller: str, service: str) -> None:
 def check(use: Use, caller: str, service: str, method: str, path: str, assumed: str) -> int:
     """Whether FROM may call TO, and by which word. Without METHOD: as a TCP connection. Exit 0 when it may, 1 when not."""
     from fairlead_discovery.decisions.identity import ANONYMOUS  # noqa: PLC0415  # see above
+    from fairlead_discovery.policies import Intentions  # noqa: PLC0415  # see above
     from fairlead_lb.decisions.intentions import judge  # noqa: PLC0415  # see above
 
-    records = in_registry(use, _records)
+    records, bad = _look(use)
+    records = {**records, **{broken: Intentions(service=broken, default="deny") for broken in bad}}
     found = judge(service, records, assumed, caller, method.upper(), path)
     other = judge(service, records, assumed, ANONYMOUS, method.upper(), path)
     if use.as_json:
@@ -156,7 +162,7 @@ def _say(use: Use, caller: str, service: str, action: str, only: tuple[tuple[str
     revision = in_registry(use, lambda opened: _change(opened, service, with_it))
     _told(use, revision, f"{caller} {'may' if action == 'allow' else 'may not'} call {service}")
     if caller == "*" and not use.as_json:
-        _of_the_others(service, action, only, in_registry(use, _records))
+        _of_the_others(service, action, only, _look(use)[0])
 
 
 def _of_the_others(
@@ -177,32 +183,66 @@ def _of_the_others(
 async def _change(opened: Any, service: str, change: Any) -> int:
     """As routes: who writes last counts."""
     from fairlead_discovery.policies import Intentions, path_of  # noqa: PLC0415  # see above
-    from fairlead_discovery.records import decode, encode  # noqa: PLC0415  # see above
+    from fairlead_discovery.records import encode  # noqa: PLC0415  # see above
     from fairlead_discovery.registry import Delete, Put  # noqa: PLC0415  # see above
     from fairlead_lb.decisions.intentions import checked  # noqa: PLC0415  # see above
 
     place = path_of(Intentions(service=service))
     node = await opened.tree.get(place)
-    before = decode(Intentions, node.data, place=place) if node is not None else Intentions(service=service)
+    try:
+        before = _read(node.data, place) if node is not None else Intentions(service=service)
+    except Refused as error:
+        raise Refused(f"{error}; `fairlead intention remove '*' {service} --broken` forgets it whole") from error
     after = checked(change(before))
     empty = not after.sources and not after.default
     return int(await opened.commit([Delete(place, missing_ok=True) if empty else Put(place, encode(after))]))
 
 
-async def _records(opened: Any) -> Mapping[str, Any]:
-    """By service. Raises Refused for one that cannot be read."""
+async def _forget(opened: Any, service: str) -> int:
+    """Only what cannot be read. Raises Refused for what can."""
+    from fairlead_discovery.policies import Intentions, path_of  # noqa: PLC0415  # see above
+    from fairlead_discovery.registry import Delete  # noqa: PLC0415  # see above
+
+    if service not in (await _records(opened))[1]:
+        raise Refused(f"{service}: its intentions can be read; without --broken what is said of FROM is forgotten")
+    return int(await opened.commit([Delete(path_of(Intentions(service=service)), missing_ok=True)]))
+
+
+def _look(use: Use) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """Records by service, and those that cannot be read with the reason: also told on the error output."""
+    found, bad = in_registry(use, _records)
+    for service, why in bad.items():
+        click.echo(f"{service}: {why}; balancers keep its last good record, or let nobody call it", err=True)
+    return found, bad
+
+
+async def _records(opened: Any) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """Both by service; a node under another's name is none of its own."""
     from fairlead_discovery import paths  # noqa: PLC0415  # see above
     from fairlead_discovery.policies import Intentions, name_of  # noqa: PLC0415  # see above
-    from fairlead_discovery.records import decode  # noqa: PLC0415  # see above
 
-    found = {}
+    head, found, bad = name_of(Intentions(service="")), {}, {}
     for name in await opened.tree.names(paths.POLICIES):
-        if paths.unescape(name).startswith(name_of(Intentions(service=""))):
+        if (said := paths.unescape(name)).startswith(head):
             place = f"{paths.POLICIES}/{name}"
             if (node := await opened.tree.get(place)) is not None:
-                record = decode(Intentions, node.data, place=place)
-                found[record.service] = record
-    return found
+                try:
+                    record = _read(node.data, place)
+                    found[record.service] = record
+                except Refused as error:
+                    bad[said.removeprefix(head)] = str(error)
+    return found, bad
+
+
+def _read(data: bytes, place: str) -> Any:
+    """As balancers take it. Raises Refused."""
+    from fairlead_discovery.policies import Intentions, well_placed  # noqa: PLC0415  # see above
+    from fairlead_discovery.records import decode  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.intentions import checked  # noqa: PLC0415  # see above
+
+    record = decode(Intentions, data, place=place)
+    well_placed(record, place)
+    return checked(record)
 
 
 def _told(use: Use, revision: int, what: str) -> None:

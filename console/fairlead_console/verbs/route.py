@@ -42,7 +42,7 @@ for _command in (import_bamboo, canary, route_policies.split, route_policies.fai
 @registry_verb
 def list_(use: Use) -> None:
     """Every service's route, where it comes from, and who shares its requests or stands in for it."""
-    found, policies = in_registry(use, _written_down)
+    found, policies = in_registry(use, _readable)
     entries = [(one.source, entry) for one in found.values() for entry in _entries(one)]
     if use.as_json:
         shown = [
@@ -71,7 +71,7 @@ def list_(use: Use) -> None:
 @registry_verb
 def show(use: Use, service: str) -> None:
     """The route of SERVICE as [[route]], [[split]], [[failover]] and [[intention]] entries, which `route apply` takes."""
-    found, policies = in_registry(use, _written_down)
+    found, policies = in_registry(use, _readable)
     one = found.get(service)
     others = route_policies.entries(policies, service)
     if one is None and not others:
@@ -108,7 +108,10 @@ def add(use: Use, service: str, *, rules: tuple[str, ...], **fields: Any) -> Non
     from fairlead_lb.decisions.route_files import Entry, entries_of, routes_of, writable  # noqa: PLC0415  # `--help` is fast
 
     async def write(opened: Any) -> int:
-        now = (await _routes(opened)).get(service)
+        found, bad = await _all_routes(opened)
+        if service in bad:
+            raise Refused(f"{bad[service]}; `fairlead route remove {service}` first")
+        now = found.get(service)
         writable(now, service)
         others = [e for e in (entries_of(now) if now is not None else ()) if e.index != fields["index"]]
         made = routes_of([*others, Entry(service=service, **fields)], "route add")
@@ -128,14 +131,14 @@ def _rule(text: str) -> tuple[str, str]:
 @click.argument("service")
 @registry_verb
 def remove(use: Use, service: str) -> None:
-    """Remove the route of SERVICE that an operator wrote."""
+    """Remove the route of SERVICE that an operator wrote, or that cannot be read."""
     from fairlead_lb.decisions.route_files import writable  # noqa: PLC0415  # see above
 
     async def write(opened: Any) -> int:
-        found = await _routes(opened)
-        if service not in found:
+        found, bad = await _all_routes(opened)
+        if service not in found and service not in bad:
             raise Refused(_no_route(service, list(found)))
-        writable(found[service], service)
+        writable(found.get(service), service)
         return await _commit(opened, {}, (service,))
 
     _written(use, in_registry(use, write), f"{service}: no route any more")
@@ -329,16 +332,35 @@ async def _revision(opened: Any) -> int:
 
 async def _routes(opened: Any) -> Mapping[str, Any]:
     """Every route record by service. Raises Refused for one that cannot be read."""
+    found, bad = await _all_routes(opened)
+    for why in bad.values():
+        raise Refused(why)
+    return found
+
+
+async def _all_routes(opened: Any) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """By service: records, and why others cannot be read."""
     from fairlead_discovery import paths  # noqa: PLC0415  # see above
     from fairlead_discovery.records import Route, decode  # noqa: PLC0415  # see above
 
     names = await opened.tree.names(paths.ROUTES)
     nodes = await asyncio.gather(*(opened.tree.get(f"{paths.ROUTES}/{name}") for name in names))
-    return {
-        paths.unescape(name): decode(Route, node.data, place=f"{paths.ROUTES}/{name}")
-        for name, node in zip(names, nodes, strict=True)
-        if node is not None
-    }
+    found, bad = {}, {}
+    for name, node in zip(names, nodes, strict=True):
+        if node is not None:
+            try:
+                found[paths.unescape(name)] = decode(Route, node.data, place=f"{paths.ROUTES}/{name}")
+            except Refused as error:
+                bad[paths.unescape(name)] = str(error)
+    return found, bad
+
+
+async def _readable(opened: Any) -> tuple[Mapping[str, Any], Sequence[Any]]:
+    """Routes and policies, to be shown: what cannot be read is named on the error output."""
+    found, bad = await _all_routes(opened)
+    for service, why in bad.items():
+        click.echo(f"{service}: {why}; balancers keep its last good route", err=True)
+    return found, await route_policies.policies(opened)
 
 
 def _text_of(file: Path) -> str:

@@ -92,10 +92,13 @@ async def policies(opened: Any) -> Sequence[Any]:
         node = await opened.tree.get(f"{paths.POLICIES}/{name}")
         try:
             policy: Any = decode(AnyPolicy, node.data, place=name) if node is not None else None  # type: ignore[arg-type]  # a union
-        except Refused:
-            continue  # balancers name it
+        except Refused as error:
+            click.echo(f"{error}: left out", err=True)
+            continue
         if policy is not None and name_of(policy) == paths.unescape(name):
             found.append(policy)
+        elif policy is not None:
+            click.echo(f"{name}: it holds what belongs under {name_of(policy)}: left out", err=True)
     return found
 
 
