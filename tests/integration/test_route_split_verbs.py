@@ -83,6 +83,8 @@ async def test_a_canary_is_started_told_of_promoted_and_aborted(place: Balancer,
     await fairlead("wait")
     all_over = await ask_often(place.settings.http_port, HOST, 16)
     kept = await fairlead("canary", "remove", SHOP)
+    await eventually("it is promoted", lambda: says(fairlead, "promoted"), within_s=30)
+    over_it = await fairlead("canary", "start", SHOP, "--to", NEXT)
     aborted = await fairlead("canary", "abort", SHOP)
     await fairlead("wait")
     all_back = await ask_often(place.settings.http_port, HOST, 16)
@@ -100,6 +102,7 @@ async def test_a_canary_is_started_told_of_promoted_and_aborted(place: Balancer,
     assert "running" in text[1]
     assert (0, {"next": 16}) == (promoted[0], all_over)
     assert "--yes brings them back" in kept[2]
+    assert (1, True) == (over_it[0], "--yes begins at 1 %, and brings the others back" in over_it[2])
     assert (0, {"shop": 16}) == (aborted[0], all_back)
     assert 1 == told[0]
     assert "by an operator" in told[1]

@@ -41,6 +41,9 @@ def canary() -> None:
     help="How a client stays where it was sent first. Default: cookie; for TCP source.",
 )  # fmt: skip
 @click.option("--index", default=0, show_default=True, help="Which of SERVICE's ports.")
+@click.option(
+    "--yes", is_flag=True, help="Also where the canary that is over gets more than the first step: requests come back."
+)
 @registry_verb
 def start(use: Use, service: str, *, other: str, **how: Any) -> None:
     """Begin a canary: OTHER gets the first step's share of SERVICE's requests."""
@@ -109,6 +112,12 @@ async def _start(opened: Any, service: str, other: str, how: dict[str, Any]) -> 
     before = _pair(there)
     if before is not None and before["state"] in ("waiting", "running"):
         raise Refused(f"{service}: its canary {before['to']} is {before['state']}; abort or promote it first")
+    steps = tuple(split_files.percent(step, f"--steps {how['steps']}") for step in how["steps"].split(","))
+    if before is not None and before["percent"] > steps[0] and not how["yes"]:
+        raise Refused(
+            f"{service}: {before['percent']:g} % of its requests go to {before['to']}, its canary that is"
+            f" {before['state']}; --yes begins at {steps[0]:g} %, and brings the others back"
+        )
     place = "route canary start"
     sticky = how["sticky"] or ("cookie" if await _mode(opened, service, how["index"]) == "http" else "source")
     made = Canary(
@@ -116,7 +125,7 @@ async def _start(opened: Any, service: str, other: str, how: dict[str, Any]) -> 
         id=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}",
         to=split_files.target(other, place),
         index=how["index"],
-        steps=tuple(split_files.percent(step, f"--steps {how['steps']}") for step in how["steps"].split(",")),
+        steps=steps,
         every_s=split_files.seconds(how["every"], "--every"),
         max_5xx_percent=split_files.percent(how["max_5xx"], "--max-5xx"),
         max_p99_ratio=how["max_p99_ratio"],
@@ -150,7 +159,10 @@ async def _status(opened: Any, service: str) -> list[dict[str, Any]]:
         if (pair := _pair(there)) is None:
             continue
         node = await opened.tree.get(paths.below(paths.CANARIES, name))
-        look = decode(Look, node.data, place=name) if node is not None else None
+        try:
+            look = decode(Look, node.data, place=name) if node is not None else None
+        except Refused:
+            look = None  # the leading balancer writes it anew in a moment
         seen = msgspec.to_builtins(look) if look is not None and look.id == pair["id"] else {}
         why = seen.pop("why", "") if pair["state"] == "running" else ""
         found.append({**pair, **seen, "why": why or pair["reason"]})
