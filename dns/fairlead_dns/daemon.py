@@ -64,7 +64,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
     names.take_queries(read_queries(settings))
     kept.load(_file(settings, "documents"), names)
     publishing = Publishing(settings, names, context)
-    await publishing.start()
+    await publishing.claim()
     async with (
         bound(settings) as slots,
         serving(settings, names.front, counts, followed, slots) as transports,
@@ -79,6 +79,7 @@ async def run(settings: DnsSettings, context: Context) -> None:
                 workers.forward(forwards.forwarder.forwarding)
         names.take_own(told.mname(settings), transports.ips)
         runner, port = await serve(app, settings)
+        await publishing.start()
         collector = DnsCollector(counts, lambda: _state(names, transports))
         REGISTRY.register(collector)
         naming = NamingCollector(names)

@@ -80,8 +80,13 @@ class Publishing:
                 raise BadSettings(f"zones_dir: {folder} is no folder")
             self.folder = ZoneFolder(folder, self._take, self._refuse)
 
+    async def claim(self) -> None:
+        """To be awaited before anything is answered."""
+        if self.folder is not None:
+            await self.folder.claim()
+
     async def start(self) -> None:
-        """Reads the zone files: from here on they can be answered. Ends at the stop signal too, should a file hang."""
+        """Reads the zone files: from here on they can be answered; until then SERVFAIL. Ends at the stop signal too, should a file hang."""
         if self.folder is None:
             return
         async with asyncio.TaskGroup() as group:

@@ -16,7 +16,7 @@ from fairlead_dns.decisions import tsig, wire
 from fairlead_dns.hiding import Hiding
 from fairlead_dns.publishing import Publishing
 from fairlead_dns.transfer_settings import TransferSettings, peers
-from harness.names import member, names, rcode, snapshot
+from harness.names import ede, member, names, rcode, snapshot
 from harness.naming import Running, running
 from harness.waiting import eventually
 
@@ -321,3 +321,33 @@ def test_wrong_settings_name_their_key(tmp_path, values, reason):
     """Before anything is served."""
     with pytest.raises(BadSettings, match=reason):
         peers(settings(tmp_path, **values))
+
+
+async def test_what_has_not_been_read_is_refused_until_it_is(tmp_path):
+    """By the names of the files alone; one that is gone when its turn comes is nobody's any more."""
+    write(tmp_path, "")
+    write(tmp_path, "", name="gone.test.zone")
+    heard = Heard(tmp_path)
+    await heard.folder.claim()
+    assert ["file.test refused", "gone.test refused"] == sorted(heard.told)
+    heard.told.clear()
+    (tmp_path / "gone.test.zone").unlink()
+    await heard.folder.look()
+
+    assert ["file.test - 1", "gone.test - -"] == sorted(heard.told)
+
+
+async def test_a_large_file_keeps_nobody_waiting_for_the_server(tmp_path, monkeypatch):
+    """It listens before it reads: SERVFAIL with "not ready" for what is in the file, then the answer."""
+    may, look = asyncio.Event(), ZoneFolder.look
+
+    async def late(folder: ZoneFolder, **how: bool) -> None:
+        await may.wait()
+        await look(folder, **how)
+
+    monkeypatch.setattr(ZoneFolder, "look", late)
+    write(tmp_path / "zones", "a A 10.0.0.2")
+    async with running(tmp_path, apex="a.file.test", until="SERVFAIL", zones_dir=str(tmp_path / "zones")) as dns:
+        assert 14 == ede(await dns.ask("a.file.test"))
+        may.set()
+        await dns.until("a.file.test", ["10.0.0.2"])

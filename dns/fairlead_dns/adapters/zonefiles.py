@@ -4,12 +4,13 @@ import asyncio
 import stat
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from fairlead_daemon.logs import Log
-from fairlead_dns.adapters.regular import Aside, read_text
+from fairlead_dns.adapters.regular import READ_S, Aside, read_text
 from fairlead_dns.decisions import wire
 from fairlead_dns.decisions.asked import EDE_NOT_READY, Asked, error
 from fairlead_dns.decisions.journal import Change, later
@@ -33,7 +34,7 @@ class Loaded:
 
 
 class Unloaded:
-    """Answers for a zone whose file has been wrong since the start: SERVFAIL, for the names are ours."""
+    """Answers for a zone whose file has not been read, or has been wrong since the start: SERVFAIL, for the names are ours."""
 
     def reply(self, asked: Asked) -> bytes:
         return error(asked, wire.SERVFAIL, ede=EDE_NOT_READY)
@@ -54,6 +55,8 @@ class ZoneFolder:
     """Set: look at once, and read everything anew."""
     _second: dict[str, str] = field(default_factory=dict)
     """Files not read, for another one gives their zone -> that one."""
+    _claimed: set[bytes] = field(default_factory=set)
+    """Refused before they were read."""
     _aside: Aside = field(default_factory=Aside)
 
     @property
@@ -73,6 +76,13 @@ class ZoneFolder:
             self.again.clear()
             await self.look(everything=everything)
 
+    async def claim(self) -> None:
+        """Refuses what has not been read yet: names that files are there for are nobody else's to answer."""
+        with suppress(OSError):  # `look` says so; a timeout is one
+            for apex in await self._aside.run(lambda: _zones(self.folder), READ_S):
+                self._claimed.add(apex)
+                self.refused(apex)
+
     async def look(self, *, everything: bool = False) -> None:
         """Takes what has changed since the last look. Never raises for what stands in the folder."""
         try:
@@ -81,7 +91,7 @@ class ZoneFolder:
         except OSError as failed:
             log.warning("zones_dir cannot be read", folder=self.folder, why=str(failed) or "takes too long")
             return
-        for apex in {*self.loaded, *self._broken} - there.keys():
+        for apex in {*self.loaded, *self._broken, *self._claimed} - there.keys():
             self._drop(apex)
         self._judge_seconds(there)
         for apex, (file, *_) in there.items():
@@ -161,6 +171,7 @@ class ZoneFolder:
     def _drop(self, apex: bytes) -> None:
         self.loaded.pop(apex, None)
         self._broken.pop(apex, None)
+        self._claimed.discard(apex)
         log.info("zone file is gone, zone no longer served", zone=wire.text(apex))
         self.took(apex, None, None)
 
