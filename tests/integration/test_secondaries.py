@@ -114,10 +114,13 @@ def started(
             server.stop()
 
 
-async def test_secondaries_follow_every_change(tmp_path: Path) -> None:
-    """200 quick moves of endpoints, a new agent, changes of the zone file; nobody takes a zone whole a second time."""
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_secondaries_follow_every_change(tmp_path: Path, workers: int) -> None:
+    """200 quick moves of endpoints, a new agent, changes of the zone file; nobody takes a zone whole a second time. Also
+    by worker processes, which pass transfers on.
+    """
     ports = [free_port() for _ in KINDS]
-    async with running(tmp_path, **settings(tmp_path, ports)) as dns:
+    async with running(tmp_path, workers=workers, **settings(tmp_path, ports)) as dns:
         await publish(dns.registry, *(instance(n, 0) for n in range(20)))
         with started(tmp_path, dns.port, ports) as servers:
             for zone in ZONES:
