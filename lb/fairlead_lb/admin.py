@@ -16,6 +16,7 @@ from fairlead_lb.decisions import map_keys
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.conditions import told
 from fairlead_lb.decisions.problems import problems
+from fairlead_lb.decisions.values import Key
 from fairlead_lb.desk import Desk
 from fairlead_lb.service_pages import Listing, backends_of, slots_of
 from fairlead_lb.split_pages import canaries_of, splits_of
@@ -156,8 +157,13 @@ def status_of(controller: Controller) -> dict[str, Any]:
         "vips": list(state.serving.structure.vips) if state.serving else [],
         "spilled": {str(key): level for key, level in state.spilling.levels.items()},
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
-        "canaries": canaries_of(snapshot.policies) if snapshot is not None else [],
+        "canaries": canaries_of(snapshot.policies, _modes(state)) if snapshot is not None and snapshot.policies else [],
     }
+
+
+def _modes(state: State) -> Mapping[Key, str] | None:
+    """Of every port that has a backend; None before anything was decided."""
+    return {b.key: b.shape.mode for b in state.wanted.backends.values()} if state.wanted.revision >= 0 else None
 
 
 def rails_of(desk: Desk) -> dict[str, Any]:

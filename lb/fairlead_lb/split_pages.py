@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fairlead_daemon.errors import Refused
 from fairlead_discovery.policies import AnyPolicy, Canary, CanaryStage, of_kind
 from fairlead_lb.decisions import buckets
-from fairlead_lb.decisions.splits import Way, percent_of
+from fairlead_lb.decisions.canary import ABORTED, PROMOTED, checked
+from fairlead_lb.decisions.splits import Way, percent_of, refusal, split_of
 from fairlead_lb.decisions.values import Admin, Key, Slots
 from fairlead_lb.state import State
 
@@ -68,24 +70,36 @@ def _ready(state: State, slots: Mapping[str, Slots]) -> Mapping[Key, int]:
     }
 
 
-def canaries_of(policies: Mapping[str, AnyPolicy]) -> list[Mapping[str, Any]]:
-    """Every canary and how far it is."""
+def canaries_of(policies: Mapping[str, AnyPolicy], modes: Mapping[Key, str] | None = None) -> list[Mapping[str, Any]]:
+    """Every canary and how far it is; one that is refused with the reason. `modes`: see `splits.refusal`."""
     stages = of_kind(policies, CanaryStage)
-    return [_canary(c, stages.get(service)) for service, c in sorted(of_kind(policies, Canary).items())]
+    return [_canary(c, stages.get(service), modes) for service, c in sorted(of_kind(policies, Canary).items())]
 
 
-def _canary(canary: Canary, stage: CanaryStage | None) -> Mapping[str, Any]:
+def _canary(canary: Canary, stage: CanaryStage | None, modes: Mapping[Key, str] | None) -> Mapping[str, Any]:
     current = stage if stage is not None and stage.id == canary.id else None
+    refused = refusal(split_of(canary, current), modes)
+    state = current.state if current is not None else "waiting"
+    reason = current.reason if current is not None else "the leading balancer has not seen it yet"
     return {
         "service": canary.service,
         "port_index": canary.index,
         "to": canary.to.service,
         "to_index": canary.to.index,
         "order": canary.order,
-        "state": current.state if current is not None else "waiting",
-        "percent": percent_of(canary, current),
+        "state": "refused" if refused else state,
+        "percent": 0.0 if refused else percent_of(canary, current),
         "step": current.step + 1 if current is not None else 0,
         "steps": list(canary.steps),
-        "reason": current.reason if current is not None else "the leading balancer has not seen it yet",
+        "reason": refused or _held(canary, state) or reason,
         "since_s": current.since_s if current is not None else 0.0,
     }
+
+
+def _held(canary: Canary, state: str) -> str:
+    """Why it goes no further, of what was ordered; "" when it may."""
+    try:
+        checked(canary)
+    except Refused as error:
+        return "" if state in (PROMOTED, ABORTED) else f"it goes no further: {error}"
+    return ""

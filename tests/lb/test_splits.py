@@ -23,6 +23,7 @@ from fairlead_discovery.policies import (
 )
 from fairlead_discovery.records import Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb import split_pages
 from fairlead_lb.decisions import buckets, falling, picture, render, routes, spares, splits
 from fairlead_lb.decisions.falling import Pin
 from fairlead_lb.decisions.routes import Rules, Wanted
@@ -159,6 +160,38 @@ def test_a_canary_alone_decides_and_the_operators_word_counts_at_once(
 
     assert ((Key(B, 0), percent * 100),) == found.ways[Key(A, 0)].shares
     assert "canary" == found.ways[Key(A, 0)].why
+
+
+@pytest.mark.parametrize(
+    ("canary", "modes", "told"),
+    [
+        (CANARY, MODES, ("running", 5.0, "step 1 of 2")),
+        (CANARY, None, ("running", 5.0, "step 1 of 2")),
+        (CANARY, {Key(A, 0): "http"}, ("refused", 0.0, "share to o:b port 0: nothing is known of it")),
+        (CANARY, {Key(A, 0): "http", Key(B, 0): "tcp"}, ("refused", 0.0, "share to o:b port 0: it is tcp, not http")),
+        (CANARY, {}, ("refused", 0.0, "o:a port 0 has no route")),
+        (
+            msgspec.structs.replace(CANARY, sticky="moon"),
+            None,
+            ("refused", 0.0, "sticky 'moon': one of cookie, source, header"),
+        ),
+        (
+            msgspec.structs.replace(CANARY, every_s=0),
+            MODES,
+            ("running", 5.0, "it goes no further: every 0 s: not between 1 and 2.592e+06 s"),
+        ),
+    ],
+)
+def test_a_canary_is_shown_with_what_is_in_force(
+    canary: Canary, modes: dict[Key, str] | None, told: tuple[str, float, str]
+):
+    """One that is refused gives no share, whatever its stage says."""
+    stage = CanaryStage(service=A, id="1", percent=5, reason="step 1 of 2")
+    [found] = split_pages.canaries_of(named(canary, stage), modes)
+    in_force = splits.ways(named(canary, stage), MODES if modes is None else modes).ways.get(Key(A, 0), Way())
+
+    assert told == (found["state"], found["percent"], found["reason"])
+    assert int(told[1] * 100) == sum(size for _, size in in_force.shares)
 
 
 def test_fallbacks_stand_in_their_order():

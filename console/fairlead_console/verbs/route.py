@@ -54,7 +54,7 @@ def list_(use: Use) -> None:
     rows = [
         (
             e.service, e.index, ", ".join(f"{h}{e.path}" for h in e.hosts) or "-", e.port or "-", e.mode, source,
-            route_policies.words_of(policies, e.service, e.index) or "-",
+            route_policies.words_of(policies, e.service, e.index, e.mode) or "-",
         )
         for source, e in entries
     ]  # fmt: skip

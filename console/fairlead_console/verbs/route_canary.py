@@ -59,7 +59,7 @@ def start(use: Use, service: str, *, other: str, **how: Any) -> None:
 @click.argument("service", default="")
 @registry_verb
 def status(use: Use, service: str) -> int:
-    """How far canaries are, and why. Exit 1 when one that is shown was aborted."""
+    """How far canaries are, and why. Exit 1 when one that is shown was aborted, or is refused."""
     found: Sequence[dict[str, Any]] = in_registry(use, lambda opened: _status(opened, service))
     if use.as_json:
         show_json(found)
@@ -73,7 +73,7 @@ def status(use: Use, service: str) -> int:
         ]  # fmt: skip
         columns = ("service", "canary", "state", "share", "step", "service's answers", "canary's answers", "why")
         show_table(columns, rows, empty="no canary", long_last=True)
-    return 1 if any(c["state"] == "aborted" for c in found) else 0
+    return 1 if any(c["state"] in ("aborted", "refused") for c in found) else 0
 
 
 @canary.command(epilog="Example: fairlead route canary abort marathon:/shop")

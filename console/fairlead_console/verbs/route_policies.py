@@ -122,13 +122,21 @@ def beside(found: Sequence[Any], service: str, index: int) -> Mapping[str, Any]:
     return {**one, "intentions": said} if said else one
 
 
-def words_of(found: Sequence[Any], service: str, index: int) -> str:
-    """The same in words; "" when they say nothing."""
+def words_of(found: Sequence[Any], service: str, index: int, mode: str) -> str:
+    """The same in words; "" when they say nothing. What balancers refuse is shown as that. `mode`: of the port."""
     from fairlead_discovery.policies import Canary, Failover, Split  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.splits import refusal, split_of  # noqa: PLC0415  # see above
+    from fairlead_lb.decisions.values import Key  # noqa: PLC0415  # see above
+
+    def said_of(policy: Any, text: str) -> str:
+        split = policy if isinstance(policy, Split) else split_of(policy, None)
+        modes = {Key(service, index): mode, **{Key(s.service, s.index): mode for s in split.shares}}
+        why = refusal(split, modes)
+        return f"{text} (refused: {why})" if why else text
 
     mine = [p for p in found if p.service == service and getattr(p, "index", -1) == index]
-    said = [told(p) for p in mine if isinstance(p, Split | Failover)]
-    return "; ".join([*said, *(f"canary {p.to.service}" for p in mine if isinstance(p, Canary))])
+    said = [said_of(p, told(p)) if isinstance(p, Split) else told(p) for p in mine if isinstance(p, Split | Failover)]
+    return "; ".join([*said, *(said_of(p, f"canary {p.to.service}") for p in mine if isinstance(p, Canary))])
 
 
 def explained(status: Mapping[str, Any], service: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Sequence[str]]:

@@ -137,6 +137,19 @@ def checked_failover(failover: Failover) -> None:
         raise Refused(f"back_after_s {failover.back_after_s:g}: not between 0 and {MOST_BACK_S:g}")
 
 
+def refusal(split: Split, modes: Mapping[Key, str] | None) -> str:
+    """Why its shares are not in force, "" when they are. `modes`: of every port that has a backend; None: not known."""
+    key = Key(split.service, split.index)
+    if modes is not None and key not in modes:
+        return f"{key} has no route"
+    try:
+        checked(split, "http" if modes is None else modes[key])
+    except Refused as error:
+        return str(error)
+    targets = [Key(s.service, s.index) for s in split.shares]
+    return "" if modes is None else "; ".join(_strange("share to", key, targets, modes))
+
+
 def _splits(policies: Mapping[str, AnyPolicy]) -> Mapping[str, tuple[Split, str]]:
     """With the policy they come from: while there is a canary's order, it alone decides."""
     stages = of_kind(policies, CanaryStage)
