@@ -187,7 +187,7 @@ async def test_what_an_old_unit_file_starts_is_served_on(old: tuple[Server, dict
 
     async def served() -> bool:
         hosts = (await fetch(f"http://127.0.0.1:{place['admin']}", "/_haproxy_getvhostmap"))[1]
-        return "shop.example/ " in hosts
+        return "shop.example " in hosts
 
     await eventually("the tree is read", state, within_s=45)
     await eventually("the template is written and loaded", written, within_s=45)
