@@ -186,10 +186,12 @@ class Controller:
             except TimeoutError:
                 pass
             self.desk.wake.clear()
+            begun = time.monotonic()
             try:
                 await self._cycle()
                 self.desk.times.deaf_since = 0.0
                 self.reached("")
+                await asyncio.sleep(pace.rest_s(time.monotonic() - begun))
             except (Unavailable, Refused) as error:
                 self._failed(error)
                 await self._replace_when_deaf()

@@ -7,11 +7,17 @@ LEFTOVER_LOOK_S = 1.0  # each looks at every backend
 DEAF_S = 10.0  # a reload takes HAProxy's master less
 POLL_S = 0.05
 LONGEST_POLL_S = 0.5
+MOST_REST_S = 0.02
 
 
 def reload_pause_s(old_workers: int) -> float:
     """Between two reloads: longer while old workers pile up (each keeps its memory until its last session ends)."""
     return min(LONGEST_PAUSE_S, RELOAD_PAUSE_S * 1.5**old_workers)
+
+
+def rest_s(took_s: float) -> float:
+    """After a turn of the loop: so that changes that come without end are taken together, and most of a core left."""
+    return min(MOST_REST_S, 2 * took_s)
 
 
 def poll_s(draining_s: float) -> float:
