@@ -86,7 +86,7 @@ class RabbitMQ:
 
     def keep(self, queue: str) -> None:
         """Makes a durable queue, and ends and starts in order. Killed soon after it was made, RabbitMQ 3.10 forgets a queue
-        now and then, and confirmed messages with it (tried: 2 of 8 times).
+        now and then, and confirmed messages with it (tried: 1 of 6 times).
         """
         self.api("PUT", f"/api/queues/%2F/{queue}", {"durable": True})
         self.stop()
