@@ -75,40 +75,20 @@ async def run(settings: LbSettings, context: Context) -> None:
     """HAProxy serves, adopted or started as it was, before the registry is asked anything."""
     folder = lb_folder(settings)
     store = Store(folder, socket_folder(folder))
-    around = Surroundings(
-        frame=frame(settings),
-        service_ports=service_ports(settings),
-        forbidden=forbidden(settings),
-        spare_backends=spare_backends(settings),
-        callers=MeshRules(default=settings.intentions_default),
-        groups=groups(settings),
-        vips=vip_rules(settings),
-        manner=manner(settings),
-    )
+    around = _around(settings)
     for network in local_routes.needed(around.vips):
         await local_routes.add(network)
     supervisor = await _supervisor(settings, store)
     store.prepare(enter=around.frame.passthrough and bool(around.frame.user))
     certificates = _certificates(settings)
-    if certificates is not None and certificates.any:
-        around = replace(around, frame=with_tls(around.frame, str(certificates.listing)))
     mesh = _mesh(settings)
-    if mesh is not None:
-        callers = MeshRules(default=settings.intentions_default, trust_domain=mesh.trust_domain)
-        around = replace(around, frame=mesh.framed(around.frame), callers=callers)
+    around = _with_identities(around, certificates, mesh)
     derived = route_from_vips if settings.node else route_from_labels
     controller = Controller(supervisor, store, around, derived, Rails(limits(settings)))
     _hold_to(settings, controller)
     bamboo = Side(settings, folder, controller.offer)
     stopping = asyncio.Event()
-
-    def reached(why: str) -> None:
-        if why:
-            context.health.wait("haproxy", why)
-        else:
-            context.health.ready("haproxy")
-
-    controller.reached = reached
+    controller.reached = lambda why: _reached(context, why)
 
     def stop_all() -> None:
         stopping.set()
@@ -135,6 +115,38 @@ async def run(settings: LbSettings, context: Context) -> None:
         await runner.cleanup()
         if not stopping.is_set():
             controller.supervisor.leave()
+
+
+def _around(settings: LbSettings) -> Surroundings:
+    """What settings alone decide. Raises BadSettings."""
+    return Surroundings(
+        frame=frame(settings),
+        service_ports=service_ports(settings),
+        forbidden=forbidden(settings),
+        spare_backends=spare_backends(settings),
+        callers=MeshRules(default=settings.intentions_default),
+        groups=groups(settings),
+        vips=vip_rules(settings),
+        manner=manner(settings),
+    )
+
+
+def _with_identities(around: Surroundings, certificates: Certificates | None, mesh: "MeshSide | None") -> Surroundings:
+    """With the certificates that are there already: HAProxy comes up with them."""
+    if certificates is not None and certificates.any:
+        around = replace(around, frame=with_tls(around.frame, str(certificates.listing)))
+    if mesh is None:
+        return around
+    callers = replace(around.callers, trust_domain=mesh.trust_domain)
+    return replace(around, frame=mesh.framed(around.frame), callers=callers)
+
+
+def _reached(context: Context, why: str) -> None:
+    """`why` HAProxy is not reached; "" when it is."""
+    if why:
+        context.health.wait("haproxy", why)
+    else:
+        context.health.ready("haproxy")
 
 
 async def _supervisor(settings: LbSettings, store: Store) -> Supervisor:
