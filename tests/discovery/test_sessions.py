@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead_discovery.decisions.sessions import TABLE, Action, Event, State, arrival, turn
+from fairlead_discovery.decisions.sessions import TABLE, Action, Event, State, arrival, forgets_seen, turn
 
 
 def played(events: Sequence[Event]) -> tuple[State, list[Action]]:
@@ -124,3 +124,8 @@ def test_a_line_resumes_a_session_or_opens_one():
     """By its id; without one that may live it is a new one."""
     assert Event.RESUMED is arrival("a1", "a1")
     assert [Event.OPENED] * 2 == [arrival("a1", "b2"), arrival("", "b2")]
+
+
+def test_what_was_seen_is_kept_from_servers_only_when_none_can_lag_so_far():
+    """While the line is up, and for some time afterwards, a server that is behind us must refuse us."""
+    assert [False, False, True, True] == [forgets_seen(away_s) for away_s in (0.0, 10.0, 20.0, 3600.0)]

@@ -30,7 +30,7 @@ from fairlead_daemon.errors import BadSettings, Conflict, Refused, Unavailable
 from fairlead_discovery.adapters import zookeeper_bulk as bulk
 from fairlead_discovery.adapters.zookeeper_place import Place, credentials, secret
 from fairlead_discovery.decisions.ops import Check, Drop, Make
-from fairlead_discovery.decisions.sessions import Event
+from fairlead_discovery.decisions.sessions import Event, forgets_seen
 from fairlead_discovery.registry import ANY, SESSION_S
 
 T = TypeVar("T")
@@ -72,6 +72,15 @@ class OneQueueHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazo
     """
 
     queue_impl = _AtOnce
+
+    def __init__(self, calling: Callable[[], None]) -> None:
+        """`calling` is called before each connection, in kazoo's thread, just before it says what it has seen."""
+        super().__init__()
+        self._calling = calling
+
+    def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        self._calling()
+        return super().create_connection(*args, **kwargs)
 
     def select(
         self, readers: Sequence[Any], writers: Sequence[Any], _errors: Sequence[Any], timeout_s: float | None = None
@@ -163,7 +172,8 @@ class Client:
         self._begin()
 
     def _begin(self) -> None:
-        self._handler = OneQueueHandler()
+        self._broken_s: float | None = None
+        self._handler = OneQueueHandler(self._calling)
         retry = KazooRetry(max_tries=-1, delay=0.05, backoff=2, max_jitter=0.3, max_delay=1.0)
         try:
             self._kazoo = KazooClient(
@@ -309,7 +319,12 @@ class Client:
     def _watched(self, watch: Watch, _event: Any) -> None:
         self._cross(watch)
 
+    def _calling(self) -> None:
+        if self._broken_s is not None and forgets_seen(time.monotonic() - self._broken_s):
+            self._kazoo.last_zxid = 0
+
     def _listen(self, state: str) -> None:
+        self._broken_s = time.monotonic() if state == KazooState.SUSPENDED else None
         link = self._link(state)
         self._handler.completion_queue.put(lambda: self._cross(self._on_link, link))
 

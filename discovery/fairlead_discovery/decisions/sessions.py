@@ -8,6 +8,9 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+LAG_S = 20.0
+"""A server of an ensemble lags behind its leader by syncLimit at most, 10 s as delivered, else it serves nobody."""
+
 
 class State(enum.Enum):
     FAR = "no line, and no session of ours that could live"
@@ -98,6 +101,16 @@ TABLE: Mapping[State, Mapping[Event, Turn]] = {
 
 def turn(state: State, event: Event) -> Turn:
     return TABLE[state][event]
+
+
+def forgets_seen(away_s: float) -> bool:
+    """Whether to call on servers as one who has seen nothing of them, `away_s` after the line broke.
+
+    A server that has seen less than its caller refuses it without a word: a lagging one, whom that is meant for, and one
+    that has lost its data, for ever. After LAG_S only the second is left. Our session is named all the same: who still
+    has it goes on with it, the others say that it is over.
+    """
+    return away_s >= LAG_S
 
 
 def arrival(known: str, session: str) -> Event:
