@@ -253,6 +253,25 @@ class RoutePort(Record, frozen=True, kw_only=True):
     traffic: Traffic = Traffic()
 
 
+class Colour(Record, frozen=True, kw_only=True):
+    """One of the apps that stand in for one another while a new version comes: marathon-lb's `HAPROXY_DEPLOYMENT_*`."""
+
+    group: str
+    """The id they share for balancers, beside their own ids: `/shop/web` for `/shop/web-blue` and `/shop/web-green`."""
+    name: str = ""
+    """`blue` or `green`; for people."""
+    backend: str = ""
+    """What balancers call the group: as the label has it, for names (`web_10100`)."""
+    started_at: str = ""
+    """ISO 8601, so that text orders as time."""
+    scaled_at: str = ""
+    """When its number of instances was last changed."""
+    target: int = 1
+    """Instances that shall serve, of all colours together."""
+    new: int = 0
+    """Not 0: both colours stay, so many of the newer one."""
+
+
 class Route(Record, frozen=True, kw_only=True):
     """What a balancer needs and a task does not know. `app` is for names (`shop_web_10100`) and people."""
 
@@ -262,6 +281,7 @@ class Route(Record, frozen=True, kw_only=True):
     source: str = "services"
     not_taken: tuple[str, ...] = ()
     """Labels that ask for lines of HAProxy's own configuration: balancers name them, and do nothing else with them."""
+    colour: Colour | None = None
 
 
 class Balancer(Record, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from fairlead_daemon.web import json_response
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.certificates import Certificates
 from fairlead_lb.controller import Controller
-from fairlead_lb.decisions import map_keys
+from fairlead_lb.decisions import map_keys, marathon_csv
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.conditions import told
 from fairlead_lb.decisions.problems import problems
@@ -107,9 +107,14 @@ class Pages:
         now = self._controller.supervisor.processes
         return _text("".join(f"{pid}\n" for pid in (now.worker, *now.old) if pid))
 
-    async def stats(self, _request: web.Request) -> web.Response:
-        """HAProxy's statistics, always as CSV."""
-        return _text(await self._controller.supervisor.show_stat(self._serving().structure))
+    async def stats(self, request: web.Request) -> web.Response:
+        """HAProxy's statistics, always as CSV; `stats;csv;raw` with HAProxy's own names and empty slots."""
+        csv = await self._controller.supervisor.show_stat(self._serving().structure)
+        if "raw" in request.query_string.split(";"):
+            return _text(csv)
+        serving, wanted = self._serving(), self._controller.state.wanted
+        backends = marathon_csv.listed(wanted, serving.structure.owners, serving.slots)
+        return _text(marathon_csv.as_marathon_lb(csv, backends))
 
     async def stop(self, _request: web.Request) -> web.Response:
         self._stop()
@@ -156,9 +161,19 @@ def status_of(controller: Controller) -> dict[str, Any]:
         "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},
         "vips": list(state.serving.structure.vips) if state.serving else [],
         "spilled": {str(key): level for key, level in state.spilling.levels.items()},
+        "groups": groups_of(state),
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
         "canaries": canaries_of(snapshot.policies, _modes(state)) if snapshot is not None and snapshot.policies else [],
     }
+
+
+def groups_of(state: State) -> Mapping[str, Any]:
+    """Deployment groups: which services are served as one, and whose tasks get no new requests for the others."""
+    found: dict[str, Any] = {}
+    for service, group in sorted(state.wanted.groups.of.items()):
+        drained = [one.task.id for one in state.wanted.groups.drained.get(group, {}).values()]
+        found.setdefault(group, {"services": [], "drained": sorted(drained)})["services"].append(service)
+    return found
 
 
 def _modes(state: State) -> Mapping[Key, str] | None:

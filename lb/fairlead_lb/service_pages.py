@@ -61,7 +61,8 @@ class Listing:
 
 
 def backends_of(state: State, service: str) -> Sequence[str]:
-    """Those that somebody stands in, by name; "": of all services."""
+    """Those that somebody stands in, by name; "": of all services. Colours of a group are told as the group."""
+    service = state.wanted.groups.of.get(service, service)
     owners = state.serving.structure.owners if state.serving is not None else {}
     return sorted(name for name, key in owners.items() if service in ("", key.service))
 

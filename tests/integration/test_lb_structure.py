@@ -336,7 +336,8 @@ async def test_marathon_lbs_pages_answer(place: Balancer):
     assert f"{HOST} {backend}\n" == found["getvhostmap"]
     assert f"/shop/web {backend}\n" == found["getappmap"]
     assert [(await place.status())["haproxy"]["worker_pid"]] == [int(x) for x in found["getpids"].split()]
-    assert f"\n{backend},s1," in (await fetch(place.admin, "/haproxy?stats;csv"))[1]
+    assert f"\n{backend},127_0_0_1_" in (await fetch(place.admin, "/haproxy?stats;csv"))[1]
+    assert f"\n{backend},s1," in (await fetch(place.admin, "/haproxy?stats;csv;raw"))[1]
     assert "fairlead_lb_applied_revision" in (await fetch(place.admin, "/metrics"))[1]
 
 

@@ -19,7 +19,7 @@ from fairlead_core.services.decisions.deployments import LOCKED, Deployment, cha
 from fairlead_core.services.decisions.notices import notice
 from fairlead_core.services.decisions.parsing import House, parse
 from fairlead_core.services.decisions.problems import Invalid, Problem, raise_if_any
-from fairlead_core.services.decisions.routing import route_of, taken_ports, with_service_ports
+from fairlead_core.services.decisions.routing import group_of, route_of, taken_ports, with_service_ports
 from fairlead_core.services.fleet import AppState
 from fairlead_core.services.settings import port_rules
 from fairlead_core.services.term import Term
@@ -242,11 +242,9 @@ class Changes:
 
     def _finished(self, targets: Sequence[Target], version: str) -> dict[str, App]:
         """Stamped, with service ports of their own and checked labels."""
-        taken: dict[int, str] = {}
         ids = {t.id for t in targets}
-        for other in self._fleet.defined():
-            if other.id not in ids and other.app is not None:
-                taken |= taken_ports(other.app)
+        others = [o.app for o in self._fleet.defined() if o.id not in ids and o.app is not None]
+        taken = {port: other for other in others for port in taken_ports(other)}
         ports = port_rules(self._settings)
         apps: dict[str, App] = {}
         for target in targets:
@@ -254,8 +252,8 @@ class Changes:
                 continue
             state = self._fleet.get(target.id)
             held = taken_ports(state.app) if state is not None and state.app is not None else {}
-            app = with_service_ports(target.app, ports, taken=taken, held=held)
-            taken |= taken_ports(app)
+            app = with_service_ports(target.app, ports, taken=_of_others(taken, target.app), held=held)
+            taken |= dict.fromkeys(taken_ports(app), app)
             apps[target.id] = _stamped(app, state.app if state else None, version, target.config_version)
         raise_if_any(_dependency_problems({**{s.id: s.app for s in self._fleet.defined() if s.app}, **apps}, apps))
         return apps
@@ -278,6 +276,12 @@ class Changes:
             self._fleet.decide(target.id, now_s=time.time())
         log.info("deployment", id=deployment.id, apps=",".join(deployment.apps))
         self._term.mark(*deployment.apps)
+
+
+def _of_others(taken: Mapping[int, App], app: App) -> Mapping[int, str]:
+    """Service ports that are not for this app: those of its own group are, for the other colour's are its own."""
+    group = group_of(app)
+    return {port: owner.id for port, owner in taken.items() if not group or group_of(owner) != group}
 
 
 def _stamped(app: App, original: App | None, version: str, config_version: str) -> App:

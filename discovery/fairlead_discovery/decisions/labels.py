@@ -13,9 +13,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from fairlead_discovery.decisions import words
+from fairlead_discovery import paths
+from fairlead_discovery.decisions import colours, words
 from fairlead_discovery.decisions.words import BadLabel, flag, shown
-from fairlead_discovery.records import Port, Route, RoutePort
+from fairlead_discovery.records import Colour, Port, Route, RoutePort
 
 HOST_LIMIT = 253
 PATH_LIMIT = 256
@@ -114,7 +115,18 @@ def route_of(
         if mine.pop("enabled", True):
             out.append(_with(port, mine, problems))
     raw = tuple(sorted(filter(_is_raw, labels)))
-    return Route(service=service, app=app, ports=tuple(out), source=source, not_taken=raw), tuple(problems)
+    colour = _colour(app or paths.split_service_key(service)[1], labels, problems)
+    route = Route(service=service, app=app, ports=tuple(out), source=source, not_taken=raw, colour=colour)
+    return route, tuple(problems)
+
+
+def _colour(app_id: str, labels: Mapping[str, str], problems: list[LabelProblem]) -> Colour | None:
+    try:
+        return colours.of_labels(app_id, labels)
+    except BadLabel as error:
+        label, _, why = str(error).partition(": ")
+        problems.append(LabelProblem(label, why))
+        return None
 
 
 def _is_raw(label: str) -> bool:

@@ -1,6 +1,6 @@
 """One service's share of the routes, from its route record and its members alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fairlead_daemon.errors import Refused
@@ -11,6 +11,7 @@ from fairlead_lb.decisions.values import DUMMY_HOST, DUMMY_PORT, Key, Server, Sh
 
 FULL_WEIGHT = 100  # HAProxy's weight of a member of weight 1; leaves room both ways in 1 to 256
 MOST_WEIGHT = 256
+AddressOf = Callable[[Member], tuple[str, int]]
 MOST_PORTS = 100
 """Of one service. Each is a backend, and HAProxy's check of them all holds up every reload."""
 MOST_HOSTS = 1000
@@ -119,7 +120,7 @@ def _servers(members: Mapping[str, Member], port: RoutePort) -> tuple[list[Serve
     heaviest = max((m.weight for m in members.values()), default=1.0)
     scale = min(FULL_WEIGHT, MOST_WEIGHT / heaviest) if heaviest > 0 else FULL_WEIGHT
     for member in members.values():
-        place = _address(member, port)
+        place = address(member, port)
         if place is None:
             problems.append(f"task {member.task.id}: no usable address for port {port.index}")
             continue
@@ -130,7 +131,7 @@ def _servers(members: Mapping[str, Member], port: RoutePort) -> tuple[list[Serve
     return sorted(found.values(), key=lambda s: s.task), problems
 
 
-def _address(member: Member, port: RoutePort) -> tuple[str, int] | None:
+def address(member: Member, port: RoutePort) -> tuple[str, int] | None:
     """The port by its index; a foreign ServerSet member without `ports` by name or number of an additional endpoint."""
     number = next((p.host_port for p in member.ports if p.index == port.index), 0)
     named = member.additionalEndpoints.get(port.name or str(port.index)) or member.additionalEndpoints.get(

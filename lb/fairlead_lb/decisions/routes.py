@@ -9,7 +9,7 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import bamboo, dials, map_keys, naming, splits, vips
+from fairlead_lb.decisions import bamboo, colours, dials, map_keys, naming, splits, vips
 from fairlead_lb.decisions import mesh as meshes
 from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
@@ -78,12 +78,14 @@ class Wanted:
     ruled: bamboo.Ruled = field(default_factory=bamboo.Ruled)
     force: meshes.InForce = field(default_factory=meshes.InForce)
     ways: splits.Ways = field(default_factory=dict)
+    groups: colours.Groups = field(default_factory=colours.Groups)
 
 
 def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> Wanted:
     """Unchanged services keep their very objects of `last`."""
+    snapshot, groups = colours.merged(snapshot, last.groups, derived)
     ruled = bamboo.ruled(snapshot, last.ruled, rules.manner)
-    refused = {**snapshot.bad, **ruled.refused}
+    refused = {**snapshot.bad, **groups.problems, **ruled.refused}
     written = bamboo.routed(snapshot, ruled.claims)
     snapshot = splits.with_targets(written, derived)
     parts = dict(_all_parts(snapshot, last, rules, _deriving(derived, ruled), refused, ruled.claims))
@@ -97,7 +99,8 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     for service, why in found.problems.items():
         _note(refused, service, why)
     maps = _maps(named, backends.values(), last.maps, rules, refused)
-    heirs = splits.heirs(snapshot.policies, snapshot.routes.keys() - written.routes.keys(), parts)
+    targets = splits.heirs(snapshot.policies, snapshot.routes.keys() - written.routes.keys(), parts)
+    heirs = {**targets, **colours.heirs(groups)}
     force = meshes.in_force(snapshot, frozenset(parts), last.force, rules.callers, heirs)
     for service, why in force.refused.items():
         _note(refused, service, why)
@@ -119,6 +122,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
         names=names,
         parts=parts,
         ways=found.ways,
+        groups=groups,
         rules=tuple(_rules(named, parts, ruled, rules, refused)),
         ruled=ruled,
         force=force,

@@ -44,7 +44,11 @@ def moved(last: Decided, snapshot: Snapshot, rules: Rules, derived: Derive) -> t
     parts: dict[str, Parts] = {}
     backends: dict[str, Backend] = {}
     near: dict[Key, Placed] = {}
-    apart = {*last.wanted.ruled.claims, *(splits.sources(snapshot.policies) if snapshot.policies else ())}
+    apart = {
+        *last.wanted.ruled.claims,
+        *last.wanted.groups.of,
+        *(splits.sources(snapshot.policies) if snapshot.policies else ()),
+    }
     for service in differing(before.members, snapshot.members, snapshot.delta):
         if service in apart or service in last.wanted.refused:
             return None

@@ -12,8 +12,9 @@ import msgspec
 from fairlead_core.services.decisions.app import App, HealthCheck, PortDefinition
 from fairlead_core.services.decisions.problems import Problem, raise_if_any
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.decisions import labels
+from fairlead_discovery.decisions import colours, labels
 from fairlead_discovery.decisions.ports import Range, holds
+from fairlead_discovery.decisions.words import BadLabel
 from fairlead_discovery.records import Check, Route, RoutePort
 
 LOWEST = 1024
@@ -108,7 +109,19 @@ def route_of(app: App, service: str) -> Route | None:
         return None
     route, problems = labels.route_of(service, app.labels, ports, app=app.id)
     raise_if_any(Problem(path=f"/labels/{p.label}", error=p.reason) for p in problems)
-    return route
+    if route.colour is None or app.version_info is None:
+        return route
+    scaled = msgspec.structs.replace(route.colour, scaled_at=app.version_info.last_scaling_at)
+    return msgspec.structs.replace(route, colour=scaled)
+
+
+def group_of(app: App) -> str:
+    """What apps have in common that share their service ports, each of them one colour of it; "" for nobody."""
+    try:
+        colour = colours.of_labels(app.id, app.labels)
+    except BadLabel:
+        return ""  # refused where its route is made
+    return colour.group if colour is not None else ""
 
 
 def _mode(app: App, index: int, definition: PortDefinition) -> str:
