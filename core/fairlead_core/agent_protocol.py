@@ -8,6 +8,8 @@ epoch; an agent refuses one that is older than the highest it has seen. `Run` an
 Answers: 200 a stream; 307 not the leader (Location as in Mesos: `//host:port/…`); 503 no leader known, or not ready;
 400 malformed; 409 the protocol version does not fit (the message says both); 410 this agent was marked gone.
 `/agent/v1/reports` answers 202, or 409 when the stream is not the current one: register again.
+`/agent/v1/identity` answers 200 with a certificate for one of the agent's tasks, 409 as reports do, 404 when no such
+task runs there, 400 or 503 with the authority's word.
 
 TaskInfo, TaskStatus, FrameworkInfo, ExecutorInfo are Mesos' v1 JSON objects, passed through whole.
 """
@@ -20,6 +22,7 @@ import msgspec
 VERSION = 1
 STREAM_PATH = "/agent/v1/stream"
 REPORTS_PATH = "/agent/v1/reports"
+IDENTITY_PATH = "/agent/v1/identity"
 BEAT_S = 1.0
 SUSPECT_S = 4.0
 """Silence after which an agent's endpoints are withdrawn; its tasks' state waits for UNREACHABLE_S."""
@@ -115,6 +118,16 @@ class Reports(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     stream_id: str
     reports: tuple[Report, ...]
+
+
+class IdentityRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A signing request (PEM) for a task of that agent; whose service it is, the master knows."""
+
+    agent_id: str
+    stream_id: str
+    framework_id: str
+    task_id: str
+    csr: str
 
 
 # --- master -> agent ---------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ COUNTERS: Mapping[str, str] = {
     "tasks_refused": "Tasks refused by validation",
     "subscriptions": "Framework subscriptions",
     "agent_registrations": "Agent registrations",
+    "identities_issued": "Certificates given to agents for their tasks",
+    "identities_refused": "Certificates that agents asked for and did not get",
     "agents_suspected": "Times an agent's endpoints were withdrawn for its silence",
 }
 

@@ -102,20 +102,38 @@ class Identity:
         return True
 
 
+def fresh_request() -> tuple[str, str]:
+    """A key and its signing request, both PEM. What the request says of names is nobody's concern."""
+    key = x509.new_key()
+    return key, x509.request(key, "asked for by name", "spiffe://asked.for/by-name")
+
+
+def fitting(key: str, answer: Answer, *, of: str) -> Answer:
+    """Raises Unavailable when it is not for our key, or not by those who shall be believed."""
+    try:
+        if x509.fits(answer.chain, key) and x509.verified(answer.chain, answer.bundle):
+            return answer
+    except Refused as error:
+        raise Unavailable(f"{of}: {error}") from error
+    raise Unavailable(f"{of}: its certificate does not fit")
+
+
 async def ask(asking: Asking) -> tuple[str, Answer]:
     """A fresh key, and the authority's answer. Raises Refused, Unavailable: also for an answer that is not ours."""
-    key = x509.new_key()
-    csr = x509.request(key, identity.common_name(identity.service(asking.service)), "spiffe://asked.for/by-name")
+    identity.service(asking.service)
+    key, csr = fresh_request()
+    return key, fitting(key, await signed(asking, csr), of=asking.authority)
+
+
+async def signed(asking: Asking, csr: str) -> Answer:
+    """The authority's answer to a request whose key is somebody else's. Raises Refused, Unavailable."""
     body: dict[str, Any] = {"service": asking.service, "csr": csr, "dns": asking.dns, "life_s": asking.life_s}
     async with make_session(asking.token_file) as session:
         found = await call(session, "POST", f"{asking.authority}/v1/sign", body=body, wait_s=30)
     try:
-        answer = msgspec.convert(found, Answer)
+        return msgspec.convert(found, Answer)
     except msgspec.ValidationError as error:
         raise Unavailable(f"{asking.authority}: {error}") from error
-    if not x509.fits(answer.chain, key) or not x509.verified(answer.chain, answer.bundle):
-        raise Unavailable(f"{asking.authority}: its certificate does not fit")
-    return key, answer
 
 
 async def keep_fresh(place: Identity, asking: Asking, bundle: Callable[[], str], changed: Callable[[], None]) -> None:

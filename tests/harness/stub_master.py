@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from fairlead_core.agent_protocol import (
+    IDENTITY_PATH,
     REPORTS_PATH,
     STREAM_PATH,
     Acknowledge,
@@ -17,6 +18,7 @@ from fairlead_core.agent_protocol import (
     ExecutorEnded,
     ExecutorMessage,
     Goodbye,
+    IdentityRequest,
     Kill,
     Ping,
     Register,
@@ -26,6 +28,7 @@ from fairlead_core.agent_protocol import (
     Update,
 )
 from fairlead_core.recordio import frame
+from fairlead_discovery.authority import Authority
 from harness.ports import free_port
 from harness.waiting import eventually
 
@@ -51,6 +54,9 @@ class StubMaster:
         self.reports_seen = 0
         self.redirect = ""
         self.stream_status = 200
+        self.authority: Authority | None = None
+        """Who signs for tasks; None as if it were away."""
+        self.asked: list[IdentityRequest] = []
         self.agent_id = f"M-S{next(_numbers)}"
         self._stream: web.StreamResponse | None = None
         self._stream_id = 0
@@ -64,6 +70,7 @@ class StubMaster:
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post(STREAM_PATH, self._open)
         app.router.add_post(REPORTS_PATH, self._reports)
+        app.router.add_post(IDENTITY_PATH, self._identity)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
@@ -117,6 +124,16 @@ class StubMaster:
                 self.others.append(report)
             self.goodbyes += isinstance(report, Goodbye)
         return web.Response(status=202)
+
+    async def _identity(self, request: web.Request) -> web.Response:
+        """A task's service is `test:<task id>`."""
+        asked = msgspec.json.decode(await request.read(), type=IdentityRequest)
+        self.asked.append(asked)
+        if self.authority is None:
+            return web.json_response({"message": "identity authority: connection refused"}, status=503)
+        issued = await self.authority.issue(f"test:{asked.task_id}", asked.csr)
+        told = {"spiffe_id": issued.spiffe_id, "chain": issued.chain, "not_after_s": issued.not_after_s}
+        return web.json_response({**told, "bundle": self.authority.bundle()})
 
     # --- what a test does --------------------------------------------------------------------------------------------
 

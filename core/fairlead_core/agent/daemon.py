@@ -26,6 +26,7 @@ from fairlead_core.agent.decisions.inventory import attributes
 from fairlead_core.agent.executor_pages import PATHS as EXECUTOR_PATHS
 from fairlead_core.agent.executor_pages import ExecutorPages
 from fairlead_core.agent.household import Card, Household
+from fairlead_core.agent.identities import Identities
 from fairlead_core.agent.keeper.records import Folder, boot_id
 from fairlead_core.agent.keeper.remains import marked
 from fairlead_core.agent.outbox import Outbox
@@ -114,6 +115,7 @@ async def run(settings: AgentSettings, context: Context) -> None:
                 accounts=accounts,
                 sandboxes=sandboxes,
                 resolver=Resolver(folder / "agent", settings.dns_address),
+                identities=Identities(settings),
                 http=http,
                 outbox=Outbox(),
                 ip=machine.our_ip(settings),
@@ -153,6 +155,7 @@ class _Agent:
         runner, world.port = await serve(app, settings)
         household = Household(world, self._roster, self._card, renamed=self._renamed.set, gone=self._gone.set)
         link = MasterLink(self._leader, household, world.outbox, context.health, token_path(settings))
+        world.identities.sign = link.identity
         context.log.info("listening", port=world.port, instance=world.meta.instance)
         try:
             await until_stopped(
@@ -175,6 +178,7 @@ class _Agent:
         registry = await open_registry(self._world.settings.registry)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._announce(registry))
+            group.create_task(self._world.identities.follow(registry))
             if not self._world.settings.master:
                 group.create_task(self._leader.follow(registry))
 

@@ -11,6 +11,7 @@ RECONNECTS = Counter("fairlead_agent_master_connections", "Streams opened to a l
 CONNECTED = Gauge("fairlead_agent_connected", "1 while a leading master's stream is open")
 RESOLVING = Gauge("fairlead_agent_resolving", "1 when tasks get their own resolv.conf")
 CHECKS = Counter("fairlead_agent_health_checks", "Health checks made, by outcome", ["outcome"])
+IDENTITIES = Counter("fairlead_agent_identities", "Certificates asked for tasks, by result", ["result"])
 TASKS = Gauge("fairlead_agent_tasks", "Tasks not ended")
 UNACKNOWLEDGED = Gauge("fairlead_agent_unacknowledged_updates", "Tasks with a status update not acknowledged yet")
 CHECKPOINT_FAILURES = Counter("fairlead_agent_checkpoint_failures", "Checkpoints that could not be written")

@@ -10,6 +10,7 @@ from fairlead_core.agent import metrics
 from fairlead_core.agent.adapters.checkpoints import COMPLETED_KEPT, ExecutorRecord, TaskRecord, shortened
 from fairlead_core.agent.adapters.keeper_link import KeeperLink
 from fairlead_core.agent.decisions import executor_api, life, tasks
+from fairlead_core.agent.decisions.identities import LABEL, Wish, wish
 from fairlead_core.agent.decisions.statuses import Origin, status
 from fairlead_core.agent.executors import ExecutorRun, ExecutorTask, executor_record
 from fairlead_core.agent.keeper.protocol import Held
@@ -241,9 +242,19 @@ class Roster:
             self._world.checkpoints.save_executor(new)
             executor = self._start_executor(new)
         task = ExecutorTask(record, self._world, executor)
-        if executor.stopping:
+        if why := self._refused_identity(task):
+            task.tell(life.CouldNotLaunch(message=why))
+        elif executor.stopping:
             task.tell(life.CouldNotLaunch(message=f"executor {executor.id} is ending"))
         return task
+
+    def _refused_identity(self, task: TaskRun) -> str:
+        """A custom executor runs whatever it likes in one process: whose identity that is, nobody can say."""
+        try:
+            needed = wish(task.task.told(), self._world.settings.identities) is Wish.NEEDED
+        except Refused as error:
+            return str(error)
+        return f"label {LABEL}: tasks of custom executors have no identity" if needed else ""
 
     def _port_clash(self, run: TaskRun) -> str:
         wanted = run.task.ports()

@@ -3,12 +3,16 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 
 from fairlead_core.agent import metrics
+from fairlead_core.agent.adapters import identity_files
 from fairlead_core.agent.adapters.accounts import Account
 from fairlead_core.agent.adapters.checkpoints import TaskRecord
 from fairlead_core.agent.adapters.checks import CHECK_VARIABLE, Surroundings, make_probe
-from fairlead_core.agent.decisions import health, life, tasks
+from fairlead_core.agent.decisions import health, identities, life, tasks
+from fairlead_core.agent.decisions.identities import Wish
+from fairlead_core.agent.identities import Holder, TaskIdentity
 from fairlead_core.agent.keeper.protocol import Held, Launch
 from fairlead_core.agent.launching import Child
 from fairlead_core.agent.telling import TaskRun, Told, log
@@ -26,6 +30,7 @@ class CommandRun(TaskRun):
         self._spawning = False
         self._spawned = False
         self._checking: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._chores: set[asyncio.Task[None]] = set()
 
     def tell(self, event: Told) -> None:
@@ -33,18 +38,22 @@ class CommandRun(TaskRun):
         super().tell(event)
 
     def _stop(self) -> None:
-        for chore in (self._launching, self._checking):
+        for chore in (self._launching, self._checking, self._keeping):
             if chore is not None:
                 chore.cancel()
 
     def _over(self) -> None:
         self._chore(self._child.forget())
+        if self._wishes() is not Wish.NONE:
+            self._chore(self._drop_identity())
 
     def _resume(self) -> None:
         if self.record.life.phase == life.Phase.LAUNCHING:
             self._launching = asyncio.create_task(self._launch())
             if self.record.life.killing is not None:
                 self._act(life.CancelLaunch())
+        if self.record.life.phase in {life.Phase.LAUNCHING, life.Phase.RUNNING} and self._wishes() is not Wish.NONE:
+            self._keeping = asyncio.create_task(self._keep_identity())
         for action in life.resume(self.record.life, now_s=time.time()):
             self._act(action)
 
@@ -101,8 +110,12 @@ class CommandRun(TaskRun):
     async def _prepare(self) -> Launch:
         if why := tasks.refusal(self.task):
             raise Refused(why)
+        wish = identities.wish(self.task.told(), self._world.settings.identities)
         assert self.task.command is not None, "refusal() has looked"
-        return await self._child.prepare(self.task.command, self.account(), self.sandbox, self.environment())
+        launch = await self._child.prepare(self.task.command, self.account(), self.sandbox, self.environment())
+        if wish is not Wish.NONE:
+            await self._identity().first(wish)
+        return launch
 
     def account(self) -> Account:
         command_user = self.task.command.user if self.task.command else ""
@@ -110,12 +123,47 @@ class CommandRun(TaskRun):
 
     def environment(self) -> dict[str, str]:
         assert self.task.command is not None, "a command task"
-        return tasks.environment(
+        sandbox, settings = self.record.sandbox, self._world.settings
+        own = tasks.environment(
             self.task.command,
             task_id=self.record.task_id,
-            sandbox=self.record.sandbox,
+            sandbox=sandbox,
             home_variables=self._world.home_variables,
         )
+        if self._wishes() is Wish.NONE:
+            return own
+        return own | identities.environment(sandbox, mesh=settings.mesh, mesh_tcp=settings.mesh_tcp)
+
+    # --- its identity ------------------------------------------------------------------------------------------------
+
+    def _wishes(self) -> Wish:
+        """NONE for what its launch refuses."""
+        with suppress(Refused):
+            return identities.wish(self.task.told(), self._world.settings.identities)
+        return Wish.NONE
+
+    def _identity(self) -> TaskIdentity:
+        """Raises Refused."""
+        holder = Holder(
+            framework_id=self.record.framework_id,
+            task_id=self.record.task_id,
+            sandbox=self.sandbox,
+            account=self.account(),
+        )
+        return TaskIdentity(self._world.identities, holder)
+
+    async def _keep_identity(self) -> None:
+        """From its launch on. Another agent may have prepared it: what the files say counts."""
+        if self._launching is not None:
+            await asyncio.wait([self._launching])
+        with suppress(Refused):
+            await self._identity().keep()
+
+    async def _drop_identity(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        await asyncio.to_thread(identity_files.remove, self.sandbox)
 
     # --- health ------------------------------------------------------------------------------------------------------
 

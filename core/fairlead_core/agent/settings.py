@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -45,6 +46,14 @@ class AgentSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """User of tasks that name none, when the agent is root. Empty: SUDO_USER, else nobody."""
     log_limit_mb: int = 64
     """A task's stdout or stderr beyond it is moved to `stdout.1`, and what was there before is dropped."""
+    identities: Literal["asked", "all", "off"] = "asked"
+    """Which tasks get a certificate: those whose label asks, all of them, none (a task that asks is refused then)."""
+    identity_wait_s: float = 10.0
+    """How long the launch of a task whose label asks waits for it, before it fails with the reason."""
+    mesh: str = ""
+    """`host:port` of this machine's balancer for callers with a certificate; told to tasks that have one."""
+    mesh_tcp: str = ""
+    """The same for TCP services."""
     sandbox_keep_s: float = 7 * 24 * 3600.0
     """How long the sandbox of an ended task stays. Mesos kept it a week."""
 

@@ -10,6 +10,7 @@ from fairlead_core.agent.adapters.checkpoints import Checkpoints, Meta
 from fairlead_core.agent.adapters.keepers import Keepers
 from fairlead_core.agent.adapters.resolver import Resolver
 from fairlead_core.agent.adapters.sandboxes import Sandboxes
+from fairlead_core.agent.identities import Identities
 from fairlead_core.agent.outbox import Outbox
 from fairlead_core.agent.settings import AgentSettings
 from fairlead_daemon.web import Health
@@ -24,6 +25,7 @@ class World:
     accounts: Accounts
     sandboxes: Sandboxes
     resolver: Resolver
+    identities: Identities
     http: aiohttp.ClientSession
     """For health checks: no cookies, every connection closed after its request."""
     outbox: Outbox

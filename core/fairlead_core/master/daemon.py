@@ -5,10 +5,11 @@ import contextlib
 import socket
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
-from fairlead_core.master.adapters import agent_api, pages, scheduler_api
+from fairlead_core.master.adapters import agent_api, identity_api, pages, scheduler_api
 from fairlead_core.master.decisions import views
 from fairlead_core.master.decisions.model import Cluster
 from fairlead_core.master.leadership import ROLE, Leadership, clock
@@ -17,6 +18,7 @@ from fairlead_core.metrics import serve_master
 from fairlead_daemon.errors import BadSettings, Refused
 from fairlead_daemon.main import Context, Daemon, until_stopped
 from fairlead_daemon.settings import DaemonSettings
+from fairlead_daemon.tokens import token_path
 from fairlead_daemon.web import make_app, serve
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
@@ -41,6 +43,10 @@ class MasterSettings(DaemonSettings, frozen=True, kw_only=True):
     """How long a drained machine's frameworks have to move their tasks before what remains is told to leave."""
     framework_return_s: float = 60.0
     """After a master's restart, the least time a framework has to come back before its tasks are ended."""
+    identity_authority: str = "http://127.0.0.1:8450"
+    """`fairlead ca`, asked for the certificates of tasks that want one."""
+    identity_token_file: str = ""
+    """Its token. Empty: the house's. With one that agents do not have, they get certificates for their tasks alone."""
 
 
 def advertised_ip(settings: MasterSettings) -> str:
@@ -75,6 +81,15 @@ def _check(settings: MasterSettings) -> None:
         if not weight > 0:
             raise BadSettings(f"weights.{role}: {weight} is not greater than 0")
     advertised_ip(settings)
+    if not settings.identity_authority.startswith(("http://", "https://")):
+        raise BadSettings(f"identity_authority: {settings.identity_authority}: expected http://host:port")
+
+
+def authority(settings: MasterSettings) -> identity_api.Authority:
+    own = settings.identity_token_file
+    return identity_api.Authority(
+        url=settings.identity_authority.rstrip("/"), token_file=Path(own) if own else token_path(settings)
+    )
 
 
 class Candidate:
@@ -187,6 +202,7 @@ async def run(settings: MasterSettings, context: Context) -> None:
     seat = Seat(info=master_info(settings, str(uuid.uuid4()), settings.port))
     for adapter in (scheduler_api, agent_api, pages):
         adapter.add_routes(app, seat)
+    identity_api.add_routes(app, seat, authority(settings))
     runner, port = await serve(app, settings)
     seat.info = msgspec.structs.replace(
         seat.info,

@@ -20,6 +20,8 @@ DIGEST = "sha256"
 """What the common name of a longer key begins with; no framework may be called so."""
 ANONYMOUS = "anonymous"
 """Who calls without a certificate. No service: a key has a `:`."""
+BALANCER = "balancer"
+"""The framework of balancers' own identities, which tell for whom they ask: no task may have one."""
 SPIFFE_LIMIT = 2048
 CLOCK_SKEW_S = 300.0
 MOST_KNOWN = 65_536
@@ -47,6 +49,13 @@ def service(text: str) -> str:
     if len(text.encode()) > paths.SEGMENT_LIMIT_BYTES // 3:
         raise Refused(f"service {text[:80]!r}…: too long")
     return text
+
+
+def of_task(key: str) -> str:
+    """A key that a task may be. Raises Refused: who could be a balancer could be anybody."""
+    if paths.split_service_key(service(key))[0] == BALANCER:
+        raise Refused(f"service {key[:80]!r}: identities of {BALANCER} are for balancers alone")
+    return key
 
 
 def spiffe_id(domain: str, key: str) -> str:

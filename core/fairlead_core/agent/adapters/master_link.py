@@ -16,11 +16,13 @@ from fairlead_core.agent.adapters.leading import Leader
 from fairlead_core.agent.outbox import Outbox
 from fairlead_core.agent_protocol import (
     BEAT_S,
+    IDENTITY_PATH,
     REPORTS_PATH,
     STREAM_PATH,
     Beat,
     Command,
     Goodbye,
+    IdentityRequest,
     Register,
     Registered,
     Report,
@@ -28,14 +30,16 @@ from fairlead_core.agent_protocol import (
 )
 from fairlead_core.recordio import Unframer
 from fairlead_daemon.backoff import Backoff
-from fairlead_daemon.client import headers
+from fairlead_daemon.client import call, headers, make_session
 from fairlead_daemon.errors import Conflict, FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_daemon.web import Health
+from fairlead_discovery.identities import Answer
 
 SILENCE_S = 4.0
 """No ping for so long: the stream is dead, whatever TCP says."""
 ANSWER_LIMIT_S = 3.0
+IDENTITY_LIMIT_S = 8.0
 GOODBYE_LIMIT_S = 1.0
 RESEND_PAUSE_S = 0.2
 _BACKOFF = Backoff(first_s=0.1, most_s=2.0)
@@ -69,6 +73,7 @@ class MasterLink:
         self._outbox = outbox
         self._health = health
         self._token_file = token_file
+        self._stream: tuple[str, Registered] | None = None
         self.connected_to = ""
         """`host:port` of the master whose stream is open."""
 
@@ -114,6 +119,7 @@ class MasterLink:
                 first = await anext(commands)
                 patience.reschedule(None)
                 stream = self._begin(first, address)
+                self._stream = (address, stream)
                 try:
                     await _first_of(
                         self._take(commands), self._send(session, address, stream), self._until_moved(address)
@@ -121,6 +127,8 @@ class MasterLink:
                 except asyncio.CancelledError:
                     await self._say_goodbye(session, address, stream)
                     raise
+                finally:
+                    self._stream = None
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
         if response.status == 200:
@@ -155,6 +163,23 @@ class MasterLink:
             self._leader.changed.clear()
             await self._leader.changed.wait()
         raise _Moved(self._leader.address)
+
+    # --- identities ---------------------------------------------------------------------------------------------------
+
+    async def identity(self, framework_id: str, task_id: str, csr: str) -> Answer:
+        """The certificate of a task of ours. Raises Unavailable, Conflict (we are to register again), Refused."""
+        if self._stream is None:
+            raise Unavailable("no master leads")
+        address, stream = self._stream
+        asked = IdentityRequest(
+            agent_id=stream.agent_id, stream_id=stream.stream_id, framework_id=framework_id, task_id=task_id, csr=csr
+        )
+        async with make_session(self._token_file) as session:
+            found = await call(session, "POST", f"http://{address}{IDENTITY_PATH}", body=asked, wait_s=IDENTITY_LIMIT_S)
+        try:
+            return msgspec.convert(found, Answer)
+        except msgspec.ValidationError as error:
+            raise Unavailable(f"master {address}: {error}") from error
 
     # --- reports -----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """What a TaskInfo asks of the agent, as far as the agent knows it. Unknown keys are ignored, as in Mesos."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -107,6 +107,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     health_check: HealthCheck | None = None
     kill_policy: KillPolicy = KillPolicy()
     resources: tuple[Mesos, ...] = ()
+    labels: Any = None
+
+    def told(self) -> Mapping[str, str]:
+        """Its labels; what is none is left out."""
+        items = self.labels.get("labels") if isinstance(self.labels, Mapping) else None
+        pairs = [i for i in items if isinstance(i, Mapping)] if isinstance(items, Sequence) else []
+        return {str(i.get("key")): str(i.get("value") or "") for i in reversed(pairs)}
 
     def grace_s(self) -> float:
         period = self.kill_policy.grace_period
