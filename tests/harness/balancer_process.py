@@ -16,25 +16,34 @@ from harness.ports import free_port
 from harness.servers import Server
 from harness.waiting import eventually, wait_until
 
-RUN = (
-    "import sys; from fairlead_daemon.main import main; from fairlead_lb.daemon import DAEMON;"
+RUN = """
+import asyncio, os, pathlib, signal, sys
+from fairlead_daemon.main import main
+from fairlead_lb.adapters import process
+from fairlead_lb.daemon import DAEMON
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def dying(*args):
+    where = pathlib.Path(sys.argv[1]).read_text()
+    if where == "written":
+        die()
+    if where == "reloading":
+        asyncio.get_running_loop().call_later(0.02, die)
+    now = await told(*args)
+    if where == "reloaded":
+        die()
+    return now
+
+told, process.reload = process.reload, dying
+sys.exit(main(DAEMON, sys.argv[2:]))
+"""
+"""Kills itself where the file of its first argument says, at its next reload."""
+REGISTRYD = (
+    "import sys; from fairlead_daemon.main import main; from fairlead_discovery.registryd import DAEMON;"
     " sys.exit(main(DAEMON, sys.argv[1:]))"
 )
-REGISTRYD = RUN.replace("fairlead_lb.daemon", "fairlead_discovery.registryd")
-DYING = (
-    "import asyncio, os, pathlib, signal, sys; from fairlead_daemon.main import main; from fairlead_lb.daemon import DAEMON;"
-    " from fairlead_lb.adapters import process; told = process.reload\n"
-    "def die(): os.kill(os.getpid(), signal.SIGKILL)\n"
-    "async def dying(*args):\n"
-    "  where = pathlib.Path(sys.argv[1]).read_text()\n"
-    "  if where == 'written': die()\n"
-    "  if where == 'reloading': asyncio.get_running_loop().call_later(0.02, die)\n"
-    "  now = await told(*args)\n"
-    "  if where == 'reloaded': die()\n"
-    "  return now\n"
-    "process.reload = dying; sys.exit(main(DAEMON, sys.argv[2:]))"
-)
-"""Kills itself where the file of its first argument says, at its next reload."""
 
 
 class BalancerProcess(Balancer):
@@ -42,13 +51,13 @@ class BalancerProcess(Balancer):
 
     server: Server | None = None
 
-    async def start(self, die_at: str = "") -> "BalancerProcess":
-        port = self.settings.port if self.settings.port != LbSettings.port else free_port()
+    async def start(self) -> "BalancerProcess":
+        port = self.settings.port if self.settings.port != LbSettings().port else free_port()
         self.settings = msgspec.structs.replace(self.settings, port=port)
         self.admin = f"http://127.0.0.1:{port}"
-        (self.folder / "die-at").write_text(die_at)
-        command = [sys.executable, "-c", DYING, str(self.folder / "die-at")] if die_at else [sys.executable, "-c", RUN]
-        self.server = Server([*command, *_sets(self.settings)], log=self.folder / "lb.log").start()
+        self.die_at("")
+        command = [sys.executable, "-c", RUN, str(self.folder / "die-at"), *_sets(self.settings)]
+        self.server = Server(command, log=self.folder / "lb.log").start()
         await eventually("it serves", self._serves, within_s=30)
         return self
 
@@ -60,18 +69,19 @@ class BalancerProcess(Balancer):
         assert self.server is not None
         await asyncio.to_thread(self.server.kill)
 
+    def die_at(self, where: str) -> None:
+        """At its next reload: with the file `written`, 20 ms `reloading`, or `reloaded`; "": not at all."""
+        (self.folder / "die-at").write_text(where)
+
     async def died(self) -> bool:
         return self.server is not None and not self.server.running()
 
 
 def _sets(settings: LbSettings) -> Iterator[str]:
-    given = {name: value for name in settings.__struct_fields__ if (value := getattr(settings, name)) != _default(name)}
-    for name, value in given.items():
-        yield from ("--set", f"{name}={json.dumps(value)}")
-
-
-def _default(name: str) -> object:
-    return getattr(LbSettings(), name)
+    plain = LbSettings()
+    for name in settings.__struct_fields__:
+        if (value := getattr(settings, name)) != getattr(plain, name):
+            yield from ("--set", f"{name}={json.dumps(value)}")
 
 
 @asynccontextmanager

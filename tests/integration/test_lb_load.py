@@ -6,19 +6,18 @@ Short here; the full lengths (a minute each) with `-m soak`.
 import asyncio
 import itertools
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from fairlead_daemon.errors import Unavailable
-from fairlead_discovery import paths
 from fairlead_discovery.decisions import sessions
-from fairlead_discovery.records import Check, Leaving, Member, Reason, encode
-from fairlead_discovery.registry import Delete, Put
+from fairlead_discovery.records import Check
 from fairlead_lb.adapters import process
 from harness.balancer import Balancer, Task, balancer, fetch, member, route, service
+from harness.churning import churn, drained, started, toggle
 from harness.clients import Clients
 from harness.servers import require
 from harness.waiting import eventually
@@ -37,10 +36,6 @@ async def place(short_dir: Path) -> AsyncIterator[Balancer]:
 
 def lengths(short: float, long: float) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("length", [short, pytest.param(long, marks=pytest.mark.soak)])
-
-
-async def started(*names: str, app: str = "/shop/web") -> list[Task]:
-    return [await Task(name, app=app).start() for name in names]
 
 
 @asynccontextmanager
@@ -67,16 +62,6 @@ async def slow_clients(place: Balancer, count: int, slow_s: float) -> AsyncItera
     finally:
         ending.set()
         await asyncio.gather(*running)
-
-
-async def drained(place: Balancer, *tasks: Task) -> None:
-    revision = await place.leave(*(t.member() for t in tasks))
-
-    async def probe() -> bool:
-        progress = await place.progress()
-        return progress.applied_revision >= revision and not {t.id for t in tasks} & set(progress.busy)
-
-    await eventually("they are drained", probe, within_s=60)
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(6, marks=pytest.mark.soak)])
@@ -141,42 +126,6 @@ async def changes_under_load(place: Balancer, length: float) -> None:
     assert [] == clients.doubled([*here.seen, *other.seen])
     assert reloads == (await place.status())["reloads"]
     assert made >= 20 * length  # of 100 a second, on a machine that does other things
-
-
-async def toggle(place: Balancer, task: Task, ending: asyncio.Event, stale: list[str]) -> None:
-    while not ending.is_set():
-        await place.applied(await place.publish(task.member()), within_s=30)
-        await drained(place, task)
-        asked = len(task.seen)
-        await asyncio.sleep(0.1)
-        stale += task.seen[asked:]
-        await place.gone(task.id)
-
-
-async def churn(place: Balancer, apps: list[str], length_s: float) -> int:
-    """One in, one out, with its record, each ten milliseconds; returns how many changes that were."""
-    loop = asyncio.get_running_loop()
-    begin, number = loop.time(), 0
-    current = {app: member(f"{app}-first", 31000, app=app) for app in apps}
-    records: list[str] = []
-    while loop.time() - begin < length_s:
-        app = apps[number % len(apps)]
-        new = member(f"{app}-{number}", 31001 + number % 900, app=app)
-        await place.registry.commit([*swapped(app, current[app], new), *(Delete(r) for r in records[:-200])])
-        records = [*records[-200:], paths.leaving(current[app].task.id)]
-        current[app] = new
-        number += 1
-        await asyncio.sleep(max(0.0, begin + number / 100 - loop.time()))
-    return number
-
-
-def swapped(app: str, old: Member, new: Member) -> Iterator[Put | Delete]:
-    folder = f"marathon:{app}"
-    name = paths.member_name(old.task.id, encode(old))
-    yield Put(paths.member(folder, paths.member_name(new.task.id, encode(new))), encode(new))
-    yield Delete(paths.member(folder, name))
-    record = Leaving(task=old.task.id, service=folder, member=name, reason=Reason.SCALE, deadline_s=4e9)
-    yield Put(paths.leaving(old.task.id), encode(record))
 
 
 @pytest.mark.needs("java")
