@@ -36,18 +36,18 @@ async def haproxy(place: BalancerProcess) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("times", [2, pytest.param(30, marks=pytest.mark.soak)])
 async def test_killed_again_and_again_while_endpoints_change(place: BalancerProcess, times: int):
-    """A task in and out all the time, fifty changes a second beside it; each start adopts, and catches up."""
+    """A task in and out all the time, thirty changes a second beside it; each start adopts, and catches up."""
     here, other = await started("here", "other")
     await place.applied(await place.publish(here.member(), routes=[route(vhosts=(HOST,))]))
     bystander = await service(place, "/bystander", vhosts=(OTHER,))
-    apps = [f"/churn/{n}" for n in range(5)]
+    apps = [f"/churn/{n}" for n in range(10)]
     first = [member(f"{app}-first", 31000, app=app) for app in apps]
     await place.applied(await place.publish(*first, routes=[route(a, vhosts=(f"{a[7:]}.churn",)) for a in apps]))
     before, stale, ending = await haproxy(place), [], asyncio.Event()
     clients, others = (Clients(place.settings.http_port, host) for host in (HOST, OTHER))
     async with clients, others:
         toggling = asyncio.create_task(toggle(place, other, ending, stale))
-        churning = asyncio.create_task(churn(place, apps, 600, rate=50))
+        churning = asyncio.create_task(churn(place, apps, 600, rate=30))
         for number in range(times):
             await asyncio.sleep(0.3 + 0.25 * (number % 4))
             await place.kill_daemon()
