@@ -11,7 +11,7 @@ import click
 from fairlead_console.balancer import app_problems
 from fairlead_console.decisions.visible import visible
 from fairlead_console.output import say, show_json, show_table
-from fairlead_console.use import Calls, Use, verb
+from fairlead_console.use import Calls, Use, registry_verb, verb
 from fairlead_console.watching import follow
 from fairlead_daemon.errors import BadSettings, Conflict, Refused
 
@@ -104,6 +104,28 @@ def restart(use: Use, app_id: str, **how: Any) -> None:
 def remove(use: Use, app_id: str, **how: Any) -> None:
     """End the app's instances, draining them first, and forget it."""
     _deploy(use, app_id, "DELETE", "", None, **how)
+
+
+@app.command(epilog="Example: fairlead app zdd web.json; then web-2.json; half of it: --new-instances 2")
+@click.argument("file")
+@click.option("--initial", default=1, show_default=True, help="Instances of the new version to begin with.")
+@click.option("--new-instances", default=0, metavar="N", help="Stop at N new ones beside the rest of the old ones.")
+@click.option("--resume", is_flag=True, help="Go on with what was begun.")
+@click.option("--complete-cur", "complete", flag_value="cur", help="Go on until all are of the new version.")
+@click.option("--complete-prev", "complete", flag_value="prev", help="Go back until all are of the version before.")
+@click.option("--dry-run", is_flag=True, help="Show the app that would be made.")
+@click.option("--timeout", "timeout_s", default=300.0, show_default=True, metavar="SECONDS", help="For each step.")
+@registry_verb
+def zdd(use: Use, file: str, *, complete: str | None, **how: Any) -> None:
+    """Deploy FILE as an app of its own beside the version before, blue and green, and let it take over step by step.
+
+    As marathon-lb's zdd.py: both are one service to balancers. Each step waits until the new instances are healthy
+    and every balancer routes to them; as many old ones are then drained, and end. Killed or failed in between, the two
+    serve side by side until --resume, or --complete-prev.
+    """
+    from fairlead_console.verbs.app_zdd import deploy  # noqa: PLC0415  # it needs what is defined here
+
+    deploy(use, file, complete=complete or "", **how)
 
 
 def _deploy(
