@@ -24,6 +24,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "route": ("route", "Hosts, paths and ports that lead to services."),
     "intention": ("intention", "Who may call whom, by identity, method and path."),
     "ca": ("ca", "Identities of services: certificates from the authority, its roots."),
+    "mesh": ("mesh", "Programs that cannot do TLS call services as who they are."),
     "lb": ("lb", "List registered balancers; forget one that is gone for good."),
     "announce": ("announce", "Register a service that fairlead does not schedule, while it is healthy."),
     "lock": ("lock", "Run a command while a lock is held."),

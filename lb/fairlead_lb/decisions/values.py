@@ -148,10 +148,10 @@ VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
 SPLITS = ("shares", "least", "falls", "pins", "ways")
 MAP_NAMES = ("hosts", "wilds", "ports", "modes", "names", "vips", "targets", *VERDICTS, *DIALS, *SPLITS)
-LAYOUT = 7
+LAYOUT = 8
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
-5: before names of TLS that is passed on; 6: before names of servers."""
+5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone."""
 
 
 class Frame(Value, frozen=True):
