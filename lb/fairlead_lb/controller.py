@@ -312,9 +312,11 @@ class Controller:
     def _save_when_due(self) -> None:
         """So that a fresh start, also one without us, comes up with today's servers."""
         serving, desk = self.state.serving, self.desk
-        if desk.unsaved and serving is not None and time.monotonic() - desk.times.saved > SAVE_S:
+        begun = time.monotonic()
+        if desk.unsaved and serving is not None and begun > desk.times.save_not_before:
             desk.store.write_live(*self._fragments.current(serving))
-            desk.times.saved = time.monotonic()
+            ended = time.monotonic()
+            desk.times.save_not_before = ended + pace.save_pause_s(ended - begun)
             desk.unsaved = False
         if time.monotonic() - desk.times.good_kept > SAVE_S:
             desk.times.good_kept = time.monotonic()
@@ -335,7 +337,7 @@ class Controller:
         if (watch_s := watching.due_in_s(self.desk)) is not None:
             waits.append(watch_s)
         if self.desk.unsaved:
-            waits.append(times.saved + SAVE_S - now)
+            waits.append(times.save_not_before - now)
         return max(0.001, min(waits))
 
 

@@ -73,7 +73,10 @@ def _want_servers(desk: Desk, snapshot: Snapshot) -> bool:
     found = shortcut.moved(decided, snapshot, rules, desk.derived)
     if found is None:
         return False
+    dead = desk.state.wanted.dead
     desk.state.wanted, names = found
+    if desk.state.wanted.dead != dead:  # who was drained until now is cut
+        names |= desk.draining()
     desk.decided = replace(decided, snapshot=snapshot, rules=rules, wanted=desk.state.wanted)
     if desk.unplanned is not None:
         desk.unplanned |= names

@@ -18,7 +18,7 @@ from fairlead_lb.decisions.panic import Panic
 from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.rails import Rails
 from fairlead_lb.decisions.shortcut import Decided
-from fairlead_lb.decisions.values import Key, Maps, Slot, Slots, Structure, ports_of
+from fairlead_lb.decisions.values import Key, Maps, Slots, Structure, ports_of
 from fairlead_lb.memory import Memory
 from fairlead_lb.rolling import Gate
 from fairlead_lb.state import State, Times
@@ -69,6 +69,8 @@ class Desk:
     """What HAProxy has taken, by service."""
     pinned: Collection[Key] | None = None
     """Ports whose requests stay with their fallbacks; None: nobody has looked yet, so as HAProxy has it."""
+    watched: tuple[Maps | None, bool] = (None, False)
+    """Whether any backend is watched, and as of which maps."""
     panic_percent: float = 0.0
     live_seen: bool = False
     unsaved: bool = False
@@ -79,13 +81,17 @@ class Desk:
     _unseen: set[str] | None = None
     """Backends whose slots were read since they were looked at; None: all."""
 
-    def replace_slots(self, name: str, slots: Mapping[str, Slot]) -> None:
+    def replace_slots(self, found: Mapping[str, Slots]) -> None:
+        """By backend. Those that are as they were are no news."""
         serving = self.state.serving
         assert serving is not None
-        self.state.serving = replace(serving, slots={**serving.slots, name: slots})
+        news = {name: slots for name, slots in found.items() if serving.slots.get(name) != slots}
+        if not news:
+            return
+        self.state.serving = replace(serving, slots={**serving.slots, **news})
         for marked in (self.unplanned, self._unseen):
             if marked is not None:
-                marked.add(name)
+                marked.update(news)
 
     def look_at_all(self) -> None:
         """HAProxy was read whole, or is not what we took it for."""
@@ -98,7 +104,7 @@ class Desk:
             slots, backend = self.slots_of(name), backends[name]
             for place, server in slot_plans.recognised(backend, slots).items():
                 self.memory.put(name, place, (server.host, server.port, server.task))
-            self.replace_slots(name, {p: self.memory.named(name, p, s) for p, s in slots.items()})
+            self.replace_slots({name: {p: self.memory.named(name, p, s) for p, s in slots.items()}})
 
     def slots_of(self, name: str) -> Slots:
         serving = self.state.serving

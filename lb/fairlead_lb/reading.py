@@ -84,8 +84,7 @@ async def _audit_backends(desk: Desk, names: Iterable[str]) -> None:
     fresh = {name: slots for name, slots in found.items() if slots != before.slots[name]}
     if not fresh:
         return
-    for name, slots in fresh.items():
-        desk.replace_slots(name, slots)
+    desk.replace_slots(fresh)
     desk.recognise()
     places = slot_plans.places
     changed = [name for name, slots in fresh.items() if places(slots) != places(before.slots[name])]
@@ -149,9 +148,11 @@ async def look_at_drains(desk: Desk) -> None:
     if now - desk.times.drains_looked < pace.poll_s(now - desk.times.drains_since):
         return
     desk.times.drains_looked = now
-    assert desk.state.serving is not None
-    await desk.supervisor.read_old(desk.state.serving.structure)
-    await _read_backends(desk, names)
+    serving = desk.state.serving
+    assert serving is not None
+    await desk.supervisor.read_old(serving.structure)
+    there = {name: serving.slots[name] for name in sorted(names)}
+    desk.replace_slots(await desk.supervisor.read_used(serving.structure, there))
     await _tidy(desk, names)
 
 
@@ -159,8 +160,7 @@ async def _tidy(desk: Desk, names: Iterable[str]) -> None:
     """One step of quarantine a look: the next wants connections counted after it."""
     serving, wanted = desk.state.serving, desk.state.wanted
     assert serving is not None
-    only = replace(serving, slots={n: serving.slots[n] for n in names})
-    commands = [c for p in changes.plans(only, wanted).values() for c in p.tidies]
+    commands = [c for p in changes.plans(serving, wanted, frozenset(names)).values() for c in p.tidies]
     if commands:
         await perform(desk, commands)
 
@@ -182,10 +182,7 @@ async def perform(desk: Desk, commands: Iterable[Command]) -> list[str]:
 async def _read_backends(desk: Desk, names: Iterable[str]) -> None:
     serving = desk.state.serving
     assert serving is not None
-    for name, slots in (
-        await desk.supervisor.read_backends(serving.structure, sorted(names), desk.memory.task_of)
-    ).items():
-        desk.replace_slots(name, slots)
+    desk.replace_slots(await desk.supervisor.read_backends(serving.structure, sorted(names), desk.memory.task_of))
 
 
 async def _read_maps(desk: Desk, names: list[str]) -> None:

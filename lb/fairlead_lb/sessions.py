@@ -15,14 +15,21 @@ def sessions(
     serving = state.serving
     if not draining and not old_used:
         return
-    owners = {**state.former, **state.wanted.names, **(serving.structure.owners if serving else {})}
     slots = serving.slots if serving is not None else {}
     for backend in draining:
-        service = owners[backend].service if backend in owners else ""
+        service = _service(state, backend)
         for slot in slots.get(backend, {}).values():
             if slot.used and slot.admin is not Admin.READY:
                 yield Session(service=service, task=slot.task, used=slot.used)
     for (backend, place), used in old_used.items():
         if used and (serving is None or backend not in serving.slots):
-            service = owners[backend].service if backend in owners else ""
+            service = _service(state, backend)
             yield Session(service=service, task=memory.task_at(backend, place), used=used)
+
+
+def _service(state: State, backend: str) -> str:
+    serving = state.serving
+    for owners in (serving.structure.owners if serving is not None else {}, state.wanted.names, state.former):
+        if backend in owners:
+            return owners[backend].service
+    return ""

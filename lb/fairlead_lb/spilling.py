@@ -13,11 +13,8 @@ LOOK_S = 1.0
 
 
 def due_in_s(desk: Desk) -> float | None:
-    """None when nothing is far."""
+    """None when no server is nearer than another."""
     if desk.around.standing is None:
-        return None
-    backends = desk.state.wanted.backends.values()
-    if not desk.state.spilling.spills and not any(s.far for b in backends for s in b.servers):
         return None
     return desk.times.spill_looked + LOOK_S - time.monotonic()
 
@@ -28,6 +25,9 @@ async def look(desk: Desk) -> bool:
     if desk.around.standing is None or serving is None or (due := due_in_s(desk)) is None or due > 0:
         return False
     desk.times.spill_looked = now = time.monotonic()
+    backends = desk.state.wanted.backends.values()
+    if not desk.state.spilling.spills and not any(s.far for b in backends for s in b.servers):
+        return False
     loads = nearness.loads(await desk.supervisor.loads(serving.structure))
     last = desk.state.spilling
     seen = Seen(loads=loads, backends=desk.state.wanted.backends, slots=serving.slots)

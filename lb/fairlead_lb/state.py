@@ -23,7 +23,7 @@ class Times:
     reload_not_before: float = 0.0
     gate_not_before: float = 0.0
     """Another balancer reloads first."""
-    saved: float = 0.0
+    save_not_before: float = 0.0
     good_kept: float = 0.0
     servers_counted: float = 0.0
     audited: float = 0.0

@@ -277,16 +277,16 @@ class Supervisor:
         """Every slot of the serving worker's tenants. Raises Unavailable."""
         commands = ["show servers state", *_count_commands(_tcp_of(structure))]
         state, *counts = await socket_cli.ask_all(self._worker_socket(structure), commands)
-        used = answers.connections(counts)
+        used = answers.busy(counts)
         found = answers.servers_state(state)
         return {b: self._filled(b, found[b], used, known) for b in structure.shapes if b in found}
 
     async def read_backends(self, structure: Structure, names: Sequence[str], known: Known) -> dict[str, Slots]:
         """The state first, then the connections: a count of none belongs to the state, or to a later moment."""
         commands = [f"show servers {what} {name}" for what in ("state", "conn") for name in names]
-        tcp = [_tcp_sessions(name) for name in _tcp_of(structure) if name in names]
+        tcp = [_tcp_sessions(name) for name in names if _is_tcp(structure, name)]
         found = await socket_cli.ask_all(self._worker_socket(structure), [*commands, *tcp])
-        used = answers.connections(found[len(names) :])
+        used = answers.busy(found[len(names) :])
         slots: dict[str, Slots] = {}
         for name, state in zip(names, found, strict=False):
             there = answers.servers_state(state).get(name)
@@ -295,15 +295,24 @@ class Supervisor:
             slots[name] = self._filled(name, there, used, known)
         return slots
 
+    async def read_used(self, structure: Structure, slots: Mapping[str, Slots]) -> dict[str, Slots]:
+        """These backends with the connections they have now, else as they are. Raises Unavailable."""
+        commands = [f"show servers conn {name}" for name in slots]
+        commands += [_tcp_sessions(name) for name in slots if _is_tcp(structure, name)]
+        used = answers.busy(await socket_cli.ask_all(self._worker_socket(structure), commands))
+        return {name: self._counted(name, there, used) for name, there in slots.items()}
+
     def _filled(self, backend: str, there: Slots, used: Mapping[tuple[str, str], int], known: Known) -> Slots:
-        return {
-            s: msgspec.structs.replace(
-                slot,
-                used=used.get((backend, s), 0) + self.old_used.get((backend, s), 0),
-                task="" if slot.empty else known(backend, s, slot),
-            )
-            for s, slot in there.items()
-        }
+        named = {s: slot if slot.empty else _named(slot, known(backend, s, slot)) for s, slot in there.items()}
+        return self._counted(backend, named, used)
+
+    def _counted(self, backend: str, there: Slots, used: Mapping[tuple[str, str], int]) -> Slots:
+        """Slots that have no connections stay the objects they are."""
+        old = self.old_used
+        if not used and not old:
+            return {s: _used(slot, 0) if slot.used else slot for s, slot in there.items()}
+        counts = {s: used.get((backend, s), 0) + old.get((backend, s), 0) for s in there}
+        return {s: slot if slot.used == counts[s] else _used(slot, counts[s]) for s, slot in there.items()}
 
     async def read_maps(self, structure: Structure, names: Sequence[str]) -> dict[str, dict[str, str]]:
         folder = f"{structure.frame.folder}/maps"
@@ -426,6 +435,18 @@ async def _answers(socket: str) -> bool:
 def _tcp_of(structure: Structure) -> list[str]:
     """Those that somebody stands in."""
     return [name for name in structure.owners if structure.shapes[name].mode == "tcp"]
+
+
+def _is_tcp(structure: Structure, name: str) -> bool:
+    return name in structure.owners and structure.shapes[name].mode == "tcp"
+
+
+def _named(slot: Slot, task: str) -> Slot:
+    return msgspec.structs.replace(slot, task=task) if task else slot
+
+
+def _used(slot: Slot, used: int) -> Slot:
+    return msgspec.structs.replace(slot, used=used)
 
 
 def _tcp_sessions(name: str) -> str:

@@ -16,9 +16,17 @@ FORGOTTEN_S = 5.0
 
 def due_in_s(desk: Desk) -> float | None:
     """None when nothing is watched."""
-    if not desk.state.judgement.away and not any(map(judging.watched, desk.state.wanted.backends.values())):
+    if not desk.state.judgement.away and not _watches(desk):
         return None
     return desk.times.watched + WATCH_S - time.monotonic()
+
+
+def _watches(desk: Desk) -> bool:
+    """The wanted maps are another object whenever a backend has another shape (see shortcut)."""
+    wanted = desk.state.wanted
+    if desk.watched[0] is not wanted.maps:
+        desk.watched = wanted.maps, any(map(judging.watched, wanted.backends.values()))
+    return desk.watched[1]
 
 
 async def look(desk: Desk) -> bool:

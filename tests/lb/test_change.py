@@ -105,6 +105,20 @@ def test_what_is_served_needs_no_change(first: Snapshot, second: Snapshot, aroun
     assert isinstance(changes.change(model.serving, wanted, around, changes.plans(model.serving, wanted)), Nothing)
 
 
+def test_quarantine_alone_is_not_planned_anew():
+    """Its next step follows a look at the connections, whose slots are others then."""
+    model, wanted = served("t1", "t2")
+    after = wanted_of(sight("t1"), wanted, model)
+    first = changes.plans(model.serving, after)
+    for command in changes.change(model.serving, after, AROUND, first).routing_commands:  # type: ignore[union-attr]  # it has some
+        model.perform(command)
+    again = changes.plans(model.serving, after)
+
+    assert set(first) == changes.unsettled(first)
+    assert [1] == [len(plan.tidies) for plan in again.values() if plan.commands]
+    assert set() == changes.unsettled(again)
+
+
 @given(snapshots(), snapshots())
 def test_two_services_never_share_a_backend(first: Snapshot, second: Snapshot):
     """`/a_b` and `/a/b` have the same flat name, and come and go in any order."""

@@ -10,6 +10,8 @@ CSV = """# pxname,svname,qcur,qmax,scur,smax,slim,stot,eresp,hrsp_5xx,req_tot,ac
 web,s1,0,0,2,2,,7,1,0,6,1,
 web,BACKEND,0,0,2,2,,7,,3,9,2,
 """
+UNUSED = "web,s2,0,0,0,0,,0,0,0,0,1,\nweb,s3,0,0,0,0,,,0,0,0,1,\n"
+"""Slots that nobody was ever sent to."""
 
 
 def test_show_stat_is_read_by_its_columns_names():
@@ -21,6 +23,7 @@ def test_show_stat_is_read_by_its_columns_names():
 
     assert expected == rows(CSV)
     assert [] == rows("")
+    assert expected == rows(CSV + UNUSED)
     assert [] == rows("Unknown command.")
 
 

@@ -1,8 +1,10 @@
 """What HAProxy says on its sockets, as values. Raises Unavailable when it is not what 2.6 and later say."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 
 from fairlead_daemon.errors import Unavailable
 from fairlead_lb.decisions.values import Admin, Slot
@@ -14,6 +16,7 @@ _TOLD = re.compile(r"\[(\d)\]: (.*)", re.DOTALL)
 WARNING = 4
 CHECK_FLAGS = 0x02 | 0x04  # configured, enabled
 CHECK_STOPPED = 0x02
+SLOTS_KEPT = 50_000  # of kinds of slots; each place, with another state, is one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,24 +77,41 @@ def processes(text: str) -> Processes:
     return Processes(master=found[0], worker=current, old=tuple(old), reloads=found[1], failed=found[2])
 
 
+_STATE = ("srv_addr", "srv_port", "srv_admin_state", "srv_uweight", "srv_op_state", "srv_check_state")
+
+
 def servers_state(text: str) -> Mapping[str, Mapping[str, Slot]]:
-    """`show servers state [B]`, without `used` and `task`: backend -> slot name -> slot."""
+    """`show servers state [B]`, without `used` and `task`: backend -> slot name -> slot.
+
+    Read for thousands of slots every few seconds, most of them alike: equal ones are the same object.
+    """
     found: dict[str, dict[str, Slot]] = {}
-    columns: Mapping[str, int] = {}
+    named = told = None
     for line in text.splitlines():
         if line.startswith("# "):
             columns = {name: place for place, name in enumerate(line[2:].split())}
-        elif columns and len(fields := line.split()) > columns["srv_port"]:
-            flags = int(fields[columns["srv_admin_state"]])
-            found.setdefault(fields[columns["be_name"]], {})[fields[columns["srv_name"]]] = Slot(
-                host=fields[columns["srv_addr"]],
-                port=int(fields[columns["srv_port"]]),
-                admin=_admin(flags),
-                weight=int(fields[columns["srv_uweight"]]),
-                up=int(fields[columns["srv_op_state"]]) == RUNNING,
-                unchecked=int(fields[columns["srv_check_state"]]) & CHECK_FLAGS == CHECK_STOPPED,
-            )
+            named = itemgetter(columns["be_name"], columns["srv_name"])
+            told = itemgetter(*(columns[name] for name in _STATE))
+            least = max(columns[name] for name in _STATE)
+        elif named is not None and told is not None and len(fields := line.split(" ")) > least:
+            backend, slot = named(fields)
+            there = found.get(backend)
+            if there is None:
+                there = found[backend] = {}
+            there[slot] = _slot(*told(fields))
     return found
+
+
+@lru_cache(maxsize=SLOTS_KEPT)
+def _slot(host: str, port: str, flags: str, weight: str, running: str, check: str) -> Slot:
+    return Slot(
+        host=host,
+        port=int(port),
+        admin=_admin(int(flags)),
+        weight=int(weight),
+        up=int(running) == RUNNING,
+        unchecked=int(check) & CHECK_FLAGS == CHECK_STOPPED,
+    )
 
 
 def _admin(flags: int) -> Admin:
@@ -119,16 +139,35 @@ def sessions(text: str) -> Mapping[tuple[str, str], int]:
 
 def servers_conn(text: str) -> Mapping[tuple[str, str], int]:
     """`show servers conn [B]`."""
+    return {place: int(count) for place, count in _in_use(text) if count.isdigit()}
+
+
+def busy(texts: Iterable[str]) -> Mapping[tuple[str, str], int]:
+    """As `connections`, without slots that have none."""
     found: dict[tuple[str, str], int] = {}
+    for text in texts:
+        there = sessions(text).items() if text.startswith("# pxname") else _some_in_use(text)
+        for place, count in there:
+            if count:
+                found[place] = max(count, found.get(place, 0))
+    return found
+
+
+def _some_in_use(text: str) -> Iterator[tuple[tuple[str, str], int]]:
+    return ((place, int(count)) for place, count in _in_use(text, but="0") if count.isdigit())
+
+
+def _in_use(text: str, *, but: str = "") -> Iterator[tuple[tuple[str, str], str]]:
+    """Slots and what stands in `used_cur`, where that is not `but`."""
     place = 6
     for line in text.splitlines():
-        fields = line.split()
         if line.startswith("#"):
-            place = fields.index("used_cur") - 1  # the header has its `#` apart
-        elif len(fields) > place and "/" in fields[0] and fields[place].isdigit():
+            place = line.split().index("used_cur") - 1  # the header has its `#` apart
+            continue
+        fields = line.split(" ", place + 1)
+        if len(fields) > place and fields[place] != but and "/" in fields[0]:
             backend, _, slot = fields[0].partition("/")
-            found[backend, slot] = int(fields[place])
-    return found
+            yield (backend, slot), fields[place]
 
 
 def map_entries(text: str) -> Mapping[str, str]:

@@ -106,11 +106,10 @@ def plans(serving: Serving, wanted: Wanted, among: AbstractSet[str] | None = Non
 
 
 def unsettled(plans: Plans) -> set[str]:
-    """Backends that need something yet, or more than commands can do."""
-    return {name for name, plan in plans.items() if plan != NOTHING_TO_DO}
-
-
-NOTHING_TO_DO = slot_plans.SlotPlan()
+    """Backends that need something yet, or more than commands can do. Quarantine alone is nothing to be planned anew: each
+    of its steps follows a look at the slots, which are others then.
+    """
+    return {name for name, plan in plans.items() if plan.brings or plan.takes or plan.homeless}
 
 
 @dataclass(slots=True)

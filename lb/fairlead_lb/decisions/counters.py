@@ -15,6 +15,8 @@ Counts = tuple[int, ...]
 """In the order of COLUMNS."""
 FORGET_S = 600.0
 PROXIES = frozenset({"frontend", "backend"})
+OF_PROXIES = frozenset({"FRONTEND", "BACKEND"})
+NONE = frozenset({"", "0"})
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +29,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rows(csv: str) -> list[Row]:
-    """Of any of `show stat`'s answers. Columns that are empty count nothing."""
+    """Of any of `show stat`'s answers, without slots that had no session. Columns that are empty count nothing."""
     lines = csv.lstrip("# ").splitlines()
     if not lines:
         return []
@@ -35,17 +37,22 @@ def rows(csv: str) -> list[Row]:
     if not {"pxname", "svname", *COLUMNS, *GAUGES} <= names.keys():
         return []
     places = [names[c] for c in (*COLUMNS, *GAUGES)]
+    proxy, kind, sessions = (names[name] for name in ("pxname", "svname", "stot"))
+    first, most = max(proxy, kind, sessions) + 1, max(places) + 1
     found = []
     for line in lines[1:]:
-        fields = line.split(",")
-        if len(fields) <= max(places):
+        start = line.split(",", first)
+        if len(start) > first and start[sessions] in NONE and start[kind] not in OF_PROXIES:
+            continue  # a slot that nobody was ever sent to: most of thousands
+        fields = line.split(",", most)
+        if len(fields) < most:
             continue
         numbers = [int(text) if (text := fields[p]).isdigit() else 0 for p in places]
-        name = fields[names["svname"]]
+        name = fields[kind]
         found.append(
             Row(
-                proxy=fields[names["pxname"]],
-                kind=name.lower() if name in {"FRONTEND", "BACKEND"} else name,
+                proxy=fields[proxy],
+                kind=name.lower() if name in OF_PROXIES else name,
                 counts=tuple(numbers[: len(COLUMNS)]),
                 gauges=tuple(numbers[len(COLUMNS) :]),
             )

@@ -1,6 +1,7 @@
 """What of a backend maps turn while HAProxy runs, and the casing that only a reload changes."""
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -12,6 +13,7 @@ TIMEOUT_S = 60.0
 """What the maps' absence means."""
 
 
+@lru_cache(maxsize=4096)
 def casing(shape: Shape) -> Shape:
     """The shape with every dial at its default. Two services of one casing may have the same backend in turn."""
     if shape.mode != "http":

@@ -6,6 +6,7 @@ Everything is an allow-list: blanks, quotes, braces, backslashes, `;`, `#` and c
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Check, RoutePort
@@ -18,6 +19,7 @@ _PATH = re.compile(r"/[A-Za-z0-9/._~!$&()*+,=:@%-]*", re.ASCII)
 _CHECK_PATH = re.compile(r"/[A-Za-z0-9/._~!$&()*+,=:@%?-]*", re.ASCII)
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.-]", re.ASCII)
 HOST_LIMIT = 253
+ADDRESS_LIMIT = 64
 PATH_LIMIT = 256
 NAME_LIMIT = 128
 MODES = ("http", "tcp", "tls")
@@ -49,6 +51,12 @@ def name_part(text: str) -> str:
 
 def address(host: str) -> str | None:
     """The canonical IP address, or None: HAProxy's `set server addr` takes no names."""
+    return _address(host) if len(host) <= ADDRESS_LIMIT else None
+
+
+@lru_cache(maxsize=65_536)
+def _address(host: str) -> str | None:
+    """Asked for every member of a service whenever one of them changes."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:

@@ -8,6 +8,8 @@ DEAF_S = 10.0  # a reload takes HAProxy's master less
 POLL_S = 0.05
 LONGEST_POLL_S = 0.5
 MOST_REST_S = 0.02
+SAVE_PAUSE_S = 1.0
+LONGEST_SAVE_PAUSE_S = 10.0
 
 
 def reload_pause_s(old_workers: int) -> float:
@@ -18,6 +20,13 @@ def reload_pause_s(old_workers: int) -> float:
 def rest_s(took_s: float) -> float:
     """After a turn of the loop: so that changes that come without end are taken together, and most of a core left."""
     return min(MOST_REST_S, 2 * took_s)
+
+
+def save_pause_s(took_s: float) -> float:
+    """Between two writings of what is served now, for a fresh start: a file of thousands of backends takes its time, and
+    what has happened since stands in the journal and in the registry.
+    """
+    return min(LONGEST_SAVE_PAUSE_S, max(SAVE_PAUSE_S, 50 * took_s))
 
 
 def poll_s(draining_s: float) -> float:

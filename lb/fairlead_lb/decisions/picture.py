@@ -73,7 +73,16 @@ class Fragments:
 
     def current(self, serving: Serving) -> tuple[Picture, str]:
         """`current_picture(serving)` and its configuration."""
-        self._made = {name: self._of(name, shape, serving) for name, shape in serving.structure.shapes.items()}
+        before, there, frame = self._made, serving.slots, serving.structure.frame
+        self._made = {
+            name: made
+            if (made := before.get(name)) is not None
+            and made.slots is there[name]
+            and made.shape is shape
+            and made.frame is frame
+            else _fragment(name, shape, there[name], frame)
+            for name, shape in serving.structure.shapes.items()
+        }
         slots = {
             name: self._made[name].rendered if name in self._made else _rendered(there)
             for name, there in serving.slots.items()
@@ -81,13 +90,10 @@ class Fragments:
         text = render.config_of(serving.structure, [made.text for made in self._made.values()])
         return Picture(structure=serving.structure, slots=slots, maps=serving.maps), text
 
-    def _of(self, name: str, shape: Shape, serving: Serving) -> _Fragment:
-        slots, frame = serving.slots[name], serving.structure.frame
-        made = self._made.get(name)
-        if made is not None and made.slots is slots and made.shape is shape and made.frame == frame:
-            return made
-        rendered = _rendered(slots)
-        return _Fragment(slots, shape, frame, rendered, render.backend_text(name, shape, rendered, frame))
+
+def _fragment(name: str, shape: Shape, slots: Slots, frame: Frame) -> _Fragment:
+    rendered = _rendered(slots)
+    return _Fragment(slots, shape, frame, rendered, render.backend_text(name, shape, rendered, frame))
 
 
 def current_picture(serving: Serving) -> Picture:
@@ -161,4 +167,7 @@ def _slots(serving: Serving, wanted: Wanted, name: str, names: Mapping[Key, str]
 def as_rendered(slot: Slot) -> Slot:
     """A drained server comes up in maintenance: a new worker has no sessions on it to finish."""
     admin = slot.admin if slot.admin is Admin.READY and not slot.empty else Admin.MAINT
-    return msgspec.structs.replace(slot, admin=admin, used=0, up=admin is Admin.READY, unchecked=False)
+    up = admin is Admin.READY
+    if slot.admin is admin and slot.up is up and not slot.used and not slot.unchecked:
+        return slot
+    return msgspec.structs.replace(slot, admin=admin, used=0, up=up, unchecked=False)

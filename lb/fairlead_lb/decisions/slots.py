@@ -62,7 +62,8 @@ def _plan(backend: Backend | None, name: str, slots: Slots, dead: Collection[str
     servers = backend.servers if backend is not None else ()
     sticky = backend.shape.sticky if backend is not None else False
     homes = _homes(servers, slots)
-    empty = [s for s, slot in slots.items() if slot.empty and slot.admin is Admin.MAINT and not slot.used]
+    idle = {place for place, slot in slots.items() if slot.admin is Admin.MAINT and slot.empty}
+    empty = [place for place in slots if place in idle and not slots[place].used]
     brings: list[ServerCommand] = []
     homeless: list[Server] = []
     for server in servers:
@@ -77,7 +78,7 @@ def _plan(backend: Backend | None, name: str, slots: Slots, dead: Collection[str
     takes: list[ServerCommand] = []
     tidies: list[ServerCommand] = []
     for place, slot in slots.items():
-        if place not in kept and not (slot.empty and slot.admin is Admin.MAINT):
+        if place not in kept and place not in idle:
             takes += _take(name, place, slot, cut=slot.task in dead, at_once=sticky)
             tidies += _tidy(name, place, slot)
     return SlotPlan(brings=tuple(brings), takes=tuple(takes), tidies=tuple(tidies), homeless=tuple(homeless))
@@ -85,10 +86,14 @@ def _plan(backend: Backend | None, name: str, slots: Slots, dead: Collection[str
 
 def _homes(servers: Sequence[Server], slots: Slots) -> dict[str, str]:
     """Task -> the slot it stands in. A slot whose task is unknown (adopted) is known by its address."""
-    by_task = {(s.task, s.host, s.port): p for p, s in slots.items() if s.task and not s.empty}
-    by_address = {
-        (s.host, s.port): p for p, s in slots.items() if not s.task and not s.empty and s.admin is Admin.READY
-    }
+    by_task: dict[tuple[str, str, int], str] = {}
+    by_address: dict[tuple[str, int], str] = {}
+    for where, slot in slots.items():
+        if slot.task:
+            if not slot.empty:
+                by_task[slot.task, slot.host, slot.port] = where
+        elif slot.admin is Admin.READY and not slot.empty:
+            by_address[slot.host, slot.port] = where
     homes: dict[str, str] = {}
     for server in servers:
         place = by_task.get((server.task, server.host, server.port)) or by_address.get((server.host, server.port))

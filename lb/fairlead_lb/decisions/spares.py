@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from fairlead_discovery import paths
 from fairlead_discovery.decisions import words
@@ -53,6 +54,7 @@ def _targets(wanted: Wanted, least: int) -> Iterator[tuple[Shape, int]]:
     yield from ((shapes[text], max(least, used[text])) for text in kinds)
 
 
+@lru_cache(maxsize=4096)
 def _text(shape: Shape) -> str:
     """`http, checked by http`; tells casings apart."""
     check = "unchecked" if shape.check is None else f"checked by {'http' if shape.check.path else 'connecting'}"
