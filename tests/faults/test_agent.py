@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 
 from harness.agents import Agent, agent
+from harness.house import own_loopback_address
 from harness.ports import free_port
 from harness.stub_master import FRAMEWORK, StubMaster
 from harness.waiting import eventually
@@ -309,7 +310,7 @@ async def test_a_silent_master_is_left_and_found_again(one: Agent, master: StubM
 @pytest.mark.skipif(os.getuid() != 0, reason="mount namespaces need root")
 async def test_a_task_gets_its_own_resolv_conf_once_the_name_server_answers(short_dir: Path, master: StubMaster):
     """Ours first, then the machine's; the machine's file is untouched. Silent: it says why it leaves it alone."""
-    address = f"127.53.{os.getpid() % 250}.9"
+    address = own_loopback_address()
     async with agent(short_dir, master.address, dns_address=address) as one:
         await master.registered()
         await master.run("before", "cat /etc/resolv.conf")
