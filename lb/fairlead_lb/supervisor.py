@@ -76,18 +76,19 @@ class Supervisor:
         await self._end_leftovers()
         picture = _within_limits(picture)
         self._store.write_live(picture, render.config(picture))
-        await self._spawn()
+        await self._spawn(picture)
         log.info("started haproxy", master=self.processes.master, took_ms=round((time.monotonic() - begin) * 1000))
         return picture
 
     async def start_from_disk(self) -> bool:
         """As it was last, at once: before anything else is known. False when that is not possible."""
-        if not self._store.config.exists() or self._store.picture() is None:
+        picture = self._store.picture()
+        if not self._store.config.exists() or picture is None:
             return False
         begin = time.monotonic()
         await self._end_leftovers()
         try:
-            await self._spawn()
+            await self._spawn(picture)
         except (Refused, Unavailable) as error:
             log.warning("haproxy does not start as it was", reason=str(error))
             return False
@@ -117,7 +118,8 @@ class Supervisor:
         before = self._store.picture()
         self._store.write_live(picture, render.config(picture))
         try:
-            now = await process.reload(self._store.master_socket, self.processes, self._store.log)
+            socket = self._worker_socket(picture.structure)
+            now = await process.reload(self._store.master_socket, self.processes, socket, self._store.log)
         except Refused:
             if before is not None:
                 self._store.write_live(before, render.config(before))
@@ -148,7 +150,7 @@ class Supervisor:
         self._store.write_live(picture, render.config(picture))
         socket = self._worker_socket(running)
         if await _answers(socket):
-            if await self._freed(old):
+            if await self._freed(old, picture):
                 return picture
             self._orphans += [i for pid in (old.worker, *old.old) if (i := identify(pid)) is not None]
             after = process.Predecessor(socket, (old.worker, *old.old))
@@ -159,16 +161,17 @@ class Supervisor:
         if (master := identify(old.master)) is not None:
             self._deaf_masters.append(master)
             send_signal(master, signal.SIGSTOP)  # it must not do later, beside the next one, what we told it
-        await self._spawn(after)
+        await self._spawn(picture, after)
         log.warning("replaced haproxy's master, which did not answer", master=self.processes.master, was=old.master,
                     took_ms=round((time.monotonic() - begin) * 1000))  # fmt: skip
         return picture
 
-    async def _freed(self, old: Processes) -> bool:
+    async def _freed(self, old: Processes, picture: Picture) -> bool:
         """Whether the master reloads at a signal, which needs none of its connections."""
         begin = time.monotonic()
+        socket = self._worker_socket(picture.structure)
         try:
-            now = await process.reload_by_signal(self._store.master_socket, old, self._store.log)
+            now = await process.reload_by_signal(self._store.master_socket, old, socket, self._store.log)
         except Unavailable:
             return False
         self._take(now)
@@ -224,13 +227,14 @@ class Supervisor:
         """Stops watching; HAProxy serves on."""
         self._unwatch()
 
-    async def _spawn(self, after: process.Predecessor | None = None) -> None:
+    async def _spawn(self, picture: Picture, after: process.Predecessor | None = None) -> None:
         self._child = process.start(
             self._program, self._store.config, self._store.master_socket, self._store.log, after=after
         )
         if (started := identify(self._child.pid)) is not None:
             self._store.write_running(Running(master=started))  # before it serves: whoever ends us now knows it
-        found = await process.wait_started(self._child, self._store.master_socket, self._store.log)
+        socket = self._worker_socket(picture.structure)
+        found = await process.wait_started(self._child, self._store.master_socket, socket, self._store.log)
         self._take(found)
         metrics.STARTS.inc()
 

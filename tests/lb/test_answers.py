@@ -39,6 +39,18 @@ def test_show_proc():
         answers.processes("")
 
 
+def test_who_serves_on_after_a_failed_reload_is_called_old_from_3_1_on():
+    """It is the youngest of them; who finishes sessions is older."""
+    told = (
+        "#<PID>          <type>          <reloads>       <uptime>        <version>\n"
+        "3383            master          3 [failed: 1]   0d00h00m01s     3.2.26-1\n# workers\n# old workers\n"
+        "3385            worker          3               0d00h00m09s     3.2.26-1\n"
+        "3420            worker          1               0d00h00m00s     3.2.26-1\n"
+    )
+
+    assert Processes(master=3383, worker=3420, old=(3385,), reloads=3, failed=1) == answers.processes(told)
+
+
 def test_show_servers_state():
     """A server from a disabled line keeps flag 4 when it is ready; drained, it keeps it too."""
     expected = {

@@ -96,13 +96,22 @@ def start(
         )
 
 
-async def wait_started(child: "subprocess.Popen[bytes]", master: Path, log: Path) -> Processes:
-    """Raises Refused with HAProxy's words when it ends instead."""
+async def serving(socket: str, worker: int) -> bool:
+    """Whether this worker answers on its own socket. Masters of 3.1 and later tell of workers that still read their file."""
+    try:
+        said = await ask(socket, "show info", wait_s=HEARS_S)
+    except Unavailable:
+        return False
+    return f"\nPid: {worker}\n" in said
+
+
+async def wait_started(child: "subprocess.Popen[bytes]", master: Path, socket: str, log: Path) -> Processes:
+    """Returns when the worker of that socket serves. Raises Refused with HAProxy's words when it ends instead."""
     end = asyncio.get_running_loop().time() + START_S
     while asyncio.get_running_loop().time() < end:
         if child.poll() is not None:
             raise Refused(f"haproxy did not start: {alerts(log)}")
-        if (processes := await find(master)) is not None:
+        if (processes := await find(master)) is not None and await serving(socket, processes.worker):
             return processes
         await asyncio.sleep(STEP_S)
     child.kill()
@@ -124,28 +133,28 @@ async def check(program: str, file: Path) -> None:
         raise Refused(_alerts_in(output.decode("utf-8", "replace")) or f"haproxy -c ended with {child.returncode}")
 
 
-async def reload(master: Path, before: Processes, log: Path) -> Processes:
-    """Returns when a new worker serves. Raises Refused when HAProxy kept the old one, Unavailable."""
+async def reload(master: Path, before: Processes, socket: str, log: Path) -> Processes:
+    """Returns when a new worker serves, on that socket. Raises Refused when HAProxy kept the old one, Unavailable."""
     try:
         before = await show(master, wait_s=HEARS_S)
     except Unavailable:  # it takes no connection any more: only a signal reaches it
-        return await reload_by_signal(master, before, log)
+        return await reload_by_signal(master, before, socket, log)
     with contextlib.suppress(Unavailable):  # 2.6 closes the socket while it reloads
         said = await ask(master, "reload", wait_s=RELOAD_S)
         if said.startswith("Success=0"):  # 2.7 and later wait, and tell
             raise Refused(f"haproxy kept its old configuration: {_alerts_in(said) or alerts(log)}")
-    return await _reloaded(master, before, log, within_s=RELOAD_S)
+    return await _reloaded(master, before, socket, log, within_s=RELOAD_S)
 
 
-async def reload_by_signal(master: Path, before: Processes, log: Path) -> Processes:
+async def reload_by_signal(master: Path, before: Processes, socket: str, log: Path) -> Processes:
     """As `reload`, for a master that takes no connection. It starts itself afresh, so all of its connections are free."""
     identity = identify(before.master)
     if identity is None or not send_signal(identity, signal.SIGUSR2):
         raise Unavailable(f"haproxy: master {before.master} has ended")
-    return await _reloaded(master, before, log, within_s=BY_SIGNAL_S)
+    return await _reloaded(master, before, socket, log, within_s=BY_SIGNAL_S)
 
 
-async def _reloaded(master: Path, before: Processes, log: Path, *, within_s: float) -> Processes:
+async def _reloaded(master: Path, before: Processes, socket: str, log: Path, *, within_s: float) -> Processes:
     end = asyncio.get_running_loop().time() + within_s
     while asyncio.get_running_loop().time() < end:
         try:
@@ -154,7 +163,7 @@ async def _reloaded(master: Path, before: Processes, log: Path, *, within_s: flo
             if identify(before.master) is None:
                 raise
         else:
-            if now.worker and now.worker != before.worker:
+            if now.worker and now.worker != before.worker and await serving(socket, now.worker):
                 return now
             if now.failed > before.failed:
                 raise Refused(f"haproxy kept its old configuration: {alerts(log)}")

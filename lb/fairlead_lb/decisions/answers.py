@@ -59,7 +59,11 @@ def objection(said: str) -> str:
 
 
 def processes(text: str) -> Processes:
-    """`10809 master 1 [failed: 0] 0d00h00m49s 2.6.12`, `# workers`, `11465 worker 0 …`, `# old workers` …"""
+    """`10809 master 1 [failed: 0] 0d00h00m49s 2.6.12`, `# workers`, `11465 worker 0 …`, `# old workers` …
+
+    From 3.1 on a worker is listed before it serves, and one that serves on after a reload that failed is called old: it
+    is the one with the fewest reloads behind it.
+    """
     section, found, current, old = "", None, 0, []
     for line in text.splitlines():
         fields = line.split()
@@ -68,13 +72,16 @@ def processes(text: str) -> Processes:
         elif len(fields) >= 3 and fields[1] == "master":
             failed = line.partition("[failed:")[2].partition("]")[0].strip()
             found = (int(fields[0]), int(fields[2]), int(failed or 0))
-        elif len(fields) >= 2 and fields[1] == "worker" and section == "workers":
+        elif len(fields) >= 3 and fields[1] == "worker" and section == "workers":
             current = int(fields[0])
-        elif len(fields) >= 2 and fields[1] == "worker":
-            old.append(int(fields[0]))
+        elif len(fields) >= 3 and fields[1] == "worker":
+            old.append((int(fields[2]), int(fields[0])))
     if found is None:
         raise Unavailable(f"haproxy: no master in the answer to show proc: {text[:80]!r}")
-    return Processes(master=found[0], worker=current, old=tuple(old), reloads=found[1], failed=found[2])
+    if not current and old:
+        current = min(old)[1]
+    finishing = tuple(pid for _, pid in old if pid != current)
+    return Processes(master=found[0], worker=current, old=finishing, reloads=found[1], failed=found[2])
 
 
 _STATE = ("srv_addr", "srv_port", "srv_admin_state", "srv_uweight", "srv_op_state", "srv_check_state")
