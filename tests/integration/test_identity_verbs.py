@@ -1,6 +1,5 @@
 """`fairlead intention` and `fairlead ca` on a real registry, and the authority's own process."""
 
-import asyncio
 import json
 import stat
 import sys
@@ -19,24 +18,16 @@ from fairlead_discovery.records import encode
 from fairlead_discovery.registry import Put
 from harness.ports import free_port
 from harness.servers import Server
-from harness.verbs import Verb, verb
-from harness.waiting import eventually, wait_until
+from harness.verbs import Verb, registry_of_verbs, verb
+from harness.waiting import eventually
 
 WEB, CART = "marathon:/shop/web", "marathon:/shop/cart"
 
 
 @pytest.fixture
-async def url(short_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[str]:
-    """A registry's process."""
-    found = f"local:{short_dir}/registry.sock"
-    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={found}", "--set", "token=off"]
-    server = Server([*words, "--set", f"data_dir={short_dir}"], log=short_dir / "registry.log").start()
-    await asyncio.to_thread(wait_until, "the registry serves", (short_dir / "registry.sock").exists)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FAIRLEAD_REGISTRY", found)
-    monkeypatch.delenv("FAIRLEAD_DATA_DIR", raising=False)
-    yield found
-    server.stop()
+async def url(short_dir: Path) -> AsyncIterator[str]:
+    async with registry_of_verbs(short_dir) as (found, _):
+        yield found
 
 
 @pytest.fixture

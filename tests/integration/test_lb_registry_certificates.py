@@ -19,7 +19,8 @@ from harness.balancer import Balancer, Task, balancer, fetch, route
 from harness.certificates import first_der, self_signed, shown_certificate
 from harness.ports import free_port
 from harness.servers import Server, require
-from harness.waiting import eventually, wait_until
+from harness.verbs import registry_of_verbs
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.needs("haproxy", "openssl")
 HOST = "shop.example"
@@ -101,18 +102,16 @@ def make_key(file: Path) -> None:
 
 
 @pytest.fixture
-async def stage(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
-    url = f"local:{short_dir}/registry.sock"
-    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={url}", "--set", "token=off"]
-    server = Server([*words, "--set", f"data_dir={short_dir}"], log=short_dir / "registry.log").start()
-    await asyncio.to_thread(wait_until, "the registry serves", (short_dir / "registry.sock").exists)
-    monkeypatch.setenv("FAIRLEAD_REGISTRY", url)
-    await asyncio.to_thread(make_key, short_dir / "keys")
-    async with balancer(short_dir, url, https_port=free_port(), certificate_key_file=str(short_dir / "keys")) as place:
+async def stage(short_dir: Path) -> AsyncIterator[Stage]:
+    keys = short_dir / "keys"
+    await asyncio.to_thread(make_key, keys)
+    async with (
+        registry_of_verbs(short_dir) as (url, server),
+        balancer(short_dir, url, https_port=free_port(), certificate_key_file=str(keys)) as place,
+    ):
         task = await Task("one").start()
         await place.applied(await place.publish(task.member(), routes=[route(vhosts=(HOST,))]))
         yield Stage(short_dir, place, server)
-    server.stop()
 
 
 async def test_certificates_come_change_and_go_without_a_reload(stage: Stage):

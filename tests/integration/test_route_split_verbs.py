@@ -1,8 +1,6 @@
 """`fairlead route split|failover|canary` on a real registry with a real balancer and HAProxy."""
 
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,9 @@ from typing import Any
 import pytest
 
 from harness.balancer import Balancer, balancer, service
-from harness.servers import Server
 from harness.sharing import ask_often
-from harness.verbs import Verb, verb
-from harness.waiting import eventually, wait_until
+from harness.verbs import Verb, registry_of_verbs, verb
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.needs("haproxy")
 HOST = "shop.example"
@@ -21,20 +18,12 @@ SHOP, NEXT = "marathon:/shop", "marathon:/next"
 
 
 @pytest.fixture
-async def place(short_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Balancer]:
-    url = f"local:{short_dir}/registry.sock"
-    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={url}", "--set", "token=off"]
-    server = Server([*words, "--set", f"data_dir={short_dir}"], log=short_dir / "registry.log").start()
-    await asyncio.to_thread(wait_until, "the registry serves", (short_dir / "registry.sock").exists)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FAIRLEAD_REGISTRY", url)
-    monkeypatch.delenv("FAIRLEAD_DATA_DIR", raising=False)
-    async with balancer(short_dir, registry_url=url, spare_backends=4) as made:
+async def place(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Balancer]:
+    async with registry_of_verbs(short_dir) as (url, _), balancer(short_dir, url, spare_backends=4) as made:
         monkeypatch.setenv("FAIRLEAD_LB", made.admin)
         await service(made, "/shop", vhosts=(HOST,))
         await service(made, "/next")
         yield made
-    server.stop()
 
 
 @pytest.fixture

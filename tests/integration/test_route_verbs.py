@@ -1,9 +1,7 @@
 """`fairlead route` on a real registry with a real balancer and HAProxy."""
 
-import asyncio
 import json
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,27 +11,17 @@ import pytest
 from fairlead_discovery import paths
 from fairlead_discovery.registry import Put
 from harness.balancer import Balancer, Task, balancer, member
-from harness.servers import Server
-from harness.verbs import Verb, verb
-from harness.waiting import wait_until
+from harness.verbs import Verb, registry_of_verbs, verb
 
 pytestmark = pytest.mark.needs("haproxy")
 SERVICE = "erp:db"
 
 
 @pytest.fixture
-async def place(short_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Balancer]:
-    url = f"local:{short_dir}/registry.sock"
-    words = [sys.executable, "-m", "fairlead_console", "registry", "--set", f"registry={url}", "--set", "token=off"]
-    server = Server([*words, "--set", f"data_dir={short_dir}"], log=short_dir / "registry.log").start()
-    await asyncio.to_thread(wait_until, "the registry serves", (short_dir / "registry.sock").exists)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FAIRLEAD_REGISTRY", url)
-    monkeypatch.delenv("FAIRLEAD_DATA_DIR", raising=False)
-    async with balancer(short_dir, registry_url=url) as made:
+async def place(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Balancer]:
+    async with registry_of_verbs(short_dir) as (url, _), balancer(short_dir, registry_url=url) as made:
         monkeypatch.setenv("FAIRLEAD_LB", made.admin)
         yield made
-    server.stop()
 
 
 @pytest.fixture

@@ -129,15 +129,6 @@ def test_a_node_that_is_none_is_refused(name: str, data: bytes):
         bamboo_records.rule_of("marathon", name, data)
 
 
-def test_what_we_write_bamboo_reads():
-    """Names as url.QueryEscape makes them, data of version 2."""
-    rule = Bamboo(service="marathon:/g/app", acl="path /a b", config={"x": "y"})
-    name = bamboo_records.node_name("/g/app_1 x~")
-
-    assert "%2Fg%2Fapp_1+x~" == name
-    assert rule == bamboo_records.rule_of("marathon", "%2Fg%2Fapp", bamboo_records.node_data(rule))
-
-
 @pytest.mark.parametrize(
     ("body", "rule"),
     [

@@ -12,7 +12,8 @@ from fairlead_discovery import paths
 from fairlead_discovery.policies import Intentions, Source, name_of, path_of
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb.decisions import intentions, mesh, render
-from fairlead_lb.decisions.intentions import compiled, judge, looked_up
+from fairlead_lb.decisions.intentions import compiled, judge
+from harness.callers import looked_up
 
 WEB, CART, OPS = "marathon:/shop/web", "marathon:/shop/cart", "etl:ops"
 CALLERS = (WEB, CART, OPS, "anonymous")

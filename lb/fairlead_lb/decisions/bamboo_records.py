@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote_plus, unquote_plus
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -18,11 +18,6 @@ NODE_LIMIT_BYTES = 64 * 1024
 class _Node(msgspec.Struct, frozen=True):
     version: str
     config: dict[str, str] = {}
-
-
-def node_name(app: str) -> str:
-    """`/g/app` -> `%2Fg%2Fapp`, as Go's url.QueryEscape."""
-    return quote_plus(app, safe="-_.~")
 
 
 def app_of(name: str) -> str:
@@ -62,10 +57,6 @@ def _config(text: str) -> Mapping[str, str] | None:
     if node.version != "2":
         raise Refused(f"version {node.version!r}: only 2, and plain text, are known")
     return node.config
-
-
-def node_data(rule: Bamboo) -> bytes:
-    return msgspec.json.encode({"version": "2", "config": {"Acl": rule.acl, **rule.config}})
 
 
 def _without_acl(config: Mapping[str, str]) -> Mapping[str, str]:

@@ -120,21 +120,6 @@ def compiled(
     return Compiled(verdicts=verdicts, rules=rules)
 
 
-def looked_up(found: Compiled, service: str, caller: str, method: str, path: str) -> bool:
-    """As HAProxy goes through the maps."""
-    head = f"{word(service)}="
-    verdict = found.verdicts.get(head + _caller(caller))
-    if verdict is None and caller != ANONYMOUS:
-        verdict = found.verdicts.get(f"{head}{ANYBODY}")
-    if verdict is not None and verdict.startswith(RULES):
-        judged = decoded(path)
-        if judged is None:
-            return False
-        tables = (f"{verdict}{whose}{judged}/" for whose in (method, OTHERS))
-        verdict = next(filter(None, (_longest(found.rules, text) for text in tables)), None)
-    return verdict == ALLOW
-
-
 def decoded(path: str) -> str | None:
     """The path that is judged, of one as it was sent; None when it is ambiguous."""
     judged = unquote_to_bytes(path).decode("latin-1")
@@ -203,9 +188,3 @@ def _all(groups: Sequence[tuple[Sequence[Source], str]], method: str, path: str)
     """Whether each of the groups allows it."""
     found = [(_best(group, method, path), fallback) for group, fallback in groups]
     return ALLOW if all((b.action if b is not None else f) == ALLOW for b, f in found) else DENY
-
-
-def _longest(rules: Mapping[str, str], text: str) -> str | None:
-    """`map_beg`."""
-    fitting = [key for key in rules if text.startswith(key)]
-    return rules[max(fitting, key=len)] if fitting else None

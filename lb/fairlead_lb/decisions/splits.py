@@ -221,7 +221,6 @@ def kept(maps: Maps, there: set[str]) -> dict[str, Mapping[str, str]]:
 
 BETWEEN = ("shares", "falls")
 """`<backend>:<what>` -> backend."""
-TABLES = ("ways", "least", "pins", *BETWEEN)
 
 
 def _renamed(key: str, names: Mapping[str, str]) -> str:
