@@ -217,10 +217,34 @@ async def test_a_sticky_client_stays_with_its_server_until_that_leaves(place: Ba
     assert {"two" if first == "one" else "one"} == after
 
 
-async def with_cookie(place: Balancer, cookie: str) -> tuple[str, str]:
+async def test_two_sticky_services_on_one_host_leave_each_other_their_cookies(place: Balancer):
+    """A client that goes to and fro stays with its server of each, and no other header of it is touched."""
+    paths = ("/a", "/b")
+    for app in paths:
+        there = [await Task(f"{app.strip('/')}{n}", app=app).start() for n in range(3)]
+        await place.applied(
+            await place.publish(
+                *(task.member() for task in there), routes=[route(app, vhosts=(HOST,), path=app, sticky=True)]
+            )
+        )
+    jar: dict[str, str] = {"own": "1"}
+    answers: list[tuple[str, ...]] = []
+    for _ in range(5):
+        round_ = []
+        for path in paths:
+            cookie, who = await with_cookie(place, "; ".join(f"{k}={v}" for k, v in jar.items()), path)
+            jar |= dict(one.split("=", 1) for one in cookie.split("; "))
+            round_.append(who)
+        answers.append(tuple(round_))
+
+    assert 1 == len(set(answers))
+    assert 3 == len(jar)
+
+
+async def with_cookie(place: Balancer, cookie: str, path: str = "/") -> tuple[str, str]:
     reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
     sent = f"Cookie: {cookie}\r\n" if cookie else ""
-    writer.write(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n{sent}\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n{sent}\r\n".encode())
     head, _, body = (await reader.read(-1)).decode().partition("\r\n\r\n")
     writer.close()
     given = [x for x in head.split("\r\n") if x.lower().startswith("set-cookie:")]

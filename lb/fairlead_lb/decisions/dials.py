@@ -6,6 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from fairlead_lb.decisions import traffic
+from fairlead_lb.decisions.splits import salt
 from fairlead_lb.decisions.values import Backend, Shape
 
 CHECK_PATH = "/"
@@ -33,6 +34,7 @@ def dials(backends: Collection[Backend]) -> Mapping[str, Mapping[str, str]]:
         "client_rates": traffic.rates(backends, "client_rate"),
         "aborts": traffic.faults(backends, "abort"),
         "delays": traffic.faults(backends, "delay"),
+        "cookies": {b.name: salt(b.key) for b in backends if b.shape.sticky and b.shape.mode == "http"},
     }
 
 

@@ -200,7 +200,7 @@ def pin_table(pinned: Iterable[Key], names: Mapping[Key, str]) -> dict[str, str]
 
 
 def salt(key: Key) -> str:
-    """The same on every balancer, so that a client has one bucket everywhere, and another one in each service."""
+    """The same on every balancer, so that a client has one bucket (and cookie) everywhere, and another in each service."""
     return paths.digest(f"{key.service}\0{key.index}".encode())
 
 

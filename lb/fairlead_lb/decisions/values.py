@@ -114,6 +114,7 @@ class Maps(Value, frozen=True):
     are refused, or wait; `budgets`: backend -> `spent`, when nothing more is repeated; absent where it is the default.
     `guarded`: backend -> its service, where callers may be
     refused; `intentions`, `rules`: see `intentions`; `targets`: how callers name a service in the mesh -> backend;
+    `cookies`: backend -> what tells its service's cookie from those of others on one host;
     `server_names`: backend -> the name its servers must have, where they speak TLS.
     `ways`, `shares`, `least`, `falls`, `pins`: see `splits`.
     """
@@ -136,6 +137,7 @@ class Maps(Value, frozen=True):
     rules: Mapping[str, str] = msgspec.field(default_factory=dict)
     targets: Mapping[str, str] = msgspec.field(default_factory=dict)
     server_names: Mapping[str, str] = msgspec.field(default_factory=dict)
+    cookies: Mapping[str, str] = msgspec.field(default_factory=dict)
     ways: Mapping[str, str] = msgspec.field(default_factory=dict)
     shares: Mapping[str, str] = msgspec.field(default_factory=dict)
     least: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -143,15 +145,27 @@ class Maps(Value, frozen=True):
     pins: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-DIALS = ("checks", "timeouts", "rates", "client_rates", "aborts", "delays", "budgets", "guarded", "server_names")
+DIALS = (
+    "checks",
+    "timeouts",
+    "rates",
+    "client_rates",
+    "aborts",
+    "delays",
+    "budgets",
+    "guarded",
+    "server_names",
+    "cookies",
+)
 VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
 SPLITS = ("shares", "least", "falls", "pins", "ways")
 MAP_NAMES = ("hosts", "wilds", "ports", "modes", "names", "vips", "targets", *VERDICTS, *DIALS, *SPLITS)
-LAYOUT = 8
+LAYOUT = 9
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
-5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone."""
+5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone;
+8: before cookies of services."""
 
 
 class Frame(Value, frozen=True):
