@@ -113,6 +113,81 @@ class Intentions(Policy, frozen=True, kw_only=True, tag="intentions"):
     sources: tuple[Source, ...] = ()
 
 
+class HeaderMatch(Record, frozen=True, kw_only=True):
+    """A header of a request. One of `exact`, `prefix`, `suffix`, `regex` (of the whole value), else `present`."""
+
+    name: str
+    exact: str = ""
+    prefix: str = ""
+    suffix: str = ""
+    regex: str = ""
+    present: bool = False
+    ignore_case: bool = False
+    invert: bool = False
+    """It must not fit; one that is not there does not."""
+
+
+class QueryMatch(Record, frozen=True, kw_only=True):
+    """A parameter of the query, decoded. One of `exact`, `regex` (of the whole value), else `present`."""
+
+    name: str
+    exact: str = ""
+    regex: str = ""
+    present: bool = False
+
+
+class RouteMatch(Record, frozen=True, kw_only=True):
+    """All that is said must fit; nothing said fits every request. One of the three paths at most, as the client sent it."""
+
+    path_exact: str = ""
+    path_prefix: str = ""
+    """Of characters: `/v` is `/v1` too."""
+    path_regex: str = ""
+    """Of the whole path, without the query."""
+    case_insensitive: bool = False
+    """Of the path."""
+    header: tuple[HeaderMatch, ...] = ()
+    query_param: tuple[QueryMatch, ...] = ()
+    methods: tuple[str, ...] = ()
+
+
+class HeaderChange(Record, frozen=True, kw_only=True):
+    """`add` beside what is there, `set` in its place, `remove`; in this order: remove, set, add."""
+
+    add: Mapping[str, str] = {}
+    set: Mapping[str, str] = {}
+    remove: tuple[str, ...] = ()
+
+
+class Destination(Record, frozen=True, kw_only=True):
+    """Port `index` of `service` ("": of the router's own), and what is done to a request on its way there."""
+
+    service: str = ""
+    index: int = 0
+    prefix_rewrite: str = ""
+    """In place of what `path_exact` or `path_prefix` took."""
+    request_timeout_s: float = 0.0
+    """How long the server may take; 0: as long as its route says."""
+    num_retries: int = -1
+    """0: a request that reached a server is not repeated; -1: as its route says."""
+    request_headers: HeaderChange = HeaderChange()
+    response_headers: HeaderChange = HeaderChange()
+
+
+class RouterLeg(Record, frozen=True, kw_only=True):
+    """Requests that fit go there."""
+
+    match: RouteMatch = RouteMatch()
+    destination: Destination = Destination()
+
+
+class Router(Policy, frozen=True, kw_only=True, tag="router"):
+    """Where requests for the service's port `index` lead: the first leg that fits, else the service itself."""
+
+    index: int = 0
+    route: tuple[RouterLeg, ...] = ()
+
+
 class Bamboo(Policy, frozen=True, kw_only=True, tag="bamboo"):
     """A Bamboo rule: which requests go to the service's first port, besides those its own route asks for."""
 
@@ -122,7 +197,7 @@ class Bamboo(Policy, frozen=True, kw_only=True, tag="bamboo"):
     """What else Bamboo's record says, for its templates."""
 
 
-AnyPolicy = Split | Failover | Canary | CanaryStage | Intentions | Bamboo
+AnyPolicy = Split | Failover | Canary | CanaryStage | Intentions | Router | Bamboo
 """What a node may hold. One of another kind (a newer version's) is named among a snapshot's `bad`."""
 
 

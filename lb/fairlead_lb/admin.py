@@ -19,7 +19,7 @@ from fairlead_lb.decisions.problems import problems
 from fairlead_lb.decisions.values import Key
 from fairlead_lb.desk import Desk
 from fairlead_lb.service_pages import Listing, backends_of, slots_of
-from fairlead_lb.split_pages import canaries_of, splits_of
+from fairlead_lb.split_pages import canaries_of, routers_of, splits_of
 from fairlead_lb.state import State
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def status_of(controller: Controller) -> dict[str, Any]:
         "last_error": state.last_error,
         "rails": rails_of(controller.desk),
         "rules": rules_of(state),
+        "routers": routers_of(state),
         "refused": dict(sorted(state.wanted.refused.items())),
         "problems": problems(state.wanted, state.taken, state.taken_vips) if snapshot is not None else {},
         "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},

@@ -9,6 +9,7 @@ from fairlead_lb import metrics
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import routes, shortcut, spares
 from fairlead_lb.decisions.nearness import Near
+from fairlead_lb.decisions.routers import Past
 from fairlead_lb.decisions.shortcut import Decided
 from fairlead_lb.decisions.versions import LUA
 from fairlead_lb.desk import Desk
@@ -97,6 +98,7 @@ def _rules(desk: Desk) -> routes.Rules:
         good=desk.good,
         vips=desk.around.vips,
         refused_rules=desk.state.refused_rules,
+        routers=Past(good=desk.good_routers, refused=desk.state.refused_routers),
         manner=desk.around.manner,
         lua=desk.supervisor.version is None or desk.supervisor.version.can(LUA),
     )

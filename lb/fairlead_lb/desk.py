@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from fairlead_daemon.logs import Log
+from fairlead_discovery.policies import Router
 from fairlead_lb import metrics
 from fairlead_lb.adapters import ports
 from fairlead_lb.adapters.store import Store
@@ -67,6 +68,8 @@ class Desk:
     verdicts: Verdicts = field(default_factory=Verdicts)
     good: Mapping[str, Parts] = field(default_factory=dict)
     """What HAProxy has taken, by service."""
+    good_routers: Mapping[str, Router] = field(default_factory=dict)
+    """The same of routers."""
     pinned: Collection[Key] | None = None
     """Ports whose requests stay with their fallbacks; None: nobody has looked yet, so as HAProxy has it."""
     watched: tuple[Maps | None, bool] = (None, False)

@@ -14,6 +14,7 @@ from fairlead_lb.decisions.change import Reload, Serving
 from fairlead_lb.decisions.conditions import FrontRule
 from fairlead_lb.decisions.fragments import of_tenants, text_of
 from fairlead_lb.decisions.rollout import structure_of
+from fairlead_lb.decisions.router_lines import FrontRouter
 from fairlead_lb.decisions.values import Picture, Structure
 from fairlead_lb.desk import Desk
 
@@ -100,12 +101,14 @@ async def _blame(desk: Desk, candidate: Picture, error: Refused) -> None:
             return  # it is nobody's route
         if await _blame_rules(desk, candidate, desk.state.serving.structure if desk.state.serving else structure):
             return
+        if await _blame_routers(desk, candidate, desk.state.serving.structure if desk.state.serving else structure):
+            return
     suspects = desk.verdicts.suspects(structure)
     faulty = await _culprits(desk, candidate, suspects) or await _culprits(desk, candidate, tuple(structure.owners))
     desk.verdicts.learn_fragments(structure, set(suspects) - faulty.keys() if faulty else ())
     for name, why in (faulty or dict.fromkeys(suspects, str(error))).items():
         owner, shape = structure.owners[name], structure.shapes[name]
-        desk.state.refused_shapes[owner, shape] = why
+        desk.state.refused_shapes[owner, msgspec.structs.replace(shape, timed=False)] = why
         log.warning("route refused by haproxy", service=owner.service, reason=why)
     metrics.BAD_FRAGMENTS.set(len(desk.state.refused_shapes))
     if suspects and desk.state.snapshot is not None:
@@ -131,9 +134,27 @@ async def _blame_rules(desk: Desk, candidate: Picture, running: Structure) -> bo
     return bool(faulty)
 
 
-async def _refused_with(desk: Desk, candidate: Picture, rules: tuple[FrontRule, ...]) -> str:
-    """What HAProxy says against a configuration of no backends and these rules alone."""
-    head = msgspec.structs.replace(of_tenants(candidate.structure, ()), rules=rules)
+async def _blame_routers(desk: Desk, candidate: Picture, running: Structure) -> bool:
+    """Whether new routers are at fault; the last good ones count from here on."""
+    new = {router.id: router for router in candidate.structure.routers if router not in running.routers}
+    faulty = await _search(
+        tuple(new), lambda group: _refused_with(desk, candidate, (), tuple(new[one] for one in group))
+    )
+    for one, why in faulty.items():
+        desk.state.refused_routers[one] = why
+        log.warning("router refused by haproxy", service=new[one].service, reason=why)
+    if faulty and desk.state.snapshot is not None:
+        deciding.want(desk, desk.state.snapshot)
+        desk.times.reload_not_before = 0.0
+        desk.wake.set()
+    return bool(faulty)
+
+
+async def _refused_with(
+    desk: Desk, candidate: Picture, rules: tuple[FrontRule, ...], routers: tuple[FrontRouter, ...] = ()
+) -> str:
+    """What HAProxy says against a configuration of no backends and these lines of the frontend alone."""
+    head = msgspec.structs.replace(of_tenants(candidate.structure, ()), rules=rules, routers=routers)
     return await _refused(desk, render.config_of(head, []))
 
 

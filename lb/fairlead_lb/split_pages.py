@@ -1,7 +1,9 @@
-"""What `/status` says of splits, failovers and canaries."""
+"""What `/status` says of splits, failovers, canaries and routers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.policies import AnyPolicy, Canary, CanaryStage, of_kind
@@ -68,6 +70,27 @@ def _ready(state: State, slots: Mapping[str, Slots]) -> Mapping[Key, int]:
         key: sum(s.admin is Admin.READY and s.up and not s.empty for s in slots.get(name, {}).values())
         for name, key in owners.items()
     }
+
+
+def routers_of(state: State) -> list[Mapping[str, Any]]:
+    """Every router that counts: its record, and which port and backend each leg leads to (none: it answers 503).
+    `in_force`: whether HAProxy looks at it, as it does after its reload.
+    """
+    names = {b.key: name for name, b in state.wanted.backends.items()}
+    served = {r.id for r in state.serving.structure.routers} if state.serving is not None else set()
+    return [
+        {
+            "service": key.service,
+            "port_index": key.index,
+            "in_force": lead.front.id in served,
+            "router": msgspec.to_builtins(state.wanted.routers[key.service]),
+            "to": [
+                {"service": k.service, "port_index": k.index, "backend": names[k]} if k is not None else None
+                for k in lead.to
+            ],
+        }
+        for key, lead in sorted(state.wanted.leads.items())
+    ]
 
 
 def canaries_of(policies: Mapping[str, AnyPolicy], modes: Mapping[Key, str] | None = None) -> list[Mapping[str, Any]]:

@@ -79,4 +79,6 @@ class State:
     former: dict[str, Key] = field(default_factory=dict)
     """Owners of backends that only old workers may still have."""
     refused_shapes: dict[tuple[Key, Shape], str] = field(default_factory=dict)
+    refused_routers: dict[str, str] = field(default_factory=dict)
+    """What HAProxy's own check turned down, by the router's `id`."""
     refused_rules: dict[tuple[str, tuple[Condition, ...]], str] = field(default_factory=dict)

@@ -137,3 +137,45 @@ async def test_intentions_stand_in_route_files(place: Balancer, fairlead: Any):
     assert "[[route]]" in head
     assert (0, "nothing to change\n") == again[:2]
     assert (0, "no difference\n") == differs[:2]
+
+
+ROUTER = f"""
+[[router]]
+service = "{SHOP}"
+
+[[router.route]]
+match = {{ path_prefix = "/next", methods = ["GET"], header = [{{ name = "X-V", exact = "2" }}] }}
+destination = {{ service = "{NEXT}", prefix_rewrite = "/", request_timeout = "5s", request_headers = {{ set = {{ X-A = "b" }} }} }}
+"""
+
+
+async def test_a_router_is_set_shown_planned_explained_and_removed(place: Balancer, fairlead: Any):
+    """By a file that is what `show` prints; `explain` takes what a client would send."""
+    Path("router.toml").write_text(ROUTER)
+    planned = await fairlead("plan", "router.toml")
+    written = await fairlead("router", "set", "router.toml")
+    await fairlead("wait")
+    shown = await fairlead("router", "show", SHOP)
+    Path("shown.toml").write_text(shown[1])
+    again = await fairlead("plan", "shown.toml")
+    listed = await fairlead("router", "show")
+    led = await fairlead("explain", f"{HOST}/next/x?a=1", "--header", "x-v=2")
+    as_json = json.loads((await fairlead("explain", f"{HOST}/next/x", "--header", "x-v=2", "--json"))[1])
+    stays = await fairlead("explain", f"{HOST}/next/x", "--header", "x-v=2", "--method", "POST")
+    removed = await fairlead("router", "remove", SHOP)
+    gone = await fairlead("router", "remove", SHOP)
+    bare = await fairlead("router", "show", SHOP)
+
+    assert 1 == planned[0]
+    assert f"+ router~{SHOP}: GET /next… X-V=2 to {NEXT}, others stay" in planned[1]
+    assert f"router of {SHOP} changed" in planned[1]
+    assert (0, "") == (written[0], written[2])
+    assert "[[router.route]]" in shown[1]
+    assert (0, "nothing to change") == (again[0], again[1].strip())
+    assert f"GET /next… X-V=2 to {NEXT}, others stay" in listed[1]
+    assert f"its router's route 1 (GET /next… X-V=2) leads to {NEXT} port 0" in led[1]
+    assert (NEXT, 1) == (as_json["service"], as_json["router"]["route"])
+    assert "none of its router's 1 routes takes it: it stays" in stays[1]
+    assert 0 == removed[0]
+    assert f"{SHOP}: has no router" in gone[2]
+    assert 0 != bare[0]

@@ -16,7 +16,7 @@ from fairlead_console import balancer
 from fairlead_console.foreseen import Foreseen, ask
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Calls, Use, registry_verb, verb
-from fairlead_console.verbs import route_policies
+from fairlead_console.verbs import route_policies, route_router
 from fairlead_console.verbs.registry import in_registry
 from fairlead_console.verbs.route_bamboo import import_bamboo, rules_of
 from fairlead_console.verbs.route_canary import canary
@@ -34,7 +34,7 @@ def route() -> None:
     """
 
 
-for _command in (import_bamboo, canary, route_policies.split, route_policies.failover):
+for _command in (import_bamboo, canary, route_policies.split, route_policies.failover, route_router.router):
     route.add_command(_command)
 
 
@@ -226,35 +226,44 @@ def apply(use: Use, file: Path, *, prune: bool) -> None:
     _show_plan(use, found, policies, revision=revision)
 
 
-@route.command(epilog="Example: fairlead route explain shop.example.com/cart; or: fairlead route explain :10100")
+@route.command(epilog="Example: fairlead route explain shop.example.com/cart?v=2 --header X-Beta=1; or: … :10100/cart")
 @click.argument("where")
+@click.option("--method", default="GET", show_default=True)
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Of the request; may be repeated.")
 @verb
-def explain(use: Use, where: str) -> None:
-    """Which service a request for WHERE (HOST[/PATH] or :PORT) meets, and which servers may answer it."""
+def explain(use: Use, where: str, *, method: str, headers: tuple[str, ...]) -> None:
+    """Which service a request for WHERE (HOST[/PATH] or :PORT[/PATH], with a query) meets, where its router leads, and
+    which servers may answer it.
+    """
     found = use.run(_status)
     from fairlead_lb.decisions.route_files import meets  # noqa: PLC0415  # see above
 
     where = where.partition("://")[2] or where
-    host, _, path = where.partition("/")
+    asked = route_router.request(where, method, headers)
+    host = where.partition("?")[0].partition("/")[0]
     if not host:
         raise click.UsageError("WHERE is HOST[/PATH] or :PORT")
     if where.startswith(":"):
-        service = next((s for s in found["services"] if f":{s['service_port']}" == where), None)
-        entry = where
+        service = next((s for s in found["services"] if f":{s['service_port']}" == host), None)
+        entry = host
     else:
         hosts = {key: s["backend"] for s in found["services"] for key in s["hosts"]}
-        met = meets(hosts, host, f"/{path}")
+        met = meets(hosts, host, asked.path)
         entry = met[0] if met is not None else ""
         service = next((s for s in found["services"] if met is not None and s["backend"] == met[1]), None)
     if service is None:
         raise Refused(f"{where}: no route; the balancer answers 404, or refuses the connection{_unless(found)}")
-    split, lines = route_policies.explained(found, service)
+    target, router, routed = route_router.leads(found, service, asked)
+    split, lines = route_policies.explained(found, target) if target is not None else (None, ())
     if use.as_json:
-        show_json({"where": where, "entry": entry, **service, "split": split})
+        show_json({"where": where, "entry": entry, **(target or service), "split": split, "router": router or None})
         return
     say(f"{where} meets {entry}: {service['service']} port {service['port_index']}, backend {service['backend']}")
-    for line in lines:
+    for line in (*routed, *lines):
         say(line)
+    if target is None:
+        return
+    service = target
     rows = [
         (s["task"] or "?", f"{s['host']}:{s['port']}", s["state"], s["weight"], s["sessions"])
         for s in service["servers"]

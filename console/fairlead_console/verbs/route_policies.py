@@ -33,12 +33,12 @@ def split(use: Use, service: str, *, shares: tuple[str, ...], sticky: str, index
     from fairlead_lb.decisions.split_files import SplitEntry, split_of  # noqa: PLC0415  # see above
 
     if remove:
-        _done(use, in_registry(use, lambda opened: _remove(opened, Split, service)), f"{service}: not split any more")
+        done(use, in_registry(use, lambda opened: take_away(opened, Split, service)), f"{service}: not split any more")
     elif not shares:
         _show(use, in_registry(use, policies), service, Split)
     else:
         made = split_of(SplitEntry(service=service, index=index, to=_shares(shares), sticky=sticky), "route split")
-        _done(use, in_registry(use, lambda opened: _write(opened, made)), f"{service}: {told(made)}")
+        done(use, in_registry(use, lambda opened: _write(opened, made)), f"{service}: {told(made)}")
 
 
 @click.command(epilog="Example: fairlead route failover erp:db --to erp:db-north --min-ready 2 --back-after 30s")
@@ -57,22 +57,26 @@ def failover(use: Use, service: str, *, others: tuple[str, ...], remove: bool, *
     from fairlead_lb.decisions.split_files import FailoverEntry, failover_of  # noqa: PLC0415  # see above
 
     if remove:
-        _done(use, in_registry(use, lambda opened: _remove(opened, Failover, service)), f"{service}: no failover")
+        done(use, in_registry(use, lambda opened: take_away(opened, Failover, service)), f"{service}: no failover")
     elif not others:
         _show(use, in_registry(use, policies), service, Failover)
     else:
         made = failover_of(FailoverEntry(service=service, to=others, **how), "route failover")
-        _done(use, in_registry(use, lambda opened: _write(opened, made)), f"{service}: {told(made)}")
+        done(use, in_registry(use, lambda opened: _write(opened, made)), f"{service}: {told(made)}")
 
 
 def told(policy: Any) -> str:
     """In words: `5 % to erp:db2, sticky by cookie`."""
-    from fairlead_discovery.policies import Intentions, Split  # noqa: PLC0415  # see above
+    from fairlead_discovery.policies import Intentions, Router, Split  # noqa: PLC0415  # see above
 
     if isinstance(policy, Intentions):
         from fairlead_lb.decisions import intention_files  # noqa: PLC0415  # see above
 
         return intention_files.told(policy)
+    if isinstance(policy, Router):
+        from fairlead_lb.decisions import router_files  # noqa: PLC0415  # see above
+
+        return router_files.told(policy)
     if not isinstance(policy, Split):
         others = ", then ".join(t.service for t in policy.to)
         few = f" while it has fewer than {policy.min_ready} ready servers" if policy.min_ready > 1 else ""
@@ -124,7 +128,7 @@ def beside(found: Sequence[Any], service: str, index: int) -> Mapping[str, Any]:
 
 def words_of(found: Sequence[Any], service: str, index: int, mode: str) -> str:
     """The same in words; "" when they say nothing. What balancers refuse is shown as that. `mode`: of the port."""
-    from fairlead_discovery.policies import Canary, Failover, Split  # noqa: PLC0415  # see above
+    from fairlead_discovery.policies import Canary, Failover, Router, Split  # noqa: PLC0415  # see above
     from fairlead_lb.decisions.splits import refusal, split_of  # noqa: PLC0415  # see above
     from fairlead_lb.decisions.values import Key  # noqa: PLC0415  # see above
 
@@ -135,7 +139,11 @@ def words_of(found: Sequence[Any], service: str, index: int, mode: str) -> str:
         return f"{text} (refused: {why})" if why else text
 
     mine = [p for p in found if p.service == service and getattr(p, "index", -1) == index]
-    said = [said_of(p, told(p)) if isinstance(p, Split) else told(p) for p in mine if isinstance(p, Split | Failover)]
+    said = [
+        said_of(p, told(p)) if isinstance(p, Split) else told(p)
+        for p in mine
+        if isinstance(p, Split | Failover | Router)
+    ]
     return "; ".join([*said, *(said_of(p, f"canary {p.to.service}") for p in mine if isinstance(p, Canary))])
 
 
@@ -169,13 +177,19 @@ def entries(found: Sequence[Any], service: str = "") -> list[tuple[str, dict[str
 
 
 def toml(table: str, entry: Mapping[str, Any]) -> str:
-    return "\n".join([f"[[{table}]]", *(f"{name} = {_toml_value(value)}" for name, value in entry.items())])
+    """A router's routes are tables of their own, behind it."""
+    legs = entry.get("route", ()) if table == "router" else ()
+    plain = {name: value for name, value in entry.items() if not (legs and name == "route")}
+    lines = [f"[[{table}]]", *(f"{name} = {_toml_value(value)}" for name, value in plain.items())]
+    return "\n".join([*lines, *(toml("router.route", leg) for leg in legs)])
 
 
 def _toml_value(value: object) -> str:
     if isinstance(value, Mapping):
         inner = ", ".join(f"{msgspec.json.encode(k).decode()} = {_toml_value(v)}" for k, v in value.items())
         return f"{{ {inner} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
     return msgspec.json.encode(value).decode()
 
 
@@ -200,7 +214,8 @@ async def _write(opened: Any, policy: Any) -> int:
     return int(await opened.commit(puts({"it": policy}, {})))
 
 
-async def _remove(opened: Any, kind: Any, service: str) -> int:
+async def take_away(opened: Any, kind: Any, service: str) -> int:
+    """The revision. Raises Refused when there is none."""
     found = next((p for p in await policies(opened) if isinstance(p, kind) and p.service == service), None)
     if found is None:
         raise Refused(f"{service}: has no {kind.__struct_config__.tag}")
@@ -215,7 +230,8 @@ def _show(use: Use, found: Sequence[Any], service: str, kind: Any) -> None:
         say(f"{service}: {told(mine)}" if mine is not None else f"{service}: no {kind.__struct_config__.tag}")
 
 
-def _done(use: Use, revision: int, text: str) -> None:
+def done(use: Use, revision: int, text: str) -> None:
+    """Says that it is written, and how to wait for it."""
     if use.as_json:
         show_json({"revision": revision})
     else:

@@ -1,13 +1,13 @@
 """What leads from what HAProxy serves to what it shall serve: nothing, runtime commands, or a reload."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import msgspec
 
+from fairlead_lb.decisions import routers, spares, splits
 from fairlead_lb.decisions import slots as slot_plans
-from fairlead_lb.decisions import spares, splits
 from fairlead_lb.decisions.bamboo import Manner
 from fairlead_lb.decisions.commands import Command, MapCommand, MapEntry, MapWhole, ServerCommand
 from fairlead_lb.decisions.dials import casing
@@ -15,10 +15,12 @@ from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.naming import is_spare
 from fairlead_lb.decisions.nearness import Standing
+from fairlead_lb.decisions.router_lines import FrontRouter
 from fairlead_lb.decisions.routes import Wanted
 from fairlead_lb.decisions.values import (
     DIALS,
     LAYOUT,
+    ROUTERS,
     SPLITS,
     VERDICTS,
     Backend,
@@ -121,7 +123,7 @@ class Steady:
 
     def rest(self, serving: Serving, wanted: Wanted, around: "Surroundings") -> "_Rest":
         """The wanted maps are another object whenever a backend has come, gone or changed its shape (see shortcut)."""
-        made_of = (serving.structure, serving.maps, wanted.maps, wanted.rules, around)
+        made_of = (serving.structure, serving.maps, wanted.maps, wanted.rules, wanted.leads, around)
         if self._found is None or any(a is not b for a, b in zip(made_of, self._of, strict=True)):
             self._of, self._found = made_of, _rest(serving, wanted, around)
         return self._found
@@ -177,6 +179,8 @@ def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> l
             reasons.append(f"backend {name} has another shape")
     if structure.rules != wanted.rules:
         reasons.append("rules that no map can hold changed")
+    known = _ids(structure.routers)
+    reasons += [f"router of {r.service} changed" for r in wanted.fronts if r.id not in known]
     for port in wanted.maps.ports:
         number = int(port)
         if not bound(structure, number) and around.may_bind(number):
@@ -196,6 +200,8 @@ def leftovers(
     unused = (p for p in ports_of(structure) if not around.in_range(p) and str(p) not in wanted.maps.ports)
     given_up = tuple(f"service port {port} is bound for nobody" for port in unused)
     given_up += tuple(f"VIP {place} is bound for nobody" for place in structure.vips if place not in wanted.maps.vips)
+    idle = (r.service for r in structure.routers if r.id not in _ids(wanted.fronts))
+    given_up += tuple(f"a router of {service} is nobody's any more" for service in idle)
     few = (n for n, b in wanted.backends.items() if n in slots and slot_plans.low(len(b.servers), len(slots[n])))
     given_up += tuple(f"backend {name} has few empty slots" for name in few)
     return given_up + spares.low(structure, wanted, around.spare_backends)
@@ -237,7 +243,12 @@ def servable(structure: Structure, wanted: Wanted) -> Maps:
         modes={p: m for p, m in wanted.maps.modes.items() if p in ports or p in vips},
         targets={t: b for t, b in wanted.maps.targets.items() if b in there} if same else {},
         **splits.kept(wanted.maps, there),
+        **routers.kept(wanted.maps, there, _ids(structure.routers) if same else ()),
     )
+
+
+def _ids(fronts: Iterable[FrontRouter]) -> frozenset[str]:
+    return frozenset(router.id for router in fronts)
 
 
 def _verdict_commands(serving: Serving, wanted: Wanted) -> tuple[list[MapCommand], list[MapCommand]]:
@@ -271,9 +282,19 @@ def _map_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
         found += _entries(name, getattr(serving.maps, name), getattr(target, name))
     if serving.structure.layout == LAYOUT:
         found += _split_commands(serving.maps, target)
+        target = routers.waiting(serving.maps, target, wanted.maps)
+        for name in ROUTERS:
+            found += _entries(name, getattr(serving.maps, name), getattr(target, name))
     if list(serving.maps.wilds.items()) != list(target.wilds.items()):
         found.append(MapWhole("wilds", tuple(target.wilds.items())))
-    return sorted(found, key=lambda c: isinstance(c, MapEntry) and c.value is None)
+    return sorted(found, key=_turn)
+
+
+def _turn(command: MapCommand) -> int:
+    """What goes, goes last; where a leg leads goes after the router that has it."""
+    if not isinstance(command, MapEntry) or command.value is not None:
+        return 0
+    return 2 if command.map == "hops" else 1
 
 
 def _split_commands(now: Maps, target: Maps) -> list[MapCommand]:

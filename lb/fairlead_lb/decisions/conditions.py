@@ -3,6 +3,7 @@ where HAProxy knows no escape, no variable and no end but the quote.
 """
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -17,8 +18,13 @@ FETCHES = {
     "src": "src",
     "dst_port": "dst_port",
     "ssl": "ssl_fc",
+    "params": "query",
 }
 """By subject. `segment` is the path with a slash at its end: its patterns end with one, so they end at segments."""
+NAMED = {"header": "req.fhdr({})", "query": "url_param({}),url_dec"}
+"""By the first half of a subject as `header:X-Version`: every occurrence of a header, whole; a parameter of the query,
+decoded."""
+_SUBJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _FETCH = re.compile(r"[a-z_.]+(?:\([A-Za-z0-9_-]{1,64}\))?", re.ASCII)
 _KINDS = frozenset({"", "str", "beg", "end", "dom", "dir", "reg", "sub", "found"})
 _QUOTABLE = re.compile(r"[ -&(-~]+", re.ASCII)  # printable ASCII without the single quote
@@ -26,7 +32,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """One of `patterns` fits; `negated`: none does. `subject` is one of FETCHES, or `raw:<fetch>` (operators' only)."""
+    """One of `patterns` fits; `negated`: none does. `subject` is one of FETCHES or NAMED, or `raw:<fetch>`
+    (operators' only).
+    """
 
     subject: str
     match: str = ""
@@ -59,18 +67,28 @@ def line(rule: FrontRule) -> Line:
 
 def told(rule: FrontRule) -> str:
     """Its conditions as HAProxy is told them. Raises Refused as `line` does."""
-    return " ".join(map(_condition, rule.conditions))
+    return conditions_text(rule.conditions)
+
+
+def conditions_text(conditions: Iterable[Condition]) -> str:
+    """All of them must fit. Raises Refused as `line` does."""
+    return " ".join(map(_condition, conditions))
 
 
 def _condition(one: Condition) -> str:
     raw = one.subject.removeprefix("raw:") if one.subject.startswith("raw:") else ""
-    fetch = raw or FETCHES.get(one.subject, "")
+    fetch = raw or FETCHES.get(one.subject, "") or _named(one.subject)
     if one.match not in _KINDS or not fetch or (raw and not _FETCH.fullmatch(raw)):
         raise Refused(f"{one.subject[:80]!r} {one.match[:20]!r} is no condition")
     words = [fetch, *(["-m", one.match] if one.match else []), *(["-i"] if one.fold else [])]
     if one.patterns:
         words += ["--", *map(_quoted, one.patterns)]
     return f"{'!' if one.negated else ''}{{ {' '.join(words)} }}"
+
+
+def _named(subject: str) -> str:
+    kind, _, name = subject.partition(":")
+    return NAMED[kind].format(name) if kind in NAMED and _SUBJECT_NAME.fullmatch(name) else ""
 
 
 def _quoted(pattern: str) -> str:

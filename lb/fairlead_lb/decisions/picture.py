@@ -36,6 +36,7 @@ def wanted_picture(serving: Serving, wanted: Wanted, around: Surroundings) -> Pi
         shapes={**{name: casing(b.shape) for name, b in wanted.backends.items()}, **spare},
         owners={name: b.key for name, b in wanted.backends.items()},
         rules=wanted.rules,
+        routers=wanted.fronts,
     )
     return Picture(
         structure=structure,

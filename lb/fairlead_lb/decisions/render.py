@@ -9,11 +9,13 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Check, Traffic
+from fairlead_lb.decisions import router_lines
 from fairlead_lb.decisions.conditions import Line, line
 from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.values import (
     DIALS,
     MAP_NAMES,
+    ROUTERS,
     VERDICTS,
     Admin,
     Frame,
@@ -44,6 +46,8 @@ def config_of(structure: Structure, fragments: list[str]) -> str:
     head = _template("haproxy.cfg.j2").render(
         structure=structure,
         rules=[line(rule) for rule in structure.rules],
+        router=_router(structure),
+        routed=list(router_lines.response_lines(structure.routers)),
         frame=structure.frame,
         binds=structure.binds,
         tls=bool(structure.frame.https_port and structure.frame.certificates),
@@ -51,9 +55,16 @@ def config_of(structure: Structure, fragments: list[str]) -> str:
         maps=map_folder(structure.frame),
         socket=worker_socket(structure.frame, structure.generation),
         traffic=_used(structure),
-        dials=(*DIALS, *VERDICTS, "targets"),
+        dials=(*DIALS, *VERDICTS, *ROUTERS, "targets"),
     )
     return "\n\n".join((head.strip("\n"), *fragments)) + "\n"
+
+
+def _router(structure: Structure) -> str:
+    if not structure.routers:
+        return ""
+    lines = list(router_lines.request_lines(structure.routers))
+    return _template("router.cfg.j2").render(routing=lines, maps=map_folder(structure.frame)).rstrip("\n")
 
 
 def backend(picture: Picture, name: str) -> str:

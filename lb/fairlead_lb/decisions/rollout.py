@@ -101,5 +101,5 @@ def _sum(found: Iterable[Served]) -> Served:
 def structure_of(wanted: Wanted) -> str:
     """The digest: services and their shapes, ports, rules; neither servers nor what maps turn."""
     backends = sorted((str(b.key), casing(b.shape)) for b in wanted.backends.values())
-    shape = (backends, sorted(wanted.maps.ports), sorted(wanted.maps.vips), wanted.rules)
+    shape = (backends, sorted(wanted.maps.ports), sorted(wanted.maps.vips), wanted.rules, wanted.fronts)
     return hashlib.sha256(msgspec.json.encode(shape)).hexdigest()[:16]

@@ -48,8 +48,9 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route: tuple[object, ...] = ()
     split: tuple[object, ...] = ()
     failover: tuple[object, ...] = ()
+    router: tuple[object, ...] = ()
     intention: tuple[object, ...] = ()
-    """These three are read by `split_files`."""
+    """These four are read by `split_files`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,10 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
+from fairlead_discovery.policies import Router, of_kind
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import bamboo, colours, dials, map_keys, naming, splits, vips
+from fairlead_lb.decisions import bamboo, colours, dials, map_keys, naming, routers, splits, vips
 from fairlead_lb.decisions import mesh as meshes
 from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
@@ -17,6 +18,8 @@ from fairlead_lb.decisions.forbidden import Forbidden
 from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.nearness import Near, Placings, placings
 from fairlead_lb.decisions.parts import Part, Parts, derive
+from fairlead_lb.decisions.router_lines import FrontRouter
+from fairlead_lb.decisions.routers import Leads, Past
 from fairlead_lb.decisions.values import DIALS, Backend, Key, Maps, Shape
 from fairlead_lb.decisions.vips import VipRules
 
@@ -53,6 +56,7 @@ class Rules:
     manner: bamboo.Manner = field(default_factory=bamboo.Manner)
     refused_rules: Mapping[tuple[str, tuple[Condition, ...]], str] = field(default_factory=dict)
     """What HAProxy's own check turned down of a service's rules."""
+    routers: Past = field(default_factory=Past)
     lua: bool = True
     """Whether HAProxy was built with it: `delay` is made of it, and one line of it would be refused with everything."""
 
@@ -79,12 +83,21 @@ class Wanted:
     force: meshes.InForce = field(default_factory=meshes.InForce)
     ways: splits.Ways = field(default_factory=dict)
     groups: colours.Groups = field(default_factory=colours.Groups)
+    leads: Leads = field(default_factory=dict)
+    routers: Mapping[str, Router] = field(default_factory=dict)
+    """Those that count, by service; a last good one in the place of one that is refused."""
+
+    @property
+    def fronts(self) -> tuple[FrontRouter, ...]:
+        """What of the routers is rendered."""
+        return routers.fronts(self.leads)
 
 
 def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> Wanted:
     """Unchanged services keep their very objects of `last`."""
     snapshot, groups = colours.merged(snapshot, last.groups, derived)
     ruled = bamboo.ruled(snapshot, last.ruled, rules.manner)
+    snapshot, unrouted = routers.believed(snapshot, rules.routers)
     refused = {**snapshot.bad, **groups.problems, **ruled.refused}
     written = bamboo.routed(snapshot, ruled.claims)
     snapshot = splits.with_targets(written, derived)
@@ -92,11 +105,13 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     flat = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
+    led = routers.leads(snapshot.policies, {part.key: part.shape.mode for part in flat})
+    named = _timed(named, routers.timed(led.leads))
     near = placings(((part.key, part.servers) for part in flat), last.near, rules.near)
     backends = {name: backend(name, part, last, rules, near) for part, name in named}
     book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
     found = splits.ways(snapshot.policies, {part.key: part.shape.mode for part in flat})
-    for service, why in found.problems.items():
+    for service, why in (*found.problems.items(), *unrouted.items(), *led.problems.items()):
         _note(refused, service, why)
     maps = _maps(named, backends.values(), last.maps, rules, refused)
     targets = splits.heirs(snapshot.policies, snapshot.routes.keys() - written.routes.keys(), parts)
@@ -110,9 +125,10 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     return Wanted(
         revision=snapshot.revision,
         backends=backends,
-        maps=splits.with_ways(
+        maps=_with_ways(
             msgspec.structs.replace(_with_vips(maps, named, book, last.maps, rules, refused), **judged),
             found.ways,
+            led.leads,
             {part.key: name for part, name in named},
         ),
         vip_book=book,
@@ -123,10 +139,25 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
         parts=parts,
         ways=found.ways,
         groups=groups,
+        leads=led.leads,
+        routers=of_kind(snapshot.policies, Router),
         rules=tuple(_rules(named, parts, ruled, rules, refused)),
         ruled=ruled,
         force=force,
     )
+
+
+def _timed(named: list[tuple[Part, str]], timed: Collection[Key]) -> list[tuple[Part, str]]:
+    if not timed:
+        return named
+    return [
+        (replace(part, shape=msgspec.structs.replace(part.shape, timed=True)) if part.key in timed else part, name)
+        for part, name in named
+    ]
+
+
+def _with_ways(maps: Maps, ways: splits.Ways, leads: Leads, names: Mapping[Key, str]) -> Maps:
+    return routers.with_leads(splits.with_ways(maps, ways, names), leads, names)
 
 
 def _deriving(derived: Derive, ruled: bamboo.Ruled) -> Derive:
@@ -185,7 +216,9 @@ def _moved(maps: Maps, moved: Mapping[str, str]) -> Maps:
     pointing = ("hosts", "ports", "names", "vips", "targets")
     by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in pointing}
     by_key = {name: {moved[b]: v for b, v in getattr(maps, name).items()} for name in DIALS}
-    return msgspec.structs.replace(maps, **by_value, **by_key, **splits.moved(maps, moved))
+    return msgspec.structs.replace(
+        maps, **by_value, **by_key, **splits.moved(maps, moved), **routers.moved(maps, moved)
+    )
 
 
 def _bases(flat: Sequence[Part]) -> list[tuple[Key, str]]:

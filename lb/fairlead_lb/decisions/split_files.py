@@ -1,18 +1,21 @@
-"""Policies that an operator writes: `[[split]]`, `[[failover]]` and `[[intention]]` in TOML, or in options of a verb."""
+"""Policies that an operator writes: `[[split]]`, `[[failover]]`, `[[router]]` and `[[intention]]` in TOML, or in options of
+a verb.
+"""
 
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions import words
-from fairlead_discovery.policies import AnyPolicy, Canary, Failover, Intentions, Share, Split, Target, name_of
+from fairlead_discovery.policies import AnyPolicy, Canary, Failover, Intentions, Router, Share, Split, Target, name_of
 from fairlead_lb.decisions import canary as canaries
-from fairlead_lb.decisions import intention_files
+from fairlead_lb.decisions import intention_files, router_files
 from fairlead_lb.decisions.intention_files import IntentionEntry
 from fairlead_lb.decisions.splits import checked, checked_failover
 
@@ -42,6 +45,7 @@ class FailoverEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class _File(msgspec.Struct, frozen=True):
     split: tuple[object, ...] = ()
     failover: tuple[object, ...] = ()
+    router: tuple[object, ...] = ()
     intention: tuple[object, ...] = ()
 
 
@@ -65,7 +69,7 @@ def parse(text: str, place: str) -> Mapping[str, AnyPolicy]:
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise Refused(f"{place}: {error}") from error
     made: dict[str, AnyPolicy] = {}
-    for kind, entries in (("split", found.split), ("failover", found.failover)):
+    for kind, entries in (("split", found.split), ("failover", found.failover), ("router", found.router)):
         for number, entry in enumerate(entries, 1):
             policy = _policy(kind, entry, f"{place}: {kind} {number}")
             if name_of(policy) in made:
@@ -75,13 +79,11 @@ def parse(text: str, place: str) -> Mapping[str, AnyPolicy]:
 
 
 def plan(now: Collection[AnyPolicy], wanted: Mapping[str, AnyPolicy], *, prune: bool) -> PolicyPlan:
-    """`prune` removes splits and failovers that the file does not have; intentions only when it has some, for a file of
+    """`prune` removes splits, failovers and routers that the file does not have; intentions only when it has some, for a file of
     routes alone must not let everybody in. Raises Refused where a canary decides.
     """
-    there = {name_of(p): p for p in now if isinstance(p, Split | Failover | Intentions)}
-    pruned = (
-        Split | Failover | Intentions if any(isinstance(p, Intentions) for p in wanted.values()) else Split | Failover
-    )
+    there = {name_of(p): p for p in now if isinstance(p, _WRITTEN | Intentions)}
+    pruned = _WRITTEN | Intentions if any(isinstance(p, Intentions) for p in wanted.values()) else _WRITTEN
     going = {p.service for p in now if isinstance(p, Canary)}
     for policy in wanted.values():
         if isinstance(policy, Split) and policy.service in going:
@@ -93,7 +95,13 @@ def plan(now: Collection[AnyPolicy], wanted: Mapping[str, AnyPolicy], *, prune: 
     )
 
 
-def entries_of(policies: Collection[AnyPolicy]) -> Iterator[tuple[str, SplitEntry | FailoverEntry | IntentionEntry]]:
+_WRITTEN = Split | Failover | Router
+"""What a file has one entry of for each service."""
+
+
+def entries_of(
+    policies: Collection[AnyPolicy],
+) -> Iterator[tuple[str, SplitEntry | FailoverEntry | IntentionEntry | dict[str, Any]]]:
     """The other way: the table's name and the entry, as `route show` prints them."""
     for policy in policies:
         if isinstance(policy, Split):
@@ -110,6 +118,8 @@ def entries_of(policies: Collection[AnyPolicy]) -> Iterator[tuple[str, SplitEntr
                     back_after=words.duration(policy.back_after_s),
                 ),
             )
+        elif isinstance(policy, Router):
+            yield "router", router_files.entry_of(policy)
         elif isinstance(policy, Intentions):
             yield from (("intention", entry) for entry in intention_files.entries_of(policy))
 
@@ -184,6 +194,8 @@ def seconds(text: str, place: str) -> float:
 
 def _policy(kind: str, entry: object, place: str) -> AnyPolicy:
     try:
+        if kind == "router":
+            return router_files.router_of(entry, place)
         if kind == "split":
             return split_of(msgspec.convert(entry, SplitEntry), place)
         return failover_of(msgspec.convert(entry, FailoverEntry), place)

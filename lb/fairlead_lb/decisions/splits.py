@@ -12,7 +12,7 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
-from fairlead_discovery.policies import AnyPolicy, Canary, CanaryStage, Failover, Share, Split, of_kind
+from fairlead_discovery.policies import AnyPolicy, Canary, CanaryStage, Failover, Router, Share, Split, of_kind
 from fairlead_discovery.records import Member, Route
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import buckets
@@ -272,6 +272,10 @@ def _pairs(policies: Mapping[str, AnyPolicy]) -> Iterator[tuple[str, int, str, i
         yield from ((split.service, split.index, s.service, s.index) for s in split.shares)
     for failover in of_kind(policies, Failover).values():
         yield from ((failover.service, failover.index, t.service, t.index) for t in failover.to)
+    for router in of_kind(policies, Router).values():
+        for leg in router.route:
+            if leg.destination.service not in ("", router.service):
+                yield router.service, router.index, leg.destination.service, leg.destination.index
 
 
 def sources(policies: Mapping[str, AnyPolicy]) -> frozenset[str]:

@@ -7,6 +7,7 @@ import msgspec
 
 from fairlead_discovery.records import Check, Traffic
 from fairlead_lb.decisions.conditions import FrontRule
+from fairlead_lb.decisions.router_lines import FrontRouter
 
 DUMMY_HOST = "127.0.0.1"
 DUMMY_PORT = 1
@@ -39,6 +40,8 @@ class Shape(Value, frozen=True):
     timeout_server_s: float = 60.0
     check: Check | None = None
     traffic: Traffic = Traffic()
+    timed: bool = False
+    """Whether routers give some of its requests a time limit of their own."""
 
 
 class Server(Value, frozen=True):
@@ -116,7 +119,8 @@ class Maps(Value, frozen=True):
     refused; `intentions`, `rules`: see `intentions`; `targets`: how callers name a service in the mesh -> backend;
     `cookies`: backend -> what tells its service's cookie from those of others on one host;
     `server_names`: backend -> the name its servers must have, where they speak TLS.
-    `ways`, `shares`, `least`, `falls`, `pins`: see `splits`.
+    `ways`, `shares`, `least`, `falls`, `pins`: see `splits`; `routers`: backend -> its router; `hops`: a router's leg
+    -> backend, see `router_lines`.
     """
 
     hosts: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -143,6 +147,8 @@ class Maps(Value, frozen=True):
     least: Mapping[str, str] = msgspec.field(default_factory=dict)
     falls: Mapping[str, str] = msgspec.field(default_factory=dict)
     pins: Mapping[str, str] = msgspec.field(default_factory=dict)
+    routers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    hops: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 DIALS = (
@@ -160,12 +166,13 @@ DIALS = (
 VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
 SPLITS = ("shares", "least", "falls", "pins", "ways")
-MAP_NAMES = ("hosts", "wilds", "ports", "modes", "names", "vips", "targets", *VERDICTS, *DIALS, *SPLITS)
-LAYOUT = 9
+ROUTERS = ("hops", "routers")
+MAP_NAMES = ("hosts", "wilds", "ports", "modes", "names", "vips", "targets", *VERDICTS, *DIALS, *SPLITS, *ROUTERS)
+LAYOUT = 10
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
 5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone;
-8: before cookies of services."""
+8: before cookies of services; 9: before routers."""
 
 
 class Frame(Value, frozen=True):
@@ -233,6 +240,7 @@ class Structure(Value, frozen=True):
     shapes: Mapping[str, Shape] = msgspec.field(default_factory=dict)
     owners: Mapping[str, Key] = msgspec.field(default_factory=dict)
     rules: tuple[FrontRule, ...] = ()
+    routers: tuple[FrontRouter, ...] = ()
 
 
 class Picture(Value, frozen=True):
