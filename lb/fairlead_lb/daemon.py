@@ -151,7 +151,7 @@ def _reached(context: Context, why: str) -> None:
 
 async def _supervisor(settings: LbSettings, store: Store) -> Supervisor:
     """Raises BadSettings when there is no HAProxy that can do what is asked for."""
-    supervisor = Supervisor(store, find_program(settings.haproxy))
+    supervisor = Supervisor(store, find_program(settings.haproxy), old_workers=settings.old_workers)
     await supervisor.probe(tls=bool(ends_tls(settings) and settings.https_port))
     return supervisor
 

@@ -84,8 +84,8 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     old_worker_s: float = 21_600.0
     """How long a session may last on after a reload: then HAProxy ends what its old worker still has. 0: for ever."""
     old_workers: int = 20
-    """Reloads that an old worker may live through, and so how many there are at most; the next one ends the oldest with
-    its sessions. 0: any number."""
+    """How many workers may finish sessions beside each other after reloads; one more, and the oldest is ended with what
+    it still has. 0: any number."""
     node: bool = False
     """One a machine (`--node`): services on localhost's service ports, and DC/OS' VIPs. Kills do not wait for it. Other
     defaults hold then: see NODE_DEFAULTS."""
@@ -174,7 +174,6 @@ def frame(settings: LbSettings) -> Frame:
         max_connections=settings.max_connections,
         keepalive_s=settings.keepalive_s,
         old_worker_s=settings.old_worker_s,
-        old_workers=settings.old_workers,
         sticky_header=_header(settings.sticky_header),
         user=account[0],
         group=account[1],

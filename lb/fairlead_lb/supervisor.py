@@ -31,9 +31,10 @@ Known = Callable[[str, str, Slot], str]
 class Supervisor:
     """Owned by the one controller task; nothing here runs twice at a time."""
 
-    def __init__(self, store: Store, program: str) -> None:
+    def __init__(self, store: Store, program: str, *, old_workers: int = 0) -> None:
         self._store = store
         self._program = program
+        self._most_old = old_workers
         self.version: Program | None = None
         """What HAProxy says of itself; None before `probe`."""
         self.died: Callable[[], None] = lambda: None
@@ -328,6 +329,7 @@ class Supervisor:
         if not self.processes.old and not self.old_used:
             return
         self.processes = await process.show(self._store.master_socket)
+        self._end_too_many()
         await self._hand_over(structure)
         used: dict[tuple[str, str], int] = {}
         for pid in self.processes.old:
@@ -335,6 +337,12 @@ class Supervisor:
                 used[place] = used.get(place, 0) + count
         self.old_used = used
         self.names_of_old = frozenset(b for b, _ in used)
+
+    def _end_too_many(self) -> None:
+        """The oldest: by their number alone, so that many reloads do not end the sessions of a single old worker."""
+        for pid in answers.too_many(self.processes.old, self._most_old):
+            if (identity := identify(pid)) is not None and send_signal(identity, signal.SIGTERM):
+                log.warning("too many old workers of haproxy: the oldest ends with its sessions", worker=pid)
 
     async def _ask_old(self, pid: int, commands: Sequence[str]) -> list[str]:
         """An answer a command; none when it has ended, or is about to.

@@ -145,6 +145,18 @@ def test_writing_what_is_served_takes_little_of_a_core():
     assert [1.0, 2.5, 10.0] == [pace.save_pause_s(took_s) for took_s in (0.001, 0.05, 3.0)]
 
 
+@pytest.mark.parametrize(("most", "ended"), [(0, ()), (1, (7, 5)), (2, (7,)), (3, ()), (9, ())])
+def test_the_oldest_workers_are_those_that_are_too_many(most: int, ended: tuple[int, ...]):
+    """By the reloads they have lived through, in whatever order HAProxy names them."""
+    lines = "".join(f"{pid} worker {reloads} 0d00h00m21s 2.6.12\n" for pid, reloads in ((5, 2), (7, 9), (6, 1)))
+    found = answers.processes(
+        PROC.replace("11465           worker          1               0d00h00m21s     2.6.12-1+deb12u4\n", lines)
+    )
+
+    assert (7, 5, 6) == found.old
+    assert ended == answers.too_many(found.old, most)
+
+
 def test_reloads_slow_down_while_old_workers_pile_up():
     """Half a second at first, ten at most."""
     pauses = [pace.reload_pause_s(n) for n in range(12)]

@@ -21,7 +21,7 @@ SLOTS_KEPT = 50_000  # of kinds of slots; each place, with another state, is one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """`show proc`: the master, the serving worker (0: none yet), workers that finish old sessions."""
+    """`show proc`: the master, the serving worker (0: none yet), workers that finish old sessions, the oldest first."""
 
     master: int
     worker: int = 0
@@ -64,7 +64,8 @@ def processes(text: str) -> Processes:
     From 3.1 on a worker is listed before it serves, and one that serves on after a reload that failed is called old: it
     is the one with the fewest reloads behind it.
     """
-    section, found, current, old = "", None, 0, []
+    section, found, current = "", None, 0
+    old: list[tuple[int, int]] = []
     for line in text.splitlines():
         fields = line.split()
         if line.startswith("#"):
@@ -80,8 +81,13 @@ def processes(text: str) -> Processes:
         raise Unavailable(f"haproxy: no master in the answer to show proc: {text[:80]!r}")
     if not current and old:
         current = min(old)[1]
-    finishing = tuple(pid for _, pid in old if pid != current)
+    finishing = tuple(pid for _, pid in sorted(old, reverse=True) if pid != current)
     return Processes(master=found[0], worker=current, old=finishing, reloads=found[1], failed=found[2])
+
+
+def too_many(old: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Those of the old workers, the oldest first, that are one too many; `most` 0: none is."""
+    return old[: max(0, len(old) - most)] if most else ()
 
 
 _STATE = ("srv_addr", "srv_port", "srv_admin_state", "srv_uweight", "srv_op_state", "srv_check_state")

@@ -193,8 +193,6 @@ class Frame(Value, frozen=True):
     keepalive_s: float = 30.0
     old_worker_s: float = 0.0
     """How long a worker finishes sessions after a reload; 0: for ever."""
-    old_workers: int = 0
-    """Reloads a worker may live through; 0: any number."""
     sticky_header: str = "X-User"
     user: str = ""
     """Whom a worker becomes when its master is root; "": it stays who it is."""
