@@ -184,8 +184,9 @@ def frame(settings: LbSettings) -> Frame:
 
 
 def log_name(folder: Path) -> str:
-    """Of the abstract socket that takes HAProxy's log: one a balancer."""
-    return f"fairlead-lb-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
+    """Where HAProxy's log is taken, `127.83.12.201:24514`: a loopback address and port of this balancer alone."""
+    digest = hashlib.sha256(str(folder).encode()).digest()
+    return f"127.{digest[0] % 254 + 1}.{digest[1]}.{digest[2] % 254 + 1}:{20000 + int.from_bytes(digest[3:5], 'big') % 9000}"
 
 
 def _header(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -170,3 +171,23 @@ async def test_refused_calls_are_told_by_default_and_others_are_not(short_dir: P
             ("anonymous", "marathon:/db", "", 0),
         ] == [(n["caller"], n["service"], n.get("path", ""), n.get("status", 0)) for n in found]  # fmt: skip
         assert 'fairlead_lb_refused_calls_total{caller="etl:ops",service="marathon:/shop/web"} 1.0' in metrics
+
+
+async def test_haproxy_rests_while_nobody_takes_its_lines_and_tells_them_afterwards(place: Balancer):
+    """A unix socket that nobody listened on cost a core."""
+    await echo(place)
+    worker = (await place.status())["haproxy"]["worker_pid"]
+    await place.stop_daemon()
+    await fetch(f"http://127.0.0.1:{place.settings.http_port}", "/meanwhile", host="shop.example")
+    before_s = cpu_s(worker)
+    await asyncio.sleep(2)
+    used_s = cpu_s(worker) - before_s
+    await place.start()
+
+    assert ["/meanwhile"] == [line["path"] for line in await logged(place, 1)]
+    assert used_s < 0.3
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -17,6 +17,7 @@ from fairlead_daemon.errors import Refused
 from fairlead_lb.access_log import AccessLog, Around, Sink
 from fairlead_lb.decisions import access_lines
 from fairlead_lb.decisions.access_lines import Golden, Raw, line, parse
+from harness.ports import free_port
 from harness.waiting import eventually
 
 said = st.text().filter(lambda text: text != access_lines.UNSAID)
@@ -86,10 +87,10 @@ def test_a_disk_that_takes_nothing_costs_lines_only(tmp_path: Path):
 
 @pytest.mark.parametrize(("master", "expected"), [(os.getppid(), True), (1, False)])
 async def test_only_our_haproxy_is_believed(tmp_path: Path, master: int, expected: bool):
-    """Any process may write to the socket; the kernel says which one does. Lines may come in pieces."""
+    """Any process may connect; the kernel says which one does. Lines may come in pieces."""
     around = Around(serving=lambda: None, former=dict, master=lambda: master)
     sink = Sink(path=tmp_path / "log", most_bytes=10_000, keep=1)
-    taken = AccessLog(name=f"fairlead-test-{os.getpid()}-{master}", sink=sink, around=around, only_refused=False)
+    taken = AccessLog(name=f"127.0.0.1:{free_port()}", sink=sink, around=around, only_refused=False)
     running = asyncio.create_task(taken.run())
     sender = await eventually("it listens", lambda: connected(taken.name))
     sender.send(b'{"t":1,"pa')
@@ -126,10 +127,12 @@ def counted(result: str) -> float:
 
 
 async def connected(name: str) -> socket.socket | None:
-    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    host, _, port = name.rpartition(":")
+    found = socket.socket()
     try:
-        found.connect(f"\0{name}".ljust(108, "\0"))
+        found.connect((host, int(port)))
     except OSError:
         found.close()
         return None
+    found.setblocking(False)
     return found

@@ -209,7 +209,7 @@ class Frame(Value, frozen=True):
     """`off`, `denied` (refused by an intention) or `all`."""
     access_log_query: bool = False
     log_name: str = ""
-    """Abstract unix socket that takes the log's lines."""
+    """`127.83.12.201:24514`, where the log's lines are taken; "": none are sent."""
     request_ids: bool = False
     trace_sampled: int = -1
     """Of 10,000 new traces; -1: no trace headers."""
