@@ -210,6 +210,10 @@ class Traffic(Record, frozen=True, kw_only=True):
     """Of requests; when more were repeated in the last seconds, none is any more."""
     eject_after: int = 0
     """Errors in a row that put a server aside."""
+    eject_share_percent: float = 50.0
+    """Of a server's answers of the last seconds: so many errors put it aside too, where `eject_after` is given. 0: none do."""
+    eject_least: int = 20
+    """Fewer answers say nothing about a share."""
     eject_s: float = 10.0
     eject_at_most_percent: float = 50.0
     """Of the servers; never the last one."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fairlead_discovery.records import Traffic
 from fairlead_lb.decisions.judging import BACKEND, LONGEST, Count, Judgement, counts, judge
@@ -60,6 +61,37 @@ def test_errors_in_a_row_put_a_server_aside():
     assert [] == aside(after(bad, good, bad))
     assert ["t1"] == aside(after(bad, {}, bad))
     assert [] == aside(after(bad, bad, tasks=1)), "the last one stays"
+
+
+def test_a_server_that_fails_most_of_what_it_is_asked_is_put_aside():
+    """By its share of the last seconds, however many good answers lie between; few answers say nothing."""
+    partly, rarely, hardly = Count(good=1, errors=9), Count(good=6, errors=4), Count(good=1, errors=3)
+
+    assert [] == aside(after({"t1": partly}))
+    assert ["t1"] == aside(after(*[{"t1": partly}] * 3))
+    assert [] == aside(after(*[{"t1": rarely}] * 40))
+    assert ["t1"] == aside(after(*[{"t1": rarely}] * 3, traffic=replace(RULES, eject_share_percent=40)))
+    assert [] == aside(after(*[{"t1": partly}] * 40, traffic=replace(RULES, eject_share_percent=0)))
+    assert ["t1"] == aside(after(*[{"t1": hardly}] * 9))
+    assert [] == aside(after(*[{"t1": hardly}] * 40, traffic=replace(RULES, eject_least=100)))
+
+
+def test_a_share_begins_anew_when_a_server_comes_back():
+    """What it answered before it was put aside does not count again."""
+    partly, well = {"t1": Count(good=1, errors=24)}, {"t1": Count(good=1)}
+    quiet: list[Mapping[str, Count]] = [{}] * 9
+
+    assert ["t1"] == aside(after(partly, *quiet))
+    assert [] == aside(after(partly, *quiet, *[well] * 5))
+    assert {} == after(partly, *quiet, *[well] * 5).shares
+
+
+def test_who_fails_more_goes_first():
+    """The cap leaves no room for both: those in a row before shares, a larger share before a smaller one."""
+    worse, bad, worst = Count(good=2, errors=23), Count(good=9, errors=16), Count(errors=3)
+
+    assert ["t2"] == aside(after({"t1": bad, "t2": worse}))
+    assert ["t2"] == aside(after({"t1": worse, "t2": worst}))
 
 
 def test_it_comes_back_and_stays_away_longer_when_it_fails_again():

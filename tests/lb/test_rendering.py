@@ -84,6 +84,8 @@ EVERY_RULE = Traffic(
     retry_on=("503", "junk-response"),
     retry_budget_percent=20,
     eject_after=5,
+    eject_share_percent=30,
+    eject_least=40,
     eject_s=3,
     abort=Abort(percent=12.5, status=502),
     delay=Delay(percent=1.25, delay_s=0.5),

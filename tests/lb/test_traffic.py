@@ -37,6 +37,8 @@ traffics = st.builds(
     retry_on=st.lists(st.sampled_from(words.RETRY_ON), unique=True).map(tuple),
     retry_budget_percent=shares,
     eject_after=st.integers(0, 1_000),
+    eject_share_percent=st.just(0.0) | shares,
+    eject_least=st.integers(1, 100_000),
     eject_s=st.integers(1_000, 3_600_000).map(lambda ms: ms / 1000),
     abort=st.none() | st.builds(Abort, percent=shares, status=st.integers(400, 599)),
     delay=st.none() | st.builds(Delay, percent=shares, delay_s=st.integers(1, 60_000).map(lambda ms: ms / 1000)),

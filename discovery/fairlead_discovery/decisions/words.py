@@ -205,6 +205,8 @@ TRAFFIC: Mapping[str, Word] = {
     "retry_on": _one("retry_on", conditions, ",".join),
     "retry_budget": _one("retry_budget_percent", percent, lambda value: f"{value:g}%"),
     "eject_after": _one("eject_after", whole, str),
+    "eject_share": _one("eject_share_percent", percent, lambda value: f"{value:g}%"),
+    "eject_least": _one("eject_least", whole, str),
     "eject_for": _one("eject_s", seconds, duration),
     "eject_at_most": _one("eject_at_most_percent", percent, lambda value: f"{value:g}%"),
     "abort": _one("abort", abort, lambda value: f"{value.percent:g}%:{value.status}"),

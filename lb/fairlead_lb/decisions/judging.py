@@ -4,7 +4,7 @@ HAProxy puts a server aside by itself (`on-error mark-down`), but all of them at
 then nobody is served. So it is decided here, with a cap: a server that is aside has weight 0.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fairlead_discovery.records import Traffic
@@ -12,6 +12,8 @@ from fairlead_lb.decisions.values import Backend, Key, Slots
 
 LONGEST = 10
 """A server that comes back only to fail again stays away longer each time, up to so many times `eject_s`."""
+WINDOW_FADES = 0.9
+"""The same for the share of a server's answers that are errors: what ten seconds brought is most of it."""
 FADES = 0.8
 """What counts of a second one second later, for budgets: half of it is forgotten in three seconds."""
 FREE_RETRIES = 3.0
@@ -21,6 +23,8 @@ _MINE = ("hrsp_5xx", "eresp", "econ")
 _GOOD = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx")
 
 Task = tuple[Key, str]
+Shares = Mapping[Task, tuple[float, float]]
+"""Faded sums of each server: answers, and those of them that were errors."""
 Counts = Mapping[tuple[str, str], "Count"]
 """By backend and slot; BACKEND for the whole."""
 
@@ -57,6 +61,7 @@ class Judgement:
     capped: frozenset[Task] = frozenset()
     counts: Counts = field(default_factory=dict)
     in_a_row: Mapping[Task, int] = field(default_factory=dict)
+    shares: Shares = field(default_factory=dict)
     away: Mapping[Task, Away] = field(default_factory=dict)
     repeats: Mapping[Key, tuple[float, float]] = field(default_factory=dict)
     """Faded sums: requests, and those repeated."""
@@ -91,6 +96,7 @@ def judge(
 ) -> Judgement:
     """`now` holds the backends that are watched; what is not in it has no judgement any more."""
     rows: dict[Task, int] = {}
+    shares: dict[Task, tuple[float, float]] = {}
     away: dict[Task, Away] = {}
     capped: set[Task] = set()
     repeats: dict[Key, tuple[float, float]] = {}
@@ -100,9 +106,12 @@ def judge(
             continue
         news = {s: now[name, s].since(last.counts.get((name, s), Count())) for s in slots[name] if (name, s) in now}
         if backend.shape.traffic.eject_after:
-            mine = dict(_rows(last, backend, slots[name], news, now_s))
-            found = _away(last, backend, mine, now_s)
+            told = _told(backend, slots[name], news)
+            mine = _rows(last, told, now_s)
+            theirs = _shares(last, told, now_s)
+            found = _away(last, backend, _failing(mine, theirs, backend.shape.traffic), now_s)
             rows.update({task: row for task, row in mine.items() if row})
+            shares.update({task: share for task, share in theirs.items() if share[1]})
             away.update(found.away)
             capped |= found.capped
         if (percent := backend.shape.traffic.retry_budget_percent) > 0:
@@ -116,34 +125,63 @@ def judge(
         capped=frozenset(capped),
         counts=now,
         in_a_row=rows,
+        shares=shares,
         away=away,
         repeats=repeats,
     )
 
 
-def _rows(
-    last: Judgement, backend: Backend, slots: Slots, news: Mapping[str, Count], now_s: float
-) -> Iterator[tuple[Task, int]]:
-    """Errors in a row of each server: one good answer, and they count anew, as after a time aside."""
+def _told(backend: Backend, slots: Slots, news: Mapping[str, Count]) -> Mapping[Task, Count]:
+    """What each server answered since the last look; it stands in one slot, or in none yet."""
     places = {slot.task: place for place, slot in slots.items() if slot.task}
-    for server in backend.servers:
-        task = (backend.key, server.task)
-        new = news.get(places.get(server.task, ""), Count())
-        away = last.away.get(task)
-        fresh = new.good or (away is not None and away.until_s > now_s)
-        yield task, 0 if fresh else last.in_a_row.get(task, 0) + new.errors
+    return {(backend.key, s.task): news.get(places.get(s.task, ""), Count()) for s in backend.servers}
 
 
-def _away(last: Judgement, backend: Backend, rows: Mapping[Task, int], now_s: float) -> Judgement:
+def _gone(last: Judgement, task: Task, now_s: float) -> bool:
+    away = last.away.get(task)
+    return away is not None and away.until_s > now_s
+
+
+def _rows(last: Judgement, told: Mapping[Task, Count], now_s: float) -> Mapping[Task, int]:
+    """Errors in a row of each server: one good answer, and they count anew, as after a time aside."""
+    return {
+        task: 0 if new.good or _gone(last, task, now_s) else last.in_a_row.get(task, 0) + new.errors
+        for task, new in told.items()
+    }
+
+
+def _shares(last: Judgement, told: Mapping[Task, Count], now_s: float) -> Shares:
+    """Of each server, which begins anew after a time aside."""
+    found: dict[Task, tuple[float, float]] = {}
+    for task, new in told.items():
+        answers, errors = last.shares.get(task, (0.0, 0.0))
+        after = answers * WINDOW_FADES + new.good + new.errors, errors * WINDOW_FADES + new.errors
+        found[task] = (0.0, 0.0) if _gone(last, task, now_s) else after
+    return found
+
+
+def _failing(rows: Mapping[Task, int], shares: Shares, rule: Traffic) -> Mapping[Task, float]:
+    """Every server, with the share of errors for which it should go aside; 0: it should not."""
+    return {task: 1.0 if row >= rule.eject_after else _too_many(shares[task], rule) for task, row in rows.items()}
+
+
+def _too_many(share: tuple[float, float], rule: Traffic) -> float:
+    answers, errors = share
+    if not rule.eject_share_percent or answers < rule.eject_least or errors * 100 < answers * rule.eject_share_percent:
+        return 0.0
+    return errors / answers
+
+
+def _away(last: Judgement, backend: Backend, failing: Mapping[Task, float], now_s: float) -> Judgement:
     """Who is aside, or was so lately; at most the share of servers the rule allows, and never the last one."""
     rule = backend.shape.traffic
-    kept = {t: one for t in rows if (one := last.away.get(t)) is not None and not _forgiven(one, rule, now_s)}
+    kept = {t: one for t in failing if (one := last.away.get(t)) is not None and not _forgiven(one, rule, now_s)}
     gone = sum(one.until_s > now_s for one in kept.values())
-    most = min(len(rows) - 1, max(1, int(len(rows) * rule.eject_at_most_percent / 100)))
+    most = min(len(failing) - 1, max(1, int(len(failing) * rule.eject_at_most_percent / 100)))
     capped: set[Task] = set()
-    for task in sorted(rows, key=lambda t: (-rows[t], t)):
+    for task in sorted(failing, key=lambda t: (-failing[t], t)):
         before = kept.get(task)
-        if rows[task] < rule.eject_after or (before is not None and before.until_s > now_s):
+        if not failing[task] or (before is not None and before.until_s > now_s):
             continue
         if gone >= most:
             capped.add(task)
@@ -165,4 +203,4 @@ def _faded(before: tuple[float, float], new: Count) -> tuple[float, float]:
 
 def without_rows(judgement: Judgement) -> Judgement:
     """After a time in which nobody looked: what is in a row is not known."""
-    return replace(judgement, counts={}, in_a_row={})
+    return replace(judgement, counts={}, in_a_row={}, shares={})

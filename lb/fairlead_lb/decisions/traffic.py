@@ -35,8 +35,11 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "tunnel_timeout_s": (1, 604_800),
     "retries": (0, 10),
     "eject_after": (0, 1_000),
+    "eject_least": (1, 100_000),
     "eject_s": (1, 3_600),
 }
+EJECTING = tuple(name for name in Traffic.__struct_fields__ if name.startswith("eject_"))
+"""Fields that nothing of HAProxy's configuration is made of: see `judging`."""
 PARTS = 100
 """Of a percent: shares are told to HAProxy in ten-thousandths."""
 
@@ -81,7 +84,7 @@ def cast(traffic: Traffic) -> Traffic:
         if (rate := getattr(traffic, name)) is not None:
             changes[name] = msgspec.structs.replace(rate, count=1)
     if traffic.eject_after:
-        changes |= {"eject_after": 0, "eject_s": _PLAIN.eject_s, "eject_at_most_percent": _PLAIN.eject_at_most_percent}
+        changes |= {name: getattr(_PLAIN, name) for name in EJECTING}
     if traffic.retry_budget_percent:
         changes["retry_budget_percent"] = 100.0
     for name in ("abort", "delay"):
