@@ -6,6 +6,7 @@ Its parts work on one `Desk`: `deciding` (snapshot to wanted), `reading` (HAProx
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -49,11 +50,12 @@ class Controller:
         self, supervisor: Supervisor, store: Store, around: Surroundings, derived: routes.Derive, rails: Rails
     ) -> None:
         self.desk = Desk(supervisor, store, around, derived, rails)
-        supervisor.died = self.wake
+        supervisor.died = self._died
         self.reported = asyncio.Event()
         self.reached: Callable[[str], None] = lambda _why: None  # told "" when HAProxy is, else why not for seconds
         self._newest: Snapshot | None = None
         self._moved = False
+        self._ended = asyncio.Event()
         self._fragments = picture.Fragments()
 
     @property
@@ -70,6 +72,10 @@ class Controller:
 
     def wake(self) -> None:
         self.desk.wake.set()
+
+    def _died(self) -> None:
+        self._ended.set()
+        self.wake()
 
     def offer(self, snapshot: Snapshot) -> None:
         """The newest snapshot counts; one that came before it was looked at is skipped."""
@@ -192,12 +198,20 @@ class Controller:
                 await self._cycle()
                 self.desk.times.deaf_since = 0.0
                 self.reached("")
-                await asyncio.sleep(pace.rest_s(time.monotonic() - begun))
+                await self._rest(pace.rest_s(time.monotonic() - begun))
             except (Unavailable, Refused) as error:
                 self._failed(error)
                 await self._replace_when_deaf()
-                await asyncio.sleep(RETRY_S)
+                await self._rest(RETRY_S)
                 self.wake()
+
+    async def _rest(self, most_s: float) -> None:
+        """A HAProxy that has ended is started at once."""
+        if self.supervisor.alive:
+            self._ended.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                await self._ended.wait()
 
     def _failed(self, error: Exception) -> None:
         """HAProxy died, is reloading, or does not answer: read all of it again next time."""
@@ -255,7 +269,16 @@ class Controller:
             await reading.look_for_panic(self.desk)
 
     async def _revive(self) -> None:
+        """With today's servers. What lies on disk is seldom older: then nothing is rendered before HAProxy starts."""
+        self._ended.clear()
         serving = self.state.serving
+        if serving is not None:
+            if self.desk.unsaved:
+                self.desk.store.write_live(*self._fragments.current(serving))
+                self.desk.unsaved = False
+            if await self.supervisor.start_from_disk():
+                await reading.read(self.desk, await self.supervisor.served(serving.structure))
+                return
         last = picture.current_picture(serving) if serving is not None else self.desk.store.picture()
         last = last or Picture(structure=Structure(frame=self.around.frame))
         try:
