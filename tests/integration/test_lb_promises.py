@@ -24,6 +24,18 @@ async def place() -> AsyncIterator[Balancer]:
             yield one
 
 
+async def ask(place: Balancer, host: str, path: str = "/", **headers: str) -> tuple[int, dict[str, str]]:
+    """Status and headers of an answer."""
+    text = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    async with asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{text}Connection: close\r\n\r\n".encode())
+        raw = (await reader.read(-1)).decode()
+        writer.close()
+    first, *lines = raw.partition("\r\n\r\n")[0].split("\r\n")
+    return int(first.split()[1]), {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}
+
+
 class PartlyFailing(Task):
     """Of ten answers nine are errors."""
 
@@ -47,3 +59,31 @@ async def test_a_server_that_fails_most_requests_is_put_aside_for_all_its_good_a
     before = len(bad.seen)
     assert {200} == {(await place.ask("partly.example"))[0] for _ in range(10)}
     assert before == len(bad.seen)
+
+
+async def test_only_redirects_to_the_service_itself_get_its_prefix(place: Balancer) -> None:
+    """Paths, the host that was asked, the server's own address; wherever else one leads, it leads there unchanged."""
+    task = await service(place, "/moved", vhosts=("moved.example",), traffic=Traffic(location_prefix="/svc1"))
+    own = {
+        "/": "/svc1/",
+        "/x?y=//z": "/svc1/x?y=//z",
+        "https://moved.example/x": "https://moved.example/svc1/x",
+        "http://Moved.example:80/x": "http://Moved.example:80/svc1/x",
+        "https://moved.example": "https://moved.example/svc1",
+        f"http://127.0.0.1:{task.port}/x": "/svc1/x",
+    }
+    others = (
+        "https://login.example/auth",
+        "//cdn.example/y",
+        "///cdn.example/y",
+        "https://moved.example.evil.example/x",
+        "https://moved.example@evil.example/x",
+        "https://moved.example:8443/x",
+        f"http://127.0.0.1:{task.port + 1}/x",
+        "http://moved.example?next=/x",
+        "x/y",
+        "mailto:joe@moved.example",
+    )
+    asks = {to: await ask(place, "moved.example", f"/?status=302&moved={to}") for to in (*own, *others)}
+
+    assert {**own, **{to: to for to in others}} == {to: headers["location"] for to, (_, headers) in asks.items()}
