@@ -217,6 +217,15 @@ class Traffic(Record, frozen=True, kw_only=True):
     eject_s: float = 10.0
     eject_at_most_percent: float = 50.0
     """Of the servers; never the last one."""
+    max_connections: int = 0
+    """Requests (connections, over TCP) under way to the whole service through one balancer; the rest is refused."""
+    max_pending: int = 0
+    """Of them waiting for a server."""
+    break_at_percent: float = 0.0
+    """Of answers being errors: the whole service gets no requests for a while."""
+    break_s: float = 10.0
+    break_least: int = 20
+    """Answers in ten seconds that are enough to judge."""
     abort: Abort | None = None
     delay: Delay | None = None
     strip_path: str = ""

@@ -163,6 +163,7 @@ def status_of(controller: Controller) -> dict[str, Any]:
         "vips": list(state.serving.structure.vips) if state.serving else [],
         "spilled": {str(key): level for key, level in state.spilling.levels.items()},
         "groups": groups_of(state),
+        "breakers": {str(key): b.state for key, b in sorted(state.judgement.breakers.items())},
         "taken_ports": {str(port): why for port, why in sorted(state.taken.items())},
         "canaries": canaries_of(snapshot.policies, _modes(state)) if snapshot is not None and snapshot.policies else [],
     }

@@ -6,8 +6,8 @@ from dataclasses import replace
 from fairlead_daemon.logs import Log
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb import metrics
+from fairlead_lb.decisions import breaking, routes, shortcut, spares
 from fairlead_lb.decisions import change as changes
-from fairlead_lb.decisions import routes, shortcut, spares
 from fairlead_lb.decisions.nearness import Near
 from fairlead_lb.decisions.routers import Past
 from fairlead_lb.decisions.shortcut import Decided
@@ -92,6 +92,7 @@ def _rules(desk: Desk) -> routes.Rules:
         passthrough=desk.around.frame.passthrough,
         aside=desk.state.judgement.aside,
         spent=desk.state.judgement.spent,
+        broken=breaking.tripped(desk.state.judgement.breakers),
         callers=desk.around.callers,
         near=Near(standing=desk.around.standing, levels=desk.state.spilling.levels),
         refused_shapes=desk.state.refused_shapes,

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from fairlead_discovery.records import Progress
 from fairlead_lb.decisions import spares
+from fairlead_lb.decisions.breaking import Breakers
 from fairlead_lb.decisions.counters import COLUMNS, GAUGES, Counts, Label, Row
 from fairlead_lb.decisions.rails import Ruled
 from fairlead_lb.decisions.splits import Ways
@@ -70,6 +71,19 @@ SHARES_FALLEN_BACK = Gauge("fairlead_lb_shares_fallen_back", "Shares of splits w
 FAILED_OVER = Gauge("fairlead_lb_failed_over", "Ports whose requests go to a fallback")
 CANARY_PERCENT = Gauge("fairlead_lb_canary_percent", "Requests that go to the canary", ["service"])
 CANARIES = Gauge("fairlead_lb_canaries", "Canaries by state; `aborted` is worth an alert", ["state"])
+
+
+BREAKERS = Gauge("fairlead_lb_breakers", "Circuit breakers by state; `open` is worth an alert", ["state"])
+BREAKER_TRIPS = Counter("fairlead_lb_breaker_trips_total", "Times a circuit breaker has opened", ["service"])
+
+
+def count_breakers(last: Breakers, now: Breakers) -> None:
+    states = Counted(breaker.state for breaker in now.values())
+    for state in ("open", "half-open", "closed"):
+        BREAKERS.labels(state).set(states[state])
+    for key, breaker in now.items():
+        if breaker.state == "open" and breaker != last.get(key):
+            BREAKER_TRIPS.labels(key.service).inc()
 
 
 def count_splits(ways: Ways, ready: Mapping[Key, int], down: Collection[Key]) -> None:

@@ -4,7 +4,8 @@ import time
 
 from fairlead_daemon.logs import Log
 from fairlead_lb import metrics
-from fairlead_lb.decisions import judging
+from fairlead_lb.decisions import breaking, judging
+from fairlead_lb.decisions.breaking import CLOSED, Moment
 from fairlead_lb.decisions.judging import Judgement
 from fairlead_lb.desk import Desk
 
@@ -16,7 +17,7 @@ FORGOTTEN_S = 5.0
 
 def due_in_s(desk: Desk) -> float | None:
     """None when nothing is watched."""
-    if not desk.state.judgement.away and not _watches(desk):
+    if not desk.state.judgement.away and not desk.state.judgement.breakers and not _watches(desk):
         return None
     return desk.times.watched + WATCH_S - time.monotonic()
 
@@ -42,10 +43,15 @@ async def look(desk: Desk) -> bool:
     counts: dict[tuple[str, str], judging.Count] = {}
     for csv in await desk.supervisor.stats_of(serving.structure, sorted(backends)) if backends else ():
         counts.update(judging.counts(csv))
-    found = judging.judge(last, counts, backends, serving.slots, now)
+    found = judging.judge(last, counts, backends, serving.slots, Moment(now, time.time()))
     desk.state.judgement = found
     _tell(last, found)
-    return (found.aside, found.spent) != (last.aside, last.spent)
+    return _ruling(found) != _ruling(last)
+
+
+def _ruling(judged: Judgement) -> tuple[object, ...]:
+    """What of it HAProxy is told."""
+    return judged.aside, judged.spent, breaking.tripped(judged.breakers)
 
 
 def _tell(last: Judgement, found: Judgement) -> None:
@@ -55,6 +61,11 @@ def _tell(last: Judgement, found: Judgement) -> None:
         log.info("server is back", service=key.service, task=task)
     for key in found.spent - last.spent:
         log.warning("retry budget spent: requests are not repeated", service=key.service)
+    for key, breaker in found.breakers.items():
+        if breaker.state != (before := last.breakers.get(key, CLOSED)).state:
+            tell = log.info if breaker.state == "closed" else log.warning
+            tell(f"circuit breaker is {breaker.state}", service=key.service, port=key.index, was=before.state)
+    metrics.count_breakers(last.breakers, found.breakers)
     metrics.EJECTED.set(len(found.aside))
     metrics.EJECTIONS.inc(len(found.aside - last.aside))
     metrics.EJECTIONS_CAPPED.set(len(found.capped))

@@ -31,6 +31,9 @@ TRAFFIC: Mapping[str, tuple[str, ...]] = {
     "connect_timeout": ("200ms",),
     "server_connections": ("50",),
     "eject_after": ("5",),
+    "max_connections": ("100",),
+    "max_pending": ("10",),
+    "break_at": ("50%",),
     "deadlines": ("true",),
 }
 """Some of the words that labels and files share, with values."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fairlead_discovery.records import Traffic
+from fairlead_lb.decisions.breaking import Moment
 from fairlead_lb.decisions.judging import BACKEND, LONGEST, Count, Judgement, counts, judge
 from fairlead_lb.decisions.values import Admin, Backend, Key, Server, Shape, Slot
 
@@ -34,7 +35,9 @@ def after(*seconds: Mapping[str, Count], tasks: int = 2, traffic: Traffic = RULE
         for place, old in tuple(sums.items()):
             new = news.get(place.replace("s", "t"), Count())
             sums[place] = Count(old.good + new.good, old.errors + new.errors, old.retries + new.retries)
-        last = judge(last, {("b", place): count for place, count in sums.items()}, {"b": one}, slots, float(now_s))
+        last = judge(
+            last, {("b", place): count for place, count in sums.items()}, {"b": one}, slots, Moment(now_s, 1e9 + now_s)
+        )
     return last
 
 

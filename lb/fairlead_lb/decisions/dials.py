@@ -18,7 +18,7 @@ TIMEOUT_S = 60.0
 def casing(shape: Shape) -> Shape:
     """The shape with every dial at its default. Two services of one casing may have the same backend in turn."""
     if shape.mode != "http":
-        return shape
+        return msgspec.structs.replace(shape, traffic=traffic.cast(shape.traffic))
     check = shape.check
     if check is not None and check.path:
         check = msgspec.structs.replace(check, path=CHECK_PATH)
@@ -34,6 +34,7 @@ def dials(backends: Collection[Backend]) -> Mapping[str, Mapping[str, str]]:
         "client_rates": traffic.rates(backends, "client_rate"),
         "aborts": traffic.faults(backends, "abort"),
         "delays": traffic.faults(backends, "delay"),
+        **{name: traffic.ceilings(backends, name) for name in traffic.CEILINGS},
         "cookies": {b.name: salt(b.key) for b in backends if b.shape.sticky and b.shape.mode == "http"},
     }
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fairlead_discovery.records import Traffic
+from fairlead_lb.decisions import breaking
+from fairlead_lb.decisions.breaking import CLOSED, Breaker, Breakers, Moment
 from fairlead_lb.decisions.values import Backend, Key, Slots
 
 LONGEST = 10
@@ -65,10 +67,12 @@ class Judgement:
     away: Mapping[Task, Away] = field(default_factory=dict)
     repeats: Mapping[Key, tuple[float, float]] = field(default_factory=dict)
     """Faded sums: requests, and those repeated."""
+    breakers: Breakers = field(default_factory=dict)
 
 
 def watched(backend: Backend) -> bool:
-    return bool(backend.shape.traffic.eject_after or backend.shape.traffic.retry_budget_percent)
+    rule = backend.shape.traffic
+    return bool(rule.eject_after or rule.retry_budget_percent or rule.break_at_percent)
 
 
 def counts(csv: str) -> Counts:
@@ -92,11 +96,13 @@ def _number(row: Mapping[str, str], name: str) -> int:
 
 
 def judge(
-    last: Judgement, now: Counts, backends: Mapping[str, Backend], slots: Mapping[str, Slots], now_s: float
+    last: Judgement, now: Counts, backends: Mapping[str, Backend], slots: Mapping[str, Slots], at: Moment
 ) -> Judgement:
     """`now` holds the backends that are watched; what is not in it has no judgement any more."""
+    now_s = at.now_s
     rows: dict[Task, int] = {}
     shares: dict[Task, tuple[float, float]] = {}
+    breakers: dict[Key, Breaker] = {}
     away: dict[Task, Away] = {}
     capped: set[Task] = set()
     repeats: dict[Key, tuple[float, float]] = {}
@@ -114,6 +120,10 @@ def judge(
             shares.update({task: share for task, share in theirs.items() if share[1]})
             away.update(found.away)
             capped |= found.capped
+        if backend.shape.traffic.break_at_percent:  # by servers: the whole counts refusals as errors too
+            good, errors = sum(c.good for c in news.values()), sum(c.errors for c in news.values())
+            before = last.breakers.get(backend.key, CLOSED)
+            breakers[backend.key] = breaking.after(before, backend.shape.traffic, good, errors, at)
         if (percent := backend.shape.traffic.retry_budget_percent) > 0:
             whole = now[name, BACKEND].since(last.counts.get((name, BACKEND), Count()))
             repeats[backend.key] = after = _faded(last.repeats.get(backend.key, (0.0, 0.0)), whole)
@@ -128,6 +138,7 @@ def judge(
         shares=shares,
         away=away,
         repeats=repeats,
+        breakers=breakers,
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.records import Check, Traffic
-from fairlead_lb.decisions import router_lines
+from fairlead_lb.decisions import breaking, router_lines
 from fairlead_lb.decisions.conditions import Line, line
 from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.values import (
@@ -107,6 +107,7 @@ def _used(structure: Structure) -> Mapping[str, bool]:
     rules = [shape.traffic for shape in structure.shapes.values() if shape.traffic != PLAIN]
     return {
         "rates": any(r.rate or r.client_rate for r in rules),
+        "breakers": any(r.break_at_percent for r in rules),
         "delays": any(r.delay is not None for r in rules),
     }
 
@@ -172,5 +173,7 @@ def _template(name: str) -> jinja2.Template:
         autoescape=False,  # noqa: S701  # no HTML; `guard` refuses instead of escaping
         loader=jinja2.PackageLoader("fairlead_lb"),
     )
-    environment.globals.update(ms=milliseconds, fast=_faster, at=_at, literal=literal)
+    environment.globals.update(
+        trials=breaking.TRIALS, forgotten_s=breaking.FORGOTTEN_S, ms=milliseconds, fast=_faster, at=_at, literal=literal
+    )
     return environment.get_template(name)

@@ -47,6 +47,8 @@ class Rules:
     """Tasks that get no requests for their errors."""
     passthrough: bool = False
     """Whether TLS can be passed on by name."""
+    broken: Mapping[Key, int] = field(default_factory=dict)
+    """Whose circuit breaker is not closed; as `breaking.tripped`."""
     spent: frozenset[Key] = frozenset()
     """Whose requests are not repeated any more."""
     callers: MeshRules = field(default_factory=MeshRules)
@@ -362,6 +364,7 @@ def _maps(
         modes={port: "http" for port, name in ports.items() if modes[name] == "http"},
         names=_names(named, last, rules, refused),
         **dials.dials(backends),
+        breakers={b.name: str(rules.broken[b.key]) for b in backends if b.key in rules.broken} if rules.broken else {},
         budgets={b.name: "spent" for b in backends if b.key in rules.spent} if rules.spent else {},
     )
 

@@ -103,6 +103,7 @@ def _deciding(rules: Rules) -> tuple[object, ...]:
         rules.aside,
         rules.passthrough,
         rules.spent,
+        rules.broken,
         rules.callers,
         rules.near,
         rules.groups,

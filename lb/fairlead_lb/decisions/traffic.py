@@ -37,9 +37,14 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "eject_after": (0, 1_000),
     "eject_least": (1, 100_000),
     "eject_s": (1, 3_600),
+    "max_connections": (0, 1_000_000),
+    "max_pending": (0, 1_000_000),
+    "break_s": (1, 3_600),
+    "break_least": (1, 1_000_000),
 }
 EJECTING = tuple(name for name in Traffic.__struct_fields__ if name.startswith("eject_"))
 """Fields that nothing of HAProxy's configuration is made of: see `judging`."""
+CEILINGS = ("max_connections", "max_pending")
 PARTS = 100
 """Of a percent: shares are told to HAProxy in ten-thousandths."""
 
@@ -85,6 +90,10 @@ def cast(traffic: Traffic) -> Traffic:
             changes[name] = msgspec.structs.replace(rate, count=1)
     if traffic.eject_after:
         changes |= {name: getattr(_PLAIN, name) for name in EJECTING}
+    changes |= {name: 1 for name in CEILINGS if getattr(traffic, name)}
+    changes |= {"break_s": _PLAIN.break_s, "break_least": _PLAIN.break_least}
+    if traffic.break_at_percent:
+        changes["break_at_percent"] = 100.0
     if traffic.retry_budget_percent:
         changes["retry_budget_percent"] = 100.0
     for name in ("abort", "delay"):
@@ -97,6 +106,12 @@ def rates(backends: Iterable[Backend], name: str) -> Mapping[str, str]:
     """`rate` or `client_rate` of whoever has one: backend -> requests in its period."""
     asked = ((b.name, getattr(b.shape.traffic, name)) for b in backends)
     return {backend: str(rate.count) for backend, rate in asked if rate is not None}
+
+
+def ceilings(backends: Iterable[Backend], name: str) -> Mapping[str, str]:
+    """`max_connections` or `max_pending` of whoever has one."""
+    asked = ((b.name, getattr(b.shape.traffic, name)) for b in backends)
+    return {backend: str(most) for backend, most in asked if most}
 
 
 def faults(backends: Iterable[Backend], name: str) -> Mapping[str, str]:

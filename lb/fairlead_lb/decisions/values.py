@@ -117,6 +117,8 @@ class Maps(Value, frozen=True):
     are refused, or wait; `budgets`: backend -> `spent`, when nothing more is repeated; absent where it is the default.
     `guarded`: backend -> its service, where callers may be
     refused; `intentions`, `rules`: see `intentions`; `targets`: how callers name a service in the mesh -> backend;
+    `max_connections`, `max_pending`: backend -> requests under way, waiting; `breakers`: backend -> Unix time until
+    which it gets none;
     `cookies`: backend -> what tells its service's cookie from those of others on one host;
     `server_names`: backend -> the name its servers must have, where they speak TLS.
     `ways`, `shares`, `least`, `falls`, `pins`: see `splits`; `routers`: backend -> its router; `hops`: a router's leg
@@ -142,6 +144,9 @@ class Maps(Value, frozen=True):
     targets: Mapping[str, str] = msgspec.field(default_factory=dict)
     server_names: Mapping[str, str] = msgspec.field(default_factory=dict)
     cookies: Mapping[str, str] = msgspec.field(default_factory=dict)
+    max_connections: Mapping[str, str] = msgspec.field(default_factory=dict)
+    max_pending: Mapping[str, str] = msgspec.field(default_factory=dict)
+    breakers: Mapping[str, str] = msgspec.field(default_factory=dict)
     ways: Mapping[str, str] = msgspec.field(default_factory=dict)
     shares: Mapping[str, str] = msgspec.field(default_factory=dict)
     least: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -162,17 +167,20 @@ DIALS = (
     "guarded",
     "server_names",
     "cookies",
+    "max_connections",
+    "max_pending",
+    "breakers",
 )
 VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
 SPLITS = ("shares", "least", "falls", "pins", "ways")
 ROUTERS = ("hops", "routers")
 MAP_NAMES = ("hosts", "wilds", "ports", "modes", "names", "vips", "targets", *VERDICTS, *DIALS, *SPLITS, *ROUTERS)
-LAYOUT = 10
+LAYOUT = 11
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
 5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone;
-8: before cookies of services; 9: before routers."""
+8: before cookies of services; 9: before routers; 10: before circuit breakers."""
 
 
 class Frame(Value, frozen=True):
