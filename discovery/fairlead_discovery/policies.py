@@ -160,9 +160,10 @@ class HeaderChange(Record, frozen=True, kw_only=True):
 
 
 class Destination(Record, frozen=True, kw_only=True):
-    """Port `index` of `service` ("": of the router's own), and what is done to a request on its way there."""
+    """Port `index` of `service` ("": of the router's own) or of a subset of it, and what is done to a request on its way there."""
 
     service: str = ""
+    service_subset: str = ""
     index: int = 0
     prefix_rewrite: str = ""
     """In place of what `path_exact` or `path_prefix` took."""
@@ -188,6 +189,54 @@ class Router(Policy, frozen=True, kw_only=True, tag="router"):
     route: tuple[RouterLeg, ...] = ()
 
 
+class Subset(Record, frozen=True, kw_only=True):
+    """Tasks of a service that the filter takes: `version == v2 and zone != north`, of labels and of what is known of tasks."""
+
+    filter: str = ""
+
+
+class Redirect(Record, frozen=True, kw_only=True):
+    """Another service, or a subset of one, answers."""
+
+    service: str
+    service_subset: str = ""
+
+
+class HashPolicy(Record, frozen=True, kw_only=True):
+    """By what requests stay with a server: `field` is `header`, `cookie`, `query_parameter` (named by `field_value`) or
+    `path`; or the client's address.
+    """
+
+    field: str = ""
+    field_value: str = ""
+    source_ip: bool = False
+
+
+class LoadBalancer(Record, frozen=True, kw_only=True):
+    """`policy`: `round_robin`, `least_request`, `random`, `ring_hash` or `maglev`; "": as the route says."""
+
+    policy: str = ""
+    hash_policies: tuple[HashPolicy, ...] = ()
+
+
+class Resolver(Policy, frozen=True, kw_only=True, tag="resolver"):
+    """Which tasks answer for the service, and how one of them is chosen. Who stands in for it is said by its Failover."""
+
+    default_subset: str = ""
+    """Without it all tasks do."""
+    subsets: Mapping[str, Subset] = {}
+    redirect: Redirect | None = None
+    connect_timeout_s: float = 0.0
+    """0, here and below: as the route says."""
+    request_timeout_s: float = 0.0
+    load_balancer: LoadBalancer = LoadBalancer()
+
+
+def subset_of(service: str, subset: str) -> str:
+    """How everything else names a subset: `marathon:/shop/web@v2`."""
+    return f"{service}@{subset}" if subset else service
+
+
 class Bamboo(Policy, frozen=True, kw_only=True, tag="bamboo"):
     """A Bamboo rule: which requests go to the service's first port, besides those its own route asks for."""
 
@@ -197,7 +246,7 @@ class Bamboo(Policy, frozen=True, kw_only=True, tag="bamboo"):
     """What else Bamboo's record says, for its templates."""
 
 
-AnyPolicy = Split | Failover | Canary | CanaryStage | Intentions | Router | Bamboo
+AnyPolicy = Split | Failover | Canary | CanaryStage | Intentions | Router | Resolver | Bamboo
 """What a node may hold. One of another kind (a newer version's) is named among a snapshot's `bad`."""
 
 

@@ -137,7 +137,7 @@ class Controller:
         self.desk.memory = Memory(self.desk.store.noted())
         counting.begin(self.desk)
         self.desk.good = dict(_derived(self.desk.store.good()))
-        self.desk.good_routers = self.desk.store.good_routers()
+        self.desk.good_policies = self.desk.store.good_policies()
         if await self._adopted(last):
             return
         bindable = last is not None and not self.around.forbidden.among(ports_of(last.structure))
@@ -322,7 +322,7 @@ class Controller:
             return
         if applied:
             self.state.pending = ()
-            desk.good, desk.good_routers = self.state.wanted.parts, self.state.wanted.routers
+            desk.good, desk.good_policies = self.state.wanted.parts, self.state.wanted.kept
             if desk.times.arrived:
                 metrics.APPLY.observe(time.monotonic() - desk.times.arrived)
                 desk.times.arrived = 0.0
@@ -345,7 +345,7 @@ class Controller:
         if time.monotonic() - desk.times.good_kept > SAVE_S:
             desk.times.good_kept = time.monotonic()
             desk.store.keep_good({service: parts.route for service, parts in desk.good.items()})
-            desk.store.keep_good_routers(dict(desk.good_routers))
+            desk.store.keep_good_policies(dict(desk.good_policies))
 
     def _until_next(self) -> float:
         times, now = self.desk.times, time.monotonic()

@@ -8,8 +8,8 @@ from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb import metrics
 from fairlead_lb.decisions import breaking, routes, shortcut, spares
 from fairlead_lb.decisions import change as changes
+from fairlead_lb.decisions.last_good import Past
 from fairlead_lb.decisions.nearness import Near
-from fairlead_lb.decisions.routers import Past
 from fairlead_lb.decisions.shortcut import Decided
 from fairlead_lb.decisions.versions import LUA
 from fairlead_lb.desk import Desk
@@ -99,7 +99,7 @@ def _rules(desk: Desk) -> routes.Rules:
         good=desk.good,
         vips=desk.around.vips,
         refused_rules=desk.state.refused_rules,
-        routers=Past(good=desk.good_routers, refused=desk.state.refused_routers),
+        past=Past(good=desk.good_policies, refused=desk.state.refused_routers),
         manner=desk.around.manner,
         lua=desk.supervisor.version is None or desk.supervisor.version.can(LUA),
     )

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from fairlead_daemon.logs import Log
-from fairlead_discovery.policies import Router
 from fairlead_lb import metrics
 from fairlead_lb.adapters import ports
 from fairlead_lb.adapters.store import Store
@@ -15,6 +14,7 @@ from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.change import Surroundings
 from fairlead_lb.decisions.counters import Totals
 from fairlead_lb.decisions.fragments import Verdicts
+from fairlead_lb.decisions.last_good import Kept
 from fairlead_lb.decisions.panic import Panic
 from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.rails import Rails
@@ -68,8 +68,8 @@ class Desk:
     verdicts: Verdicts = field(default_factory=Verdicts)
     good: Mapping[str, Parts] = field(default_factory=dict)
     """What HAProxy has taken, by service."""
-    good_routers: Mapping[str, Router] = field(default_factory=dict)
-    """The same of routers."""
+    good_policies: Mapping[str, Kept] = field(default_factory=dict)
+    """The same of routers and resolvers, by their nodes' names."""
     pinned: Collection[Key] | None = None
     """Ports whose requests stay with their fallbacks; None: nobody has looked yet, so as HAProxy has it."""
     watched: tuple[Maps | None, bool] = (None, False)

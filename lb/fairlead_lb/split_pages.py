@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.policies import AnyPolicy, Canary, CanaryStage, of_kind
+from fairlead_discovery.policies import AnyPolicy, Canary, CanaryStage, Router, name_of, of_kind
 from fairlead_lb.decisions import buckets
 from fairlead_lb.decisions.canary import ABORTED, PROMOTED, checked
 from fairlead_lb.decisions.splits import Way, percent_of, refusal, split_of
@@ -83,7 +83,7 @@ def routers_of(state: State) -> list[Mapping[str, Any]]:
             "service": key.service,
             "port_index": key.index,
             "in_force": lead.front.id in served,
-            "router": msgspec.to_builtins(state.wanted.routers[key.service]),
+            "router": msgspec.to_builtins(state.wanted.kept[name_of(Router(service=key.service))]),
             "to": [
                 {"service": k.service, "port_index": k.index, "backend": names[k]} if k is not None else None
                 for k in lead.to

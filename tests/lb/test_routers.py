@@ -28,9 +28,9 @@ from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import picture, render, router_files, router_lines, routers, routes, spares, split_files
 from fairlead_lb.decisions.change import Reload, Serving
+from fairlead_lb.decisions.last_good import Past
 from fairlead_lb.decisions.router_lines import FrontRouter
 from fairlead_lb.decisions.router_matches import Request, taken
-from fairlead_lb.decisions.routers import Past
 from fairlead_lb.decisions.routes import Rules, Wanted
 from fairlead_lb.decisions.values import Key, Structure
 from harness.balancer import member
@@ -68,7 +68,7 @@ def underived(_service: str, _members: object) -> None:
 
 
 def wanted_of(snap: Snapshot, last: Wanted | None = None, past: Past | None = None) -> Wanted:
-    return routes.wanted(snap, last or Wanted(), Rules(routers=past or Past()), underived)
+    return routes.wanted(snap, last or Wanted(), Rules(past=past or Past()), underived)
 
 
 API = leg(B, RouteMatch(path_prefix="/api"))
@@ -282,12 +282,12 @@ def test_a_bad_router_leaves_the_last_good_one():
     good, bad = router(API), router(leg(C, RouteMatch(path_prefix="x")))
     other = router(leg(C, RouteMatch(path_regex="/x")))
     unreadable = {f"{paths.POLICIES}/router~o%3Aa": "it is no JSON"}
-    past = Past(good={A: good}, refused={routers.checked(other).id: "no such thing"})
+    past = Past(good={name_of(good): good}, refused={routers.checked(other).id: "no such thing"})
     by_grammar = wanted_of(snapshot(bad), past=past)
     by_reading = wanted_of(snapshot(bad=unreadable), past=past)
     by_check = wanted_of(snapshot(other), past=past)
 
-    assert [good] * 3 == [w.routers[A] for w in (by_grammar, by_reading, by_check)]
+    assert [good] * 3 == [w.kept[name_of(good)] for w in (by_grammar, by_reading, by_check)]
     assert ["o_b_p0"] * 3 == [w.maps.hops[f"{w.maps.routers['o_a_p0']}.1"] for w in (by_grammar, by_reading, by_check)]
     assert "router: HAProxy refused it: no such thing; its last good one stays" == by_check.refused[A]
 

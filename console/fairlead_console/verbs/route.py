@@ -34,7 +34,14 @@ def route() -> None:
     """
 
 
-for _command in (import_bamboo, canary, route_policies.split, route_policies.failover, route_router.router):
+for _command in (
+    import_bamboo,
+    canary,
+    route_policies.split,
+    route_policies.failover,
+    route_router.router,
+    route_router.resolver,
+):
     route.add_command(_command)
 
 

@@ -67,12 +67,16 @@ def failover(use: Use, service: str, *, others: tuple[str, ...], remove: bool, *
 
 def told(policy: Any) -> str:
     """In words: `5 % to erp:db2, sticky by cookie`."""
-    from fairlead_discovery.policies import Intentions, Router, Split  # noqa: PLC0415  # see above
+    from fairlead_discovery.policies import Intentions, Resolver, Router, Split  # noqa: PLC0415  # see above
 
     if isinstance(policy, Intentions):
         from fairlead_lb.decisions import intention_files  # noqa: PLC0415  # see above
 
         return intention_files.told(policy)
+    if isinstance(policy, Resolver):
+        from fairlead_lb.decisions import resolver_files  # noqa: PLC0415  # see above
+
+        return resolver_files.told(policy)
     if isinstance(policy, Router):
         from fairlead_lb.decisions import router_files  # noqa: PLC0415  # see above
 

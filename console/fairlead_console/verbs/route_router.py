@@ -1,4 +1,4 @@
-"""`fairlead route router`: requests for a service that lead to another by what they say."""
+"""`fairlead route router|resolver`: where requests lead by what they say, and which tasks of a service answer."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,37 +22,74 @@ def router() -> None:
     """
 
 
-@router.command(epilog="Example: fairlead route router show marathon:/shop/web > router.toml")
-@click.argument("service", default="")
-@registry_verb
-def show(use: Use, service: str) -> None:
-    """The router of SERVICE as a [[router]] table; without SERVICE a line for every router."""
-    found = [p for p in in_registry(use, route_policies.policies) if _is_router(p) and service in ("", p.service)]
-    if service and not found:
-        raise Refused(f"{service}: has no router")
+@click.group(epilog="Example: fairlead route resolver show marathon:/shop/web")
+def resolver() -> None:
+    """Which tasks of a service answer, as Consul's service-resolver: subsets, another service, how a server is chosen.
+
+    Resolvers are [[resolver]] tables of a route file, so `route plan|diff|apply` take them too. A subset is called
+    SERVICE@SUBSET in splits, canaries, failovers and routers.
+    """
+
+
+def _add_verbs(group: click.Group) -> None:
+    kind = str(group.name)
+
+    @group.command(epilog=f"Example: fairlead route {kind} show marathon:/shop/web > {kind}.toml")
+    @click.argument("service", default="")
+    @registry_verb
+    def show(use: Use, service: str) -> None:
+        _show(use, kind, service)
+
+    @group.command(name="set", epilog=f"Example: fairlead route {kind} set {kind}.toml")
+    @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+    @registry_verb
+    def set_(use: Use, file: Path) -> None:
+        _set(use, kind, file)
+
+    @group.command(epilog=f"Example: fairlead route {kind} remove marathon:/shop/web")
+    @click.argument("service")
+    @registry_verb
+    def remove(use: Use, service: str) -> None:
+        revision = in_registry(use, lambda opened: route_policies.take_away(opened, _type(kind), service))
+        route_policies.done(use, revision, f"{service}: no {kind} any more")
+
+    show.help = f"The {kind} of SERVICE as a [[{kind}]] table; without SERVICE a line for every {kind}."
+    set_.help = (
+        f"Write the [[{kind}]] tables of FILE, each in the place of its service's; nothing else of FILE or registry."
+    )
+    remove.help = f"Remove the {kind} of SERVICE."
+
+
+for _group in (router, resolver):
+    _add_verbs(_group)
+
+
+def _show(use: Use, kind: str, service: str) -> None:
+    found = [p for p in in_registry(use, route_policies.policies) if isinstance(p, _type(kind))]
+    mine = [p for p in found if service in ("", p.service)]
+    if service and not mine:
+        raise Refused(f"{service}: has no {kind}")
+    entries = [entry for _, entry in route_policies.entries(mine)]
     if use.as_json:
-        show_json([{"service": p.service, **_entry(p)} for p in found])
+        show_json(entries)
     elif service:
-        say(route_policies.toml("router", _entry(found[0])))
+        say(route_policies.toml(kind, entries[0]))
     else:
-        rows = [(p.service, p.index, route_policies.told(p)) for p in found]
-        show_table(("service", "index", "leads"), rows, empty="no service has a router")
+        show_table(
+            ("service", "says"), [(p.service, route_policies.told(p)) for p in mine], empty=f"there is no {kind}"
+        )
 
 
-@router.command(name="set", epilog="Example: fairlead route router set router.toml")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@registry_verb
-def set_(use: Use, file: Path) -> None:
-    """Write the [[router]] tables of FILE, each in the place of its service's; nothing else of FILE or registry."""
+def _set(use: Use, kind: str, file: Path) -> None:
     from fairlead_lb.decisions import split_files  # noqa: PLC0415  # `--help` is fast without it
 
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"{file}: {error}") from error
-    made = {name: p for name, p in split_files.parse(text, str(file)).items() if _is_router(p)}
+    made = {name: p for name, p in split_files.parse(text, str(file)).items() if isinstance(p, _type(kind))}
     if not made:
-        raise Refused(f"{file}: has no [[router]]")
+        raise Refused(f"{file}: has no [[{kind}]]")
 
     async def write(opened: Any) -> int:
         return int(await opened.commit(route_policies.puts(made, {})))
@@ -61,27 +98,10 @@ def set_(use: Use, file: Path) -> None:
     route_policies.done(use, in_registry(use, write), told)
 
 
-@router.command(epilog="Example: fairlead route router remove marathon:/shop/web")
-@click.argument("service")
-@registry_verb
-def remove(use: Use, service: str) -> None:
-    """Every request for SERVICE stays with it again, without a reload."""
-    from fairlead_discovery.policies import Router  # noqa: PLC0415  # see above
+def _type(kind: str) -> Any:
+    from fairlead_discovery.policies import Resolver, Router  # noqa: PLC0415  # see above
 
-    revision = in_registry(use, lambda opened: route_policies.take_away(opened, Router, service))
-    route_policies.done(use, revision, f"{service}: no router any more")
-
-
-def _is_router(policy: Any) -> bool:
-    from fairlead_discovery.policies import Router  # noqa: PLC0415  # see above
-
-    return isinstance(policy, Router)
-
-
-def _entry(policy: Any) -> Mapping[str, Any]:
-    from fairlead_lb.decisions.router_files import entry_of  # noqa: PLC0415  # see above
-
-    return entry_of(policy)
+    return {"router": Router, "resolver": Resolver}[kind]
 
 
 def request(where: str, method: str, headers: Sequence[str]) -> Any:

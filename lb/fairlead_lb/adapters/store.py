@@ -1,6 +1,6 @@
 """The balancer's folder: configuration, maps, the picture they come from, who HAProxy is.
 
-haproxy.cfg · candidate.cfg · maps/*.map · picture.json · journal · good.json · good_routers.json · counters.json · process.json · haproxy.log · run/ (sockets, 0700)
+haproxy.cfg · candidate.cfg · maps/*.map · picture.json · journal · good.json · good_policies.json · counters.json · process.json · haproxy.log · run/ (sockets, 0700)
 """
 
 import os
@@ -11,7 +11,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.processes import Identity
-from fairlead_discovery.policies import Router
+from fairlead_discovery.policies import Resolver, Router
 from fairlead_discovery.records import Route
 from fairlead_lb.decisions import render
 from fairlead_lb.decisions.commands import SetAddress
@@ -43,9 +43,9 @@ class Store:
         self._process = folder / "process.json"
         self._good = folder / "good.json"
         self._counters = folder / "counters.json"
-        self._good_routers = folder / "good_routers.json"
+        self._good_policies = folder / "good_policies.json"
         self._kept: dict[str, Route] = {}
-        self._kept_routers: dict[str, Router] = {}
+        self._kept_policies: dict[str, Router | Resolver] = {}
 
     def prepare(self, *, enter: bool = False) -> None:
         """`enter`: HAProxy's workers, another account, connect to a socket of their own; each socket has its mode."""
@@ -121,18 +121,20 @@ class Store:
             _swap_in(self._good, msgspec.json.encode(routes))
             self._kept = routes
 
-    def good_routers(self) -> dict[str, Router]:
-        """The same of routers."""
+    def good_policies(self) -> dict[str, Router | Resolver]:
+        """Routers and resolvers that it has taken, by their nodes' names."""
         try:
-            self._kept_routers = msgspec.json.decode(self._good_routers.read_bytes(), type=dict[str, Router])
+            self._kept_policies = msgspec.json.decode(
+                self._good_policies.read_bytes(), type=dict[str, Router | Resolver]
+            )
         except (OSError, msgspec.DecodeError):
-            self._kept_routers = {}
-        return dict(self._kept_routers)
+            self._kept_policies = {}
+        return dict(self._kept_policies)
 
-    def keep_good_routers(self, routers: dict[str, Router]) -> None:
-        if routers != self._kept_routers:
-            _swap_in(self._good_routers, msgspec.json.encode(routers))
-            self._kept_routers = routers
+    def keep_good_policies(self, policies: dict[str, Router | Resolver]) -> None:
+        if policies != self._kept_policies:
+            _swap_in(self._good_policies, msgspec.json.encode(policies))
+            self._kept_policies = policies
 
     def counters(self) -> Kept | None:
         try:

@@ -25,6 +25,8 @@ NAME_LIMIT = 128
 MODES = ("http", "tcp", "tls")
 _BOTH = ("roundrobin", "leastconn", "first", "random", "source")
 BALANCES: Mapping[str, Sequence[str]] = {"http": (*_BOTH, "uri"), "tcp": _BOTH, "tls": _BOTH}
+_HASHED = re.compile(r"(?:hdr|url_param|cookie)\([A-Za-z0-9][A-Za-z0-9_-]{0,63}\)", re.ASCII)
+_OR_HASHED = {"http": ", hdr(NAME), url_param(NAME), cookie(NAME)", "tcp": "", "tls": ""}
 
 
 def vhost(text: str) -> str:
@@ -67,8 +69,8 @@ def shape(port: RoutePort) -> Shape:
     """Raises Refused naming the field."""
     if port.mode not in MODES:
         raise Refused(f"mode {port.mode!r}: http, tcp or tls")
-    if port.balance not in BALANCES[port.mode]:
-        raise Refused(f"balance {port.balance!r}: one of {', '.join(BALANCES[port.mode])}")
+    if port.balance not in BALANCES[port.mode] and not (port.mode == "http" and _HASHED.fullmatch(port.balance)):
+        raise Refused(f"balance {port.balance!r}: one of {', '.join(BALANCES[port.mode])}{_OR_HASHED[port.mode]}")
     if port.mtls and port.mode == "tls":
         raise Refused("mtls: mode tls passes on what is encrypted already")
     return Shape(

@@ -49,8 +49,9 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split: tuple[object, ...] = ()
     failover: tuple[object, ...] = ()
     router: tuple[object, ...] = ()
+    resolver: tuple[object, ...] = ()
     intention: tuple[object, ...] = ()
-    """These four are read by `split_files`."""
+    """These five are read by `split_files`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ def router_of(entry: object, place: str) -> Router:
         made = msgspec.convert(given, Router)
     except msgspec.ValidationError as error:
         raise Refused(f"{place}: {error}") from error
-    if strange := next(_unknown(given, Router, "$"), ""):
+    if strange := next(unknown_keys(given, Router), ""):
         raise Refused(f"{place}: Object contains unknown field `{strange}`")
     for service in (made.service, *(leg.destination.service for leg in made.route if leg.destination.service)):
         if not all(paths.split_service_key(service)):
@@ -87,17 +87,24 @@ def _leg(leg: object, place: str) -> object:
         raise Refused(f"{place}: request_timeout: {error}") from error
 
 
-def _unknown(given: object, kind: object, place: str) -> Iterator[str]:
-    """Keys that the record would ignore, as `$.route[0].match.paths`."""
+def unknown_keys(given: object, kind: object, place: str = "$") -> Iterator[str]:
+    """What the record would ignore, as `$.route[0].match.paths`."""
     if isinstance(given, list | tuple):
         inner = next(iter(get_args(kind)), None)
         for number, one in enumerate(given):
-            yield from _unknown(one, inner, f"{place}[{number}]")
-    elif isinstance(given, Mapping) and isinstance(kind, type) and not isinstance(kind, types.GenericAlias):
-        if not issubclass(kind, Record):
-            return
-        known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+            yield from unknown_keys(one, inner, f"{place}[{number}]")
+    elif isinstance(given, Mapping) and (struct := _struct(kind)) is not None:
+        known = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
         for key, value in given.items():
             if key not in known and (place, key) != ("$", "kind"):
                 yield f"{place}.{key}"
-            yield from _unknown(value, known.get(key), f"{place}.{key}")
+            yield from unknown_keys(value, known.get(key), f"{place}.{key}")
+    elif isinstance(given, Mapping) and len(pair := get_args(kind)) == len(("key", "value")):
+        for key, value in given.items():
+            yield from unknown_keys(value, pair[1], f"{place}.{key}")
+
+
+def _struct(kind: object) -> type[Record] | None:
+    """The record's type, also of one that may be left out."""
+    kinds = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return next((k for k in kinds if isinstance(k, type) and not get_args(k) and issubclass(k, Record)), None)

@@ -8,14 +8,12 @@ The destination's own splits, failovers, intentions and traffic rules count for 
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
 from fairlead_daemon.errors import Refused
-from fairlead_discovery import paths
-from fairlead_discovery.policies import AnyPolicy, Destination, HeaderChange, Router, RouterLeg, name_of, of_kind
-from fairlead_discovery.snapshots import Snapshot
+from fairlead_discovery.policies import AnyPolicy, Destination, HeaderChange, Router, RouterLeg, of_kind, subset_of
 from fairlead_lb.decisions import router_lines
 from fairlead_lb.decisions.intentions import AMBIGUOUS
 from fairlead_lb.decisions.router_lines import FrontLeg, FrontRouter, HeaderLine
@@ -51,14 +49,6 @@ class Found:
 
     leads: Leads = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """What is known of routers: the last good ones by service, and what HAProxy's own check said against which `id`."""
-
-    good: Mapping[str, Router] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def checked(router: Router) -> FrontRouter:
@@ -122,45 +112,8 @@ def _headers(change: HeaderChange, place: str) -> Iterator[HeaderLine]:
                 raise Refused(f"{place}: {name}: has no value; `remove` takes it away")
 
 
-def believed(snapshot: Snapshot, past: Past) -> tuple[Snapshot, Mapping[str, str]]:
-    """With the last good router in the place of each that cannot be taken, and why not; the very same when all can."""
-    written = of_kind(snapshot.policies, Router)
-    unfit = {service: why for service, router in written.items() if (why := _why_not(router, past))}
-    refused = {**unfit, **_bad(snapshot)}
-    if not refused:
-        return snapshot, refused
-    good = {s: r for s in refused if (r := past.good.get(s)) is not None and not _why_not(r, past)}
-    gone = {name_of(Router(service=s)) for s in refused}
-    kept = {name: p for name, p in snapshot.policies.items() if name not in gone}
-    after = replace(snapshot, policies={**kept, **{name_of(r): r for r in good.values()}})
-    told = {
-        s: f"router: {why}; {'its last good one stays' if s in good else 'requests stay with the service'}"
-        for s, why in refused.items()
-    }
-    return after, told
-
-
-def _why_not(router: Router, past: Past) -> str:
-    try:
-        front = checked(router)
-    except Refused as error:
-        return str(error)
-    why = past.refused.get(front.id)
-    return "" if why is None else f"HAProxy refused it: {why}"
-
-
-def _bad(snapshot: Snapshot) -> Mapping[str, str]:
-    """By service: what stands under a router's name and is none."""
-    head = name_of(Router(service=""))
-    named = {paths.unescape(p.rpartition("/")[2]): why for p, why in snapshot.bad.items() if p.startswith(_FOLDER)}
-    return {name.removeprefix(head): why for name, why in named.items() if name.startswith(head)}
-
-
-_FOLDER = f"{paths.POLICIES}/"
-
-
 def leads(policies: Mapping[str, AnyPolicy], modes: Mapping[Key, str]) -> Found:
-    """Of routers that `believed` let through. `modes`: of every port that has a backend."""
+    """Of routers that `last_good` let through. `modes`: of every port that has a backend."""
     found: dict[Key, Lead] = {}
     problems: dict[str, str] = {}
     for service, router in of_kind(policies, Router).items():
@@ -177,7 +130,8 @@ def leads(policies: Mapping[str, AnyPolicy], modes: Mapping[Key, str]) -> Found:
 
 
 def destination(router: Router, there: Destination) -> Key:
-    return Key(there.service, there.index) if there.service else Key(router.service, there.index or router.index)
+    service, index = (there.service, there.index) if there.service else (router.service, there.index or router.index)
+    return Key(subset_of(service, there.service_subset), index)
 
 
 def _strange(to: Iterable[Key], modes: Mapping[Key, str]) -> Iterator[str]:

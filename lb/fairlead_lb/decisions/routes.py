@@ -7,19 +7,20 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
-from fairlead_discovery.policies import Router, of_kind
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import bamboo, colours, dials, map_keys, naming, routers, splits, vips
+from fairlead_lb.decisions import bamboo, colours, dials, last_good, map_keys, naming, resolvers, routers, splits, vips
 from fairlead_lb.decisions import mesh as meshes
 from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
+from fairlead_lb.decisions.last_good import Kept, Past
 from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.nearness import Near, Placings, placings
 from fairlead_lb.decisions.parts import Part, Parts, derive
+from fairlead_lb.decisions.resolvers import Resolved
 from fairlead_lb.decisions.router_lines import FrontRouter
-from fairlead_lb.decisions.routers import Leads, Past
+from fairlead_lb.decisions.routers import Leads
 from fairlead_lb.decisions.values import DIALS, Backend, Key, Maps, Shape
 from fairlead_lb.decisions.vips import VipRules
 
@@ -58,7 +59,7 @@ class Rules:
     manner: bamboo.Manner = field(default_factory=bamboo.Manner)
     refused_rules: Mapping[tuple[str, tuple[Condition, ...]], str] = field(default_factory=dict)
     """What HAProxy's own check turned down of a service's rules."""
-    routers: Past = field(default_factory=Past)
+    past: Past = field(default_factory=Past)
     lua: bool = True
     """Whether HAProxy was built with it: `delay` is made of it, and one line of it would be refused with everything."""
 
@@ -86,8 +87,9 @@ class Wanted:
     ways: splits.Ways = field(default_factory=dict)
     groups: colours.Groups = field(default_factory=colours.Groups)
     leads: Leads = field(default_factory=dict)
-    routers: Mapping[str, Router] = field(default_factory=dict)
-    """Those that count, by service; a last good one in the place of one that is refused."""
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    """Routers and resolvers that count, by their nodes' names; a last good one in the place of one that is refused."""
+    resolved: Resolved = field(default_factory=Resolved)
 
     @property
     def fronts(self) -> tuple[FrontRouter, ...]:
@@ -99,30 +101,34 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     """Unchanged services keep their very objects of `last`."""
     snapshot, groups = colours.merged(snapshot, last.groups, derived)
     ruled = bamboo.ruled(snapshot, last.ruled, rules.manner)
-    snapshot, unrouted = routers.believed(snapshot, rules.routers)
+    snapshot, unrouted = last_good.believed(snapshot, rules.past)
     refused = {**snapshot.bad, **groups.problems, **ruled.refused}
-    written = bamboo.routed(snapshot, ruled.claims)
-    snapshot = splits.with_targets(written, derived)
+    resolving, resolved = resolvers.resolved(bamboo.routed(snapshot, ruled.claims), derived)
+    snapshot = splits.with_targets(resolving, derived)
     parts = dict(_all_parts(snapshot, last, rules, _deriving(derived, ruled), refused, ruled.claims))
     flat = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
-    led = routers.leads(snapshot.policies, {part.key: part.shape.mode for part in flat})
+    modes = {part.key: part.shape.mode for part in flat}
+    led = routers.leads(snapshot.policies, modes)
     named = _timed(named, routers.timed(led.leads))
     near = placings(((part.key, part.servers) for part in flat), last.near, rules.near)
     backends = {name: backend(name, part, last, rules, near) for part, name in named}
     book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
-    found = splits.ways(snapshot.policies, {part.key: part.shape.mode for part in flat})
-    for service, why in (*found.problems.items(), *unrouted.items(), *led.problems.items()):
-        _note(refused, service, why)
+    found = splits.ways(snapshot.policies, modes)
+    instead, unmoved = resolvers.redirects(resolved, modes, {*found.ways, *led.leads})
+    for problems in (found.problems, unrouted, led.problems, resolved.problems, unmoved):
+        for service, why in problems.items():
+            _note(refused, service, why)
     maps = _maps(named, backends.values(), last.maps, rules, refused)
-    targets = splits.heirs(snapshot.policies, snapshot.routes.keys() - written.routes.keys(), parts)
-    heirs = {**targets, **colours.heirs(groups)}
+    targets = splits.heirs(snapshot.policies, snapshot.routes.keys() - resolving.routes.keys(), parts)
+    others = {**targets, **colours.heirs(groups)}
+    heirs = {**others, **resolvers.heirs(resolved, others)}
     force = meshes.in_force(snapshot, frozenset(parts), last.force, rules.callers, heirs)
     for service, why in force.refused.items():
         _note(refused, service, why)
     judged = meshes.maps([(part.key, name) for part, name in named], force, rules.callers)
-    speaking = [(part.key, name) for part, name in named if part.shape.mtls]
+    speaking = [(resolvers.base(resolved, part.key), name) for part, name in named if part.shape.mtls]
     judged = {**judged, "server_names": meshes.server_names(speaking, rules.callers)}
     return Wanted(
         revision=snapshot.revision,
@@ -131,6 +137,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
             msgspec.structs.replace(_with_vips(maps, named, book, last.maps, rules, refused), **judged),
             found.ways,
             led.leads,
+            instead,
             {part.key: name for part, name in named},
         ),
         vip_book=book,
@@ -142,7 +149,8 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
         ways=found.ways,
         groups=groups,
         leads=led.leads,
-        routers=of_kind(snapshot.policies, Router),
+        kept=last_good.kept(snapshot.policies),
+        resolved=resolved,
         rules=tuple(_rules(named, parts, ruled, rules, refused)),
         ruled=ruled,
         force=force,
@@ -158,8 +166,10 @@ def _timed(named: list[tuple[Part, str]], timed: Collection[Key]) -> list[tuple[
     ]
 
 
-def _with_ways(maps: Maps, ways: splits.Ways, leads: Leads, names: Mapping[Key, str]) -> Maps:
-    return routers.with_leads(splits.with_ways(maps, ways, names), leads, names)
+def _with_ways(
+    maps: Maps, ways: splits.Ways, leads: Leads, instead: Mapping[Key, Key], names: Mapping[Key, str]
+) -> Maps:
+    return resolvers.redirected(routers.with_leads(splits.with_ways(maps, ways, names), leads, names), instead, names)
 
 
 def _deriving(derived: Derive, ruled: bamboo.Ruled) -> Derive:

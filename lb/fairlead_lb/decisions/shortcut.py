@@ -10,7 +10,7 @@ from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions.delta import differing
 from fairlead_discovery.records import Reason
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb.decisions import routers, routes, splits
+from fairlead_lb.decisions import resolvers, routers, routes, splits
 from fairlead_lb.decisions.nearness import Placed, placings
 from fairlead_lb.decisions.parts import Parts
 from fairlead_lb.decisions.routes import Derive, Rules, Wanted
@@ -48,6 +48,7 @@ def moved(last: Decided, snapshot: Snapshot, rules: Rules, derived: Derive) -> t
         *last.wanted.ruled.claims,
         *last.wanted.groups.of,
         *routers.services(last.wanted.leads),
+        *resolvers.services(last.wanted.resolved),
         *(splits.sources(snapshot.policies) if snapshot.policies else ()),
     }
     for service in differing(before.members, snapshot.members, snapshot.delta):

@@ -1,4 +1,4 @@
-"""Policies that an operator writes: `[[split]]`, `[[failover]]`, `[[router]]` and `[[intention]]` in TOML, or in options of
+"""Policies that an operator writes: `[[split]]`, `[[failover]]`, `[[router]]`, `[[resolver]]` and `[[intention]]` in TOML, or in options of
 a verb.
 """
 
@@ -13,9 +13,20 @@ import msgspec
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
 from fairlead_discovery.decisions import words
-from fairlead_discovery.policies import AnyPolicy, Canary, Failover, Intentions, Router, Share, Split, Target, name_of
+from fairlead_discovery.policies import (
+    AnyPolicy,
+    Canary,
+    Failover,
+    Intentions,
+    Resolver,
+    Router,
+    Share,
+    Split,
+    Target,
+    name_of,
+)
 from fairlead_lb.decisions import canary as canaries
-from fairlead_lb.decisions import intention_files, router_files
+from fairlead_lb.decisions import intention_files, resolver_files, router_files
 from fairlead_lb.decisions.intention_files import IntentionEntry
 from fairlead_lb.decisions.splits import checked, checked_failover
 
@@ -46,6 +57,7 @@ class _File(msgspec.Struct, frozen=True):
     split: tuple[object, ...] = ()
     failover: tuple[object, ...] = ()
     router: tuple[object, ...] = ()
+    resolver: tuple[object, ...] = ()
     intention: tuple[object, ...] = ()
 
 
@@ -69,7 +81,8 @@ def parse(text: str, place: str) -> Mapping[str, AnyPolicy]:
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise Refused(f"{place}: {error}") from error
     made: dict[str, AnyPolicy] = {}
-    for kind, entries in (("split", found.split), ("failover", found.failover), ("router", found.router)):
+    for kind in ("split", "failover", "router", "resolver"):
+        entries = getattr(found, kind)
         for number, entry in enumerate(entries, 1):
             policy = _policy(kind, entry, f"{place}: {kind} {number}")
             if name_of(policy) in made:
@@ -79,7 +92,7 @@ def parse(text: str, place: str) -> Mapping[str, AnyPolicy]:
 
 
 def plan(now: Collection[AnyPolicy], wanted: Mapping[str, AnyPolicy], *, prune: bool) -> PolicyPlan:
-    """`prune` removes splits, failovers and routers that the file does not have; intentions only when it has some, for a file of
+    """`prune` removes splits, failovers, routers and resolvers that the file does not have; intentions only when it has some, for a file of
     routes alone must not let everybody in. Raises Refused where a canary decides.
     """
     there = {name_of(p): p for p in now if isinstance(p, _WRITTEN | Intentions)}
@@ -95,7 +108,7 @@ def plan(now: Collection[AnyPolicy], wanted: Mapping[str, AnyPolicy], *, prune: 
     )
 
 
-_WRITTEN = Split | Failover | Router
+_WRITTEN = Split | Failover | Router | Resolver
 """What a file has one entry of for each service."""
 
 
@@ -120,6 +133,8 @@ def entries_of(
             )
         elif isinstance(policy, Router):
             yield "router", router_files.entry_of(policy)
+        elif isinstance(policy, Resolver):
+            yield "resolver", resolver_files.entry_of(policy)
         elif isinstance(policy, Intentions):
             yield from (("intention", entry) for entry in intention_files.entries_of(policy))
 
@@ -196,6 +211,8 @@ def _policy(kind: str, entry: object, place: str) -> AnyPolicy:
     try:
         if kind == "router":
             return router_files.router_of(entry, place)
+        if kind == "resolver":
+            return resolver_files.resolver_of(entry, place)
         if kind == "split":
             return split_of(msgspec.convert(entry, SplitEntry), place)
         return failover_of(msgspec.convert(entry, FailoverEntry), place)

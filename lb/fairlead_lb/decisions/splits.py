@@ -12,7 +12,18 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
-from fairlead_discovery.policies import AnyPolicy, Canary, CanaryStage, Failover, Router, Share, Split, of_kind
+from fairlead_discovery.policies import (
+    AnyPolicy,
+    Canary,
+    CanaryStage,
+    Failover,
+    Resolver,
+    Router,
+    Share,
+    Split,
+    of_kind,
+    subset_of,
+)
 from fairlead_discovery.records import Member, Route
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import buckets
@@ -274,8 +285,17 @@ def _pairs(policies: Mapping[str, AnyPolicy]) -> Iterator[tuple[str, int, str, i
         yield from ((failover.service, failover.index, t.service, t.index) for t in failover.to)
     for router in of_kind(policies, Router).values():
         for leg in router.route:
-            if leg.destination.service not in ("", router.service):
-                yield router.service, router.index, leg.destination.service, leg.destination.index
+            to = subset_of(leg.destination.service or router.service, leg.destination.service_subset)
+            if to != router.service:
+                yield router.service, router.index, to, leg.destination.index
+    for resolver in of_kind(policies, Resolver).values():
+        if resolver.redirect is not None:
+            yield resolver.service, 0, subset_of(resolver.redirect.service, resolver.redirect.service_subset), 0
+
+
+def owners(policies: Mapping[str, AnyPolicy]) -> frozenset[str]:
+    """Services whose requests policies speak of."""
+    return frozenset(p.service for p in policies.values() if isinstance(p, Split | Failover | Canary | Router))
 
 
 def sources(policies: Mapping[str, AnyPolicy]) -> frozenset[str]:
