@@ -17,6 +17,8 @@ hosts = ["erp.example.com", "*.erp.example.com"]
 path = "/api"
 check = "/health"
 check_every = "500ms"
+check_timeout = "5s"
+check_fall = 2
 timeout = "5s"
 
 [[route]]
@@ -36,7 +38,7 @@ def test_a_file_is_routes():
             index=0,
             vhosts=("erp.example.com", "*.erp.example.com"),
             path="/api",
-            check=Check(path="/health", interval_s=0.5),
+            check=Check(path="/health", interval_s=0.5, timeout_s=5.0, fall=2),
             timeout_server_s=5,
         ),
         RoutePort(index=1, service_port=10150, mode="tcp", balance="leastconn", check=Check()),

@@ -102,6 +102,8 @@ def show(use: Use, service: str) -> None:
 @click.option("--sticky", is_flag=True, help="A client stays with its server, by cookie.")
 @click.option("--check", default="", help="A path HAProxy asks for, or tcp.")
 @click.option("--check-every", default="2s", show_default=True)
+@click.option("--check-timeout", default="2s", show_default=True, help="A check that takes longer has failed.")
+@click.option("--check-fall", default=3, show_default=True, help="Failed checks until a server gets no requests.")
 @click.option("--timeout", default="1m", show_default=True, help="How long a server may take.")
 @click.option("--reuse", is_flag=True, help="Connections to servers are kept: the service never closes an idle one.")
 @click.option("--group", "groups", multiple=True, help="Only balancers of this group serve it; may be repeated.")

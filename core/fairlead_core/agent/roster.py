@@ -9,7 +9,7 @@ from pathlib import Path
 from fairlead_core.agent import metrics
 from fairlead_core.agent.adapters.checkpoints import COMPLETED_KEPT, ExecutorRecord, TaskRecord, shortened
 from fairlead_core.agent.adapters.keeper_link import KeeperLink
-from fairlead_core.agent.decisions import executor_api, life, tasks
+from fairlead_core.agent.decisions import executor_api, life, tasks, updates
 from fairlead_core.agent.decisions.identities import LABEL, Wish, wish
 from fairlead_core.agent.decisions.statuses import Origin, status
 from fairlead_core.agent.executors import ExecutorRun, ExecutorTask, executor_record
@@ -190,10 +190,17 @@ class Roster:
             self._refuse(command, str(error))
             return
         key = tasks.key(record.framework_id, record.task_id)
-        if (known := self.completed.get(key)) is not None:
+        if (known := self._over(key)) is not None:
             self._world.outbox.once(Update(framework_id=known.framework_id, status=known.stream.latest))
         elif key not in self.runs:
             self._begin(record)
+
+    def _over(self, key: str) -> TaskRecord | None:
+        """Its end was acknowledged; the disk may still be at it."""
+        run = self.runs.get(key)
+        if run is not None and run.ended and updates.settled(run.record.stream):
+            return run.record
+        return self.completed.get(key)
 
     def _record(self, command: Run) -> TaskRecord:
         task = tasks.read(tasks.Task, command.task, place="task")

@@ -33,6 +33,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     check: str = ""
     """A path to ask for, `tcp` for a plain connect, empty for none."""
     check_every: str = "2s"
+    check_timeout: str = "2s"
+    check_fall: int = 3
+    """Failed checks in a row until a server gets no requests."""
     timeout: str = "1m"
     """How long a server may take to answer."""
     reuse: bool = False
@@ -97,7 +100,7 @@ def routes_of(entries: Collection[Entry], place: str) -> Mapping[str, Route]:
 def entries_of(route: Route) -> Iterator[Entry]:
     """The other way: what `show` prints."""
     for port in route.ports:
-        check = "" if port.check is None else port.check.path or "tcp"
+        check = port.check or Check()
         yield Entry(
             service=route.service,
             index=port.index,
@@ -107,8 +110,10 @@ def entries_of(route: Route) -> Iterator[Entry]:
             mode=port.mode,
             balance=port.balance,
             sticky=port.sticky,
-            check=check,
-            check_every=words.duration(port.check.interval_s if port.check is not None else 2.0),
+            check="" if port.check is None else check.path or "tcp",
+            check_every=words.duration(check.interval_s),
+            check_timeout=words.duration(check.timeout_s),
+            check_fall=check.fall,
             timeout=words.duration(port.timeout_server_s),
             reuse=port.reuse,
             retry_non_idempotent=port.retry_non_idempotent,
@@ -206,7 +211,12 @@ def _check_of(entry: Entry, place: str) -> Check | None:
     if entry.check != "tcp" and not entry.check.startswith("/"):
         raise Refused(f"{place}: check {entry.check!r}: a path as /health, or tcp")
     path = "" if entry.check == "tcp" else entry.check
-    return Check(path=path, interval_s=_seconds(entry.check_every, f"{place}: check_every"))
+    return Check(
+        path=path,
+        interval_s=_seconds(entry.check_every, f"{place}: check_every"),
+        timeout_s=_seconds(entry.check_timeout, f"{place}: check_timeout"),
+        fall=entry.check_fall,
+    )
 
 
 def _route(service: str, ports: tuple[RoutePort, ...]) -> Route:

@@ -14,9 +14,16 @@ from fairlead_lb.decisions.values import Shape, Structure
 
 USUAL = tuple(
     casing(Shape(mode=mode, check=check))
-    for mode, check in (("http", None), ("http", Check()), ("http", Check(path="/")), ("tcp", None), ("tcp", Check()))
+    for mode, check in (
+        ("http", None),
+        ("http", Check()),
+        ("http", Check(path="/")),
+        ("http", Check(path="/", interval_s=60.0, timeout_s=20.0)),
+        ("tcp", None),
+        ("tcp", Check()),
+    )
 )
-"""What most services are: with and without a health check, by HTTP or by connecting."""
+"""What most services are: with and without a health check, by HTTP (ours, or as Marathon's defaults have it) or by connecting."""
 KINDS = 12
 LOW = 4
 """One part of so many left: more are made, in time."""
@@ -57,12 +64,19 @@ def _targets(wanted: Wanted, least: int) -> Iterator[tuple[Shape, int]]:
 @lru_cache(maxsize=4096)
 def _text(shape: Shape) -> str:
     """`http, checked by http`; tells casings apart."""
-    check = "unchecked" if shape.check is None else f"checked by {'http' if shape.check.path else 'connecting'}"
     flags = [name for name in ("sticky", "reuse", "retry_non_idempotent", "mtls") if getattr(shape, name)]
     other = [f"{shape.balance}", *flags] if shape.balance != "roundrobin" or flags else []
     timeout = [f"timeout {shape.timeout_server_s:g} s"] if shape.mode == "tcp" and shape.timeout_server_s != 60 else []
     rules = [_rules(shape.traffic)] if shape.traffic != Traffic() else []
-    return ", ".join([shape.mode, check, *other, *timeout, *rules])
+    return ", ".join([shape.mode, _checked(shape.check), *other, *timeout, *rules])
+
+
+def _checked(check: Check | None) -> str:
+    if check is None:
+        return "unchecked"
+    usual = Check(path=check.path) == check
+    often = "" if usual else f" every {check.interval_s:g} s, {check.timeout_s:g} s long, {check.fall} times"
+    return f"checked by {'http' if check.path else 'connecting'}{often}"
 
 
 def _rules(traffic: Traffic) -> str:

@@ -264,6 +264,25 @@ def test_the_route_of_a_port(change_: dict[str, Any], mode: str, path: str | Non
     assert (mode, path) == (port.mode, port.check.path if port.check is not None else None)
 
 
+@pytest.mark.parametrize(
+    ("given", "check"),
+    [
+        ({}, (60.0, 20.0, 3)),
+        ({"intervalSeconds": 5, "timeoutSeconds": 4, "maxConsecutiveFailures": 2}, (5.0, 4.0, 2)),
+        ({"intervalSeconds": 0, "timeoutSeconds": 9_000, "maxConsecutiveFailures": 0}, (1.0, 3600.0, 3)),
+    ],
+)
+def test_balancers_check_as_the_app_says(given: dict[str, Any], check: tuple[float, float, int]):
+    """How often, how long, how many failures; within what HAProxy takes. That nothing is killed is no word for balancers."""
+    app = parse({"id": "/a", "cmd": "x", "ports": [10100], "healthChecks": [{"path": "/up", "portIndex": 0, **given}]})
+    route = route_of(app, "marathon:/a")
+
+    assert route is not None
+    found = route.ports[0].check
+    assert found is not None
+    assert check == (found.interval_s, found.timeout_s, found.fall)
+
+
 def test_an_app_without_ports_has_no_route():
     """Nothing to balance."""
     assert None is route_of(parse({"id": "/a", "cmd": "x", "portDefinitions": []}), "marathon:/a")

@@ -18,6 +18,9 @@ from fairlead_discovery.decisions.words import BadLabel
 from fairlead_discovery.records import Check, Route, RoutePort
 
 LOWEST = 1024
+LONGEST_CHECK_S = 3_600.0
+MOST_FAILURES = 100
+"""What a balancer takes; more of either says as much as never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,13 @@ def _check(app: App, index: int) -> Check | None:
     check = _checked_at(app, index)
     if check is None or check.kind == "COMMAND":
         return None
-    return Check(path=check.path or "/") if check.kind == "HTTP" else Check()
+    """As the app has it for its agent. No failure limit (0: never killed) is the balancer's own."""
+    return Check(
+        path=(check.path or "/") if check.kind == "HTTP" else "",
+        interval_s=min(LONGEST_CHECK_S, max(1.0, check.interval_seconds)),
+        timeout_s=min(LONGEST_CHECK_S, max(1.0, check.timeout_seconds)),
+        fall=min(MOST_FAILURES, check.max_consecutive_failures) or Check().fall,
+    )
 
 
 def _checked_at(app: App, index: int) -> HealthCheck | None:
