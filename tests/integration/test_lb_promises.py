@@ -87,3 +87,32 @@ async def test_only_redirects_to_the_service_itself_get_its_prefix(place: Balanc
     asks = {to: await ask(place, "moved.example", f"/?status=302&moved={to}") for to in (*own, *others)}
 
     assert {**own, **{to: to for to in others}} == {to: headers["location"] for to, (_, headers) in asks.items()}
+
+
+async def test_a_deadline_is_for_all_attempts_together(place: Balancer) -> None:
+    """One that is over is not tried again, whatever may be repeated; without a deadline it is."""
+    rules = Traffic(deadlines=True, retry_on=("response-timeout", "503"), retries=3)
+    task = await service(place, "/late", vhosts=("late.example",), traffic=rules, timeout_server_s=30)
+    began = asyncio.get_running_loop().time()
+    late, _ = await ask(place, "late.example", "/?slow=12", X_Request_Timeout="2500")
+    took_s = asyncio.get_running_loop().time() - began
+    busy, _ = await ask(place, "late.example", "/busy?status=503", grpc_timeout="90S")
+    await ask(place, "late.example", "/free?status=503")
+    await ask(place, "late.example", "/far?status=503", grpc_timeout="1H")
+
+    assert (504, 503) == (late, busy)
+    assert 2.4 < took_s < 9, "four attempts would take ten"
+    assert [1, 1, 4, 4] == [sum(path in one for one in task.seen) for path in ("slow", "/busy", "/free", "/far")]
+
+
+async def test_deadlines_of_grpc_are_read_in_their_units(place: Balancer) -> None:
+    """All six, up to eight digits; less than a millisecond is one, and what gRPC does not allow is none."""
+    await service(place, "/units", vhosts=("units.example",), traffic=Traffic(deadlines=True))
+    soon = ("99999999n", "1n", "150000u", "999u", "00000150m", "00000001S")
+    far = ("1M", "1H", "99999999H", "30S", "30000000u", "0m", "123456789n", "5", "5s", "5ms", "-1S", "1S 2")
+    async with asyncio.TaskGroup() as group:
+        late = [group.create_task(ask(place, "units.example", "/?slow=5", grpc_timeout=one)) for one in soon]
+        timely = [group.create_task(ask(place, "units.example", "/?slow=1.2", grpc_timeout=one)) for one in far]
+
+    assert dict.fromkeys(soon, 504) == {one: task.result()[0] for one, task in zip(soon, late, strict=True)}
+    assert dict.fromkeys(far, 200) == {one: task.result()[0] for one, task in zip(far, timely, strict=True)}
