@@ -269,7 +269,7 @@ def test_the_route_of_a_port(change_: dict[str, Any], mode: str, path: str | Non
     [
         ({}, (60.0, 20.0, 3)),
         ({"intervalSeconds": 5, "timeoutSeconds": 4, "maxConsecutiveFailures": 2}, (5.0, 4.0, 2)),
-        ({"intervalSeconds": 0, "timeoutSeconds": 9_000, "maxConsecutiveFailures": 0}, (1.0, 3600.0, 3)),
+        ({"intervalSeconds": 9_000, "timeoutSeconds": 8_000, "maxConsecutiveFailures": 0}, (3600.0, 3600.0, 3)),
     ],
 )
 def test_balancers_check_as_the_app_says(given: dict[str, Any], check: tuple[float, float, int]):
