@@ -80,6 +80,28 @@ async def test_routes_and_service_ports(services: Services):
     ]
 
 
+async def test_apps_of_one_deployment_group_share_their_service_port(services: Services):
+    """As marathon-lb's zdd.py deploys them; an app beside them may not have it, and the route tells their colours."""
+    ports = {"portDefinitions": [{"port": 10105, "name": "http"}]}
+    for name in ("blue", "green"):
+        labels = {"HAPROXY_DEPLOYMENT_GROUP": "web", "HAPROXY_DEPLOYMENT_COLOUR": name, "HAPROXY_0_PORT": "10105"}
+        await deploy(services, 1, id=f"/shop/web-{name}", labels=labels, **ports)
+    status, answer = await services.call("POST", "/v2/apps", {**APP, "id": "/shop/other", **ports})
+    other = {"HAPROXY_DEPLOYMENT_GROUP": "/shop/web"}
+    elsewhere = await services.call("POST", "/v2/apps", {**APP, "id": "/else/web", "labels": other, **ports})
+    registry = await open_registry(services.settings.registry)
+    node = await registry.read(paths.route("marathon:/shop/web-green"))
+    await registry.close()
+    assert node is not None
+    colour = decode(Route, node.data, place="route").colour
+
+    assert colour is not None
+    assert ("/shop/web", "/web", "green") == (colour.group, colour.backend, colour.name)
+    assert colour.scaled_at
+    assert (422, 422) == (status, elsewhere[0])
+    assert "taken by /shop/web-" in answer["details"][0]["errors"][0]
+
+
 async def test_labels_make_the_route_and_bad_ones_are_refused(services: Services):
     """marathon-lb's labels; one that would break the balancer is a 422 with the label's path."""
     await deploy(services, labels={"HAPROXY_0_VHOST": "shop.example", "HAPROXY_0_PATH": "/cart"})
