@@ -4,9 +4,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from fairlead_daemon.decisions.go_flags import UsageError
 from fairlead_daemon.main import main as run
 from fairlead_dns.daemon import DAEMON
-from fairlead_dns.decisions.mesosdns_flags import USAGE, UsageError, read
+from fairlead_dns.decisions.mesosdns_flags import USAGE, read
 
 
 def main(argv: Sequence[str] | None = None) -> int:

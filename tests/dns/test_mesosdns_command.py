@@ -12,10 +12,11 @@ from typing import Any
 import dnslib
 import pytest
 
+from fairlead_daemon.decisions.go_flags import UsageError
 from fairlead_daemon.errors import Unavailable
 from fairlead_discovery.decisions.dns_labels import task_hash
 from fairlead_dns.adapters.mesos_master import MesosMaster
-from fairlead_dns.decisions.mesosdns_flags import Asked, UsageError, read
+from fairlead_dns.decisions.mesosdns_flags import Asked, read
 from fairlead_dns.mesosdns_command import main
 from fairlead_dns.naming_settings import MesosSource
 from harness.certificates import self_signed

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fairlead_daemon.decisions.go_flags import UsageError
 from fairlead_daemon.errors import BadSettings, Refused
 from fairlead_discovery.policies import Bamboo
 from fairlead_discovery.records import Check
@@ -100,7 +101,7 @@ def test_the_old_command_line_is_ours():
     assert "/var/log/b" == asked.log
     assert ["--bamboo-config", "b.json", "--set", 'bamboo_bind=":8000"', "--set", "http_port=80"] == asked.arguments()
     for wrong in ([], ["-config"], ["x"], ["-help"], ["-config", "a", "-x", "1"]):
-        with pytest.raises(bamboo_flags.UsageError):
+        with pytest.raises(UsageError):
             bamboo_flags.read(wrong)
 
 

@@ -4,9 +4,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fairlead_daemon.decisions.go_flags import UsageError
 from fairlead_daemon.main import main as run
 from fairlead_lb.daemon import DAEMON
-from fairlead_lb.decisions.bamboo_flags import USAGE, UsageError, read
+from fairlead_lb.decisions.bamboo_flags import USAGE, read
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,15 +1,14 @@
-"""Bamboo's command line: `-config FILE -bind :8000 -log FILE`, with one dash or two, as Go's flag package reads it."""
+"""Bamboo's command line: `-config FILE -bind :8000 -log FILE`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fairlead_daemon.decisions import go_flags
+from fairlead_daemon.decisions.go_flags import UsageError
+
 USAGE = "usage: bamboo -config FILE [-bind [address]:port] [-log FILE] [-set KEY=VALUE of fairlead lb] …"
 DEFAULT_BIND = ":8000"
 FLAGS = frozenset({"config", "bind", "log", "set"})
-
-
-class UsageError(Exception):
-    """No command line of Bamboo; says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,18 +28,7 @@ class Asked:
 
 def read(arguments: Sequence[str]) -> Asked:
     """Raises UsageError."""
-    given: dict[str, list[str]] = {}
-    left = list(arguments)
-    while left:
-        word = left.pop(0)
-        name, sign, value = word.removeprefix("-").removeprefix("-").partition("=")
-        if not word.startswith("-") or not name:
-            raise UsageError(f"{word!r} is no flag")
-        if name not in FLAGS:
-            raise UsageError(f"flag provided but not defined: -{name}")
-        if not sign and not left:
-            raise UsageError(f"flag needs an argument: -{name}")
-        given.setdefault(name, []).append(value if sign else left.pop(0))
+    given = go_flags.read(arguments, values=FLAGS)
     if "config" not in given:
         raise UsageError("-config is needed")
     return Asked(
