@@ -380,9 +380,8 @@ class Supervisor:
 
     async def _hand_over(self, structure: Structure) -> None:
         """Old workers send what their keep-alive clients still ask to the new one, which knows today's servers."""
-        command = f"add map {structure.frame.folder}/maps/{render.HANDOVER}.map all yes"
         for pid in set(self.processes.old) - self._handed_over:
-            await self._ask_old(pid, [command])
+            await self._ask_old(pid, render.handover(structure.frame))
             self._handed_over.add(pid)
         self._handed_over &= set(self.processes.old)
         self._silent &= set(self.processes.old)

@@ -133,6 +133,31 @@ async def test_paths_end_at_segments_and_the_longest_wins(place: Balancer):
     assert 404 == (await place.ask("example", "/"))[0]
 
 
+async def test_a_host_is_one_however_it_is_spelled(place: Balancer):
+    """Plain or with paths. A request without a path meets nobody: a tunnel would be one that nobody looks into."""
+    await service(place, "/rest", vhosts=(HOST,))
+    spellings = (HOST, HOST.upper(), f"{HOST}.", f"{HOST}:{place.settings.http_port}")
+    plain = {(await place.ask(host, "/svc1/x"))[1] for host in spellings}
+    bare = [await _status_of(place, line) for line in (f"CONNECT {HOST}:80", "OPTIONS *")]
+    await service(place, "/svc1", vhosts=(HOST,), path="/svc1")
+    several = {(await place.ask(host, "/svc1/x"))[1] for host in spellings}
+
+    assert ({"rest"}, {"svc1"}) == (plain, several)
+    assert [404, 404] == bare
+    assert [404, 404] == [await _status_of(place, line) for line in (f"CONNECT {HOST}:80", "OPTIONS *")]
+    assert 200 == await _status_of(place, f"GET http://{HOST}/svc1")
+
+
+async def _status_of(place: Balancer, line: str) -> int:
+    async with asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+        host = line.partition(" ")[2] if line.startswith("CONNECT") else HOST
+        writer.write(f"{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        raw = await reader.read(-1)
+        writer.close()
+    return int(raw.split()[1])
+
+
 async def test_apps_of_the_same_flat_name_never_share_a_backend(place: Balancer):
     """`/a.b` and `/a/b`, `/a_b`: one name in HAProxy's alphabet, three services."""
     apps = ("/a_b", "/a/b", "/a.b")

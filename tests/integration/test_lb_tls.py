@@ -154,5 +154,8 @@ async def test_a_certificate_taken_away_by_hand_is_put_back_and_counted(
     assert not await shows(place, "b.example", expected)
 
     await eventually("it is back", lambda: shows(place, "b.example", expected), within_s=20)
-    metrics = (await fetch(place.admin, "/metrics"))[1]
-    assert 'fairlead_lb_repairs_total{kind="certificates"}' in metrics
+
+    async def counted() -> bool:
+        return 'fairlead_lb_repairs_total{kind="certificates"}' in (await fetch(place.admin, "/metrics"))[1]
+
+    await eventually("it is counted", counted)

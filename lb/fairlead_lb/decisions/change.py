@@ -236,6 +236,7 @@ def servable(structure: Structure, wanted: Wanted) -> Maps:
     same = structure.layout == LAYOUT
     return Maps(
         hosts=hosts,
+        plain={h: b for h, b in wanted.maps.plain.items() if b in there} if same else {},
         wilds=wanted.maps.wilds,
         ports=ports,
         vips=vips,
@@ -282,6 +283,7 @@ def _map_commands(serving: Serving, wanted: Wanted) -> list[MapCommand]:
         found += _entries(name, getattr(serving.maps, name), getattr(target, name))
     if serving.structure.layout == LAYOUT:
         found += _split_commands(serving.maps, target)
+        found += _entries("plain", serving.maps.plain, target.plain)
         target = routers.waiting(serving.maps, target, wanted.maps)
         for name in ROUTERS:
             found += _entries(name, getattr(serving.maps, name), getattr(target, name))

@@ -36,6 +36,11 @@ def host_of(one: str) -> str:
     return one.partition("/")[0].removesuffix(_FOLDED)
 
 
+def is_host(text: str) -> bool:
+    """A host's own name: not any host, every host, whatever ends so, or one whose paths disregard case."""
+    return not text.startswith((ANY_HOST, EVERY_HOST)) and not text.endswith(_FOLDED)
+
+
 def shown(one: str) -> str:
     """For people: `shop.example.com/cart`, `*/cart`, `!/.well-known/acme-challenge`."""
     host, _, rest = one.partition("/")

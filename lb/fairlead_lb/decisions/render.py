@@ -34,7 +34,7 @@ DELAY_LUA = "delay.lua"
 """Lies beside the maps: HAProxy has no way of its own to let a request wait."""
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 HANDOVER = "handover"
-"""A map that is empty on disk; a worker that is told `add map … all yes` hands everything to its successor."""
+"""A map that is empty on disk: see `handover`."""
 
 
 def config(picture: Picture) -> str:
@@ -117,6 +117,12 @@ PLAIN = Traffic()
 
 def map_folder(frame: Frame) -> str:
     return f"{frame.folder}/maps"
+
+
+def handover(frame: Frame) -> tuple[str, ...]:
+    """What makes a worker hand everything to its successor: where to, and no host that needs no second look."""
+    folder = map_folder(frame)
+    return f"add map {folder}/{HANDOVER}.map all fairlead_handover", f"clear map {folder}/plain.map"
 
 
 def worker_socket(frame: Frame, generation: int) -> str:

@@ -18,6 +18,7 @@ from fairlead_lb.decisions.last_good import Kept, Past
 from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.nearness import Near, Placings, placings
 from fairlead_lb.decisions.parts import Part, Parts, derive
+from fairlead_lb.decisions.plain import with_plain
 from fairlead_lb.decisions.resolvers import Resolved
 from fairlead_lb.decisions.router_lines import FrontRouter
 from fairlead_lb.decisions.routers import Leads
@@ -133,12 +134,14 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     return Wanted(
         revision=snapshot.revision,
         backends=backends,
-        maps=_with_ways(
-            msgspec.structs.replace(_with_vips(maps, named, book, last.maps, rules, refused), **judged),
-            found.ways,
-            led.leads,
-            instead,
-            {part.key: name for part, name in named},
+        maps=with_plain(
+            _with_ways(
+                msgspec.structs.replace(_with_vips(maps, named, book, last.maps, rules, refused), **judged),
+                found.ways,
+                led.leads,
+                instead,
+                {part.key: name for part, name in named},
+            )
         ),
         vip_book=book,
         near=near,
@@ -225,7 +228,7 @@ def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
 
 def _moved(maps: Maps, moved: Mapping[str, str]) -> Maps:
     """With every backend under its new name."""
-    pointing = ("hosts", "ports", "names", "vips", "targets")
+    pointing = ("hosts", "plain", "ports", "names", "vips", "targets")
     by_value = {name: {k: moved[b] for k, b in getattr(maps, name).items()} for name in pointing}
     by_key = {name: {moved[b]: v for b, v in getattr(maps, name).items()} for name in DIALS}
     return msgspec.structs.replace(

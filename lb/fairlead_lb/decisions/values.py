@@ -122,7 +122,7 @@ class Maps(Value, frozen=True):
     `cookies`: backend -> what tells its service's cookie from those of others on one host;
     `server_names`: backend -> the name its servers must have, where they speak TLS.
     `ways`, `shares`, `least`, `falls`, `pins`: see `splits`; `routers`: backend -> its router; `hops`: a router's leg
-    -> backend, see `router_lines`.
+    -> backend, see `router_lines`; `plain`: host -> backend, `special`: backend -> `yes`: see `plain`.
     """
 
     hosts: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -154,9 +154,12 @@ class Maps(Value, frozen=True):
     pins: Mapping[str, str] = msgspec.field(default_factory=dict)
     routers: Mapping[str, str] = msgspec.field(default_factory=dict)
     hops: Mapping[str, str] = msgspec.field(default_factory=dict)
+    plain: Mapping[str, str] = msgspec.field(default_factory=dict)
+    special: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 DIALS = (
+    "special",  # first: whatever a backend looks up after it
     "checks",
     "timeouts",
     "rates",
@@ -175,12 +178,26 @@ VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
 SPLITS = ("shares", "least", "falls", "pins", "ways")
 ROUTERS = ("hops", "routers")
-MAP_NAMES = ("hosts", "wilds", "ports", "modes", "names", "vips", "targets", *VERDICTS, *DIALS, *SPLITS, *ROUTERS)
-LAYOUT = 11
+MAP_NAMES = (
+    "hosts",
+    "plain",
+    "wilds",
+    "ports",
+    "modes",
+    "names",
+    "vips",
+    "targets",
+    *VERDICTS,
+    *DIALS,
+    *SPLITS,
+    *ROUTERS,
+)
+LAYOUT = 12
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
 5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone;
-8: before cookies of services; 9: before routers; 10: before circuit breakers."""
+8: before cookies of services; 9: before routers; 10: before circuit breakers;
+11: before plain hosts."""
 
 
 class Frame(Value, frozen=True):
