@@ -5,6 +5,7 @@
 """
 
 import hashlib
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 ROOT = "/fairlead"
@@ -62,15 +63,18 @@ NODE_LIMIT_BYTES = 512 * 1024
 SEGMENT_LIMIT_BYTES = 1024
 """Of a new node's path, as it stands in the tree: names of many nodes are told, and nodes are asked for, at once."""
 
+NAMES_KEPT = 16_384  # services: each change of a route makes and reads the names of all
 _SAFE = ":@!$&'()*+,;=~"  # legal in znode names and in file systems; `/` and `%` are not in it
 
 
+@lru_cache(maxsize=NAMES_KEPT)
 def escape(name: str) -> str:
     """Any text as one path segment, reversibly. `marathon:/shop/web` -> `marathon:%2Fshop%2Fweb`."""
     text = quote(name, safe=_SAFE)
     return {".": "%2E", "..": "%2E%2E", "": "%"}.get(text, text)
 
 
+@lru_cache(maxsize=NAMES_KEPT)
 def unescape(segment: str) -> str:
     return "" if segment == "%" else unquote(segment)
 

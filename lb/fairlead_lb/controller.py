@@ -40,6 +40,7 @@ ROUNDS = 4  # apply and read back; more means HAProxy does not do as told
 SAVE_S = 1.0
 AUDIT_S = 5.0
 RETRY_S = 0.2
+SWAP_LOOK_S = 0.5
 UNKNOWN_GENERATION = 50_000  # far from that of a HAProxy whose picture was lost: their sockets must differ
 
 
@@ -185,6 +186,13 @@ class Controller:
     # --- loop ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
+        try:
+            await self._loop()
+        finally:
+            await reloading.end(self.desk)
+            await counting.end(self.desk)
+
+    async def _loop(self) -> None:
         while True:
             wait_s = self._until_next()
             try:
@@ -196,8 +204,9 @@ class Controller:
             begun = time.monotonic()
             try:
                 await self._cycle()
-                self.desk.times.deaf_since = 0.0
-                self.reached("")
+                if self.desk.attempt is None:  # else it is not known yet whether the master hears
+                    self.desk.times.deaf_since = 0.0
+                    self.reached("")
                 await self._rest(pace.rest_s(time.monotonic() - begun))
             except (Unavailable, Refused) as error:
                 self._failed(error)
@@ -226,6 +235,8 @@ class Controller:
         serving, now = self.state.serving, time.monotonic()
         if serving is None or not self.supervisor.alive or now - self.desk.times.deaf_since < pace.DEAF_S:
             return
+        if reloading.swapping(self.desk):
+            return
         self.reached(self.state.last_error)
         if not await self.supervisor.deaf(serving.structure):
             return
@@ -237,13 +248,29 @@ class Controller:
         self.desk.times.deaf_since = now  # the next try comes as much later
 
     async def _cycle(self) -> None:
-        if not self.supervisor.alive:
+        await reloading.go_on(self.desk)
+        swapping = reloading.swapping(self.desk)
+        if not self.supervisor.alive and not swapping:
             await self._revive()
         if self._newest is not None:
             snapshot, self._newest = self._newest, None
             deciding.decide(self.desk, snapshot)
         deciding.pin(self.desk)
         deciding.look_again(self.desk)
+        if swapping:
+            await self._meanwhile()
+        else:
+            await self._turn()
+
+    async def _meanwhile(self) -> None:
+        """HAProxy is being reloaded: the worker that still serves is told what comes, and that does not count as applied
+        before the next one is told too, and read back. It may end while it is told.
+        """
+        with suppress(Unavailable):
+            await self._apply()
+        self._report(applied=False)
+
+    async def _turn(self) -> None:
         if self.state.serving is None:
             await self._adopt_unknown()
         await reading.look_at_old_workers(self.desk)
@@ -256,12 +283,11 @@ class Controller:
             deciding.pin(self.desk)
         self._moved = False
         found = await self._apply()
+        self._report(applied=not isinstance(found, Reload) and self.state.serving is not None and self.desk.live_seen)
         if isinstance(found, Reload):
-            if await reloading.reload_when_due(self.desk, found):
-                found = await self._apply()
-        elif await reloading.clear_up(self.desk):
-            await self._apply()
-        self._report(found)
+            reloading.reload_when_due(self.desk, found)
+        else:
+            reloading.clear_up(self.desk)
         self._save_when_due()
         due = self.desk.to_audit or time.monotonic() - self.desk.times.audited > AUDIT_S
         if due and await reading.audit(self.desk):  # after what has changed
@@ -312,10 +338,9 @@ class Controller:
 
     # --- reporting -----------------------------------------------------------------------------------------------
 
-    def _report(self, found: Nothing | RuntimeCommands | Reload) -> None:
+    def _report(self, *, applied: bool) -> None:
         """The revision counts as applied once HAProxy was read back to route by it; until then the last one stands."""
         desk = self.desk
-        applied = not isinstance(found, Reload) and self.state.serving is not None and desk.live_seen
         last = self.state.progress
         revision = self.state.wanted.revision if applied else last.applied_revision if last is not None else -1
         if revision < 0 or self.state.snapshot is None:
@@ -349,9 +374,15 @@ class Controller:
 
     def _until_next(self) -> float:
         times, now = self.desk.times, time.monotonic()
+        if reloading.swapping(self.desk):
+            return SWAP_LOOK_S
         waits = [
             AUDIT_S if not self.desk.to_audit else 0.0,
-            *times.waits(now, old_workers=bool(self.supervisor.processes.old), pending=self.state.pending),
+            *times.waits(
+                now,
+                old_workers=bool(self.supervisor.processes.old),
+                pending=self.state.pending if self.desk.attempt is None else (),
+            ),
         ]
         if (rails_s := self.desk.rails.due_s(now_s=now)) is not None and not self.state.frozen:
             waits.append(rails_s)

@@ -1,5 +1,6 @@
 """Requests counted over HAProxy's reloads, and over restarts of this daemon: read from every worker, kept on disk."""
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 
@@ -26,8 +27,34 @@ def begin(desk: Desk) -> None:
         metrics.HAPROXY.sums = desk.totals.sums
 
 
+def look_beside(desk: Desk) -> None:
+    """After each audit: HAProxy says it of thousands of slots, which no change of an endpoint shall wait for."""
+    if desk.counting is not None and not desk.counting.done():
+        return
+    if desk.counting is not None:
+        desk.counting.result()
+    desk.counting = asyncio.create_task(_look(desk, None, servers=False))
+
+
+async def end(desk: Desk) -> None:
+    """With the loop."""
+    if desk.counting is not None:
+        desk.counting.cancel()
+        await asyncio.wait({desk.counting})
+
+
+async def _look(desk: Desk, after: "asyncio.Task[None] | None", *, servers: bool) -> None:
+    """One after the other: what was read first is counted first."""
+    if after is not None:
+        await asyncio.wait({after})
+    try:
+        await look(desk, servers=servers)
+    except Unavailable as error:
+        log.debug("counters were not read", reason=str(error))
+
+
 async def look(desk: Desk, *, servers: bool = False) -> None:
-    """After each audit. `servers`: also those, though they are not due. Raises Unavailable."""
+    """`servers`: also those, though they are not due. Raises Unavailable."""
     now_s, serving = time.monotonic(), desk.state.serving
     if serving is None:
         return
@@ -70,10 +97,8 @@ def _failing(desk: Desk) -> frozenset[str]:
 
 async def look_before_reload(desk: Desk) -> None:
     """What the worker has counted until now: it may end at once. Counters hold up no reload."""
-    try:
-        await look(desk, servers=True)
-    except Unavailable as error:
-        log.debug("counters were not read before a reload", reason=str(error))
+    desk.counting = asyncio.create_task(_look(desk, desk.counting, servers=True))
+    await asyncio.wait({desk.counting})
 
 
 def labels(desk: Desk) -> Callable[[Row], Label | None]:

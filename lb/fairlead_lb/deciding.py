@@ -54,7 +54,9 @@ def _through_rails(desk: Desk, snapshot: Snapshot) -> None:
 
 def want(desk: Desk, snapshot: Snapshot) -> None:
     """Everything is decided anew."""
+    before = desk.state.wanted
     desk.state.wanted = worked_out(desk, snapshot)
+    _plan_anew(desk, before)
     metrics.REFUSED.set(len(desk.state.wanted.refused))
     asked = desk.asked(desk.state.wanted.maps)
     desk.note_taken({port: why for port, why in desk.state.taken.items() if port in asked})
@@ -62,8 +64,17 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
     desk.note_taken_vips({place: why for place, why in desk.state.taken_vips.items() if place in wanted_vips})
     lend(desk)
     desk.recognise()
-    desk.unplanned = None
     desk.decided = Decided.whole(snapshot, _rules(desk), desk.state.wanted)
+
+
+def _plan_anew(desk: Desk, before: routes.Wanted) -> None:
+    """Those that are wanted as they were need nothing that they did not need then."""
+    if desk.unplanned is None:
+        return
+    was, now = before.backends, desk.state.wanted.backends
+    desk.unplanned |= {name for name in was.keys() | now.keys() if was.get(name) is not now.get(name)}
+    if desk.state.wanted.dead != before.dead:  # who was drained until now is cut
+        desk.unplanned |= desk.draining()
 
 
 def _want_servers(desk: Desk, snapshot: Snapshot) -> bool:
@@ -132,5 +143,11 @@ def pin(desk: Desk) -> None:
 def lend(desk: Desk) -> None:
     """Spares have their owners from here on, and are free again once they are empty."""
     serving = desk.state.serving
-    if serving is not None and desk.state.wanted.revision >= 0:
-        desk.state.serving = replace(serving, structure=changes.lent(serving, desk.state.wanted))
+    if serving is None or desk.state.wanted.revision < 0:
+        return
+    was, structure = serving.structure.owners, changes.lent(serving, desk.state.wanted)
+    if structure is not serving.structure:
+        desk.state.serving = replace(serving, structure=structure)
+        if desk.unplanned is not None:
+            owners = structure.owners
+            desk.unplanned |= {name for name in was.keys() | owners.keys() if was.get(name) != owners.get(name)}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from fairlead_daemon.logs import Log
 from fairlead_lb import metrics
@@ -24,6 +25,9 @@ from fairlead_lb.memory import Memory
 from fairlead_lb.rolling import Gate
 from fairlead_lb.state import State, Times
 from fairlead_lb.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from fairlead_lb.reloading import Attempt
 
 log = Log("lb")
 
@@ -64,6 +68,11 @@ class Desk:
     decided: Decided | None = None
     panic: Panic = field(default_factory=Panic)
     gate: Gate = field(default_factory=lambda: Gate("", enabled=False))
+    attempt: "Attempt | None" = None
+    """The reload under way."""
+    tries: int = 0
+    """How often in a row the structure was another one before its check had ended."""
+    counting: "asyncio.Task[None] | None" = None
     totals: Totals = field(default_factory=Totals)
     verdicts: Verdicts = field(default_factory=Verdicts)
     good: Mapping[str, Parts] = field(default_factory=dict)

@@ -52,7 +52,7 @@ async def audit(desk: Desk) -> bool:
         if desk.wake.is_set() and desk.to_audit:
             return False
     desk.times.audited = time.monotonic()
-    await counting.look(desk)
+    counting.look_beside(desk)
     now = desk.state.serving
     metrics.count_slots(slot for slots in (now.slots if now else {}).values() for slot in slots.values())
     if now is not None:

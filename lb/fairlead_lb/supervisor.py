@@ -75,7 +75,7 @@ class Supervisor:
         """Starts HAProxy on the picture; returns it as it was started. Raises Refused, Unavailable."""
         begin = time.monotonic()
         await self._end_leftovers()
-        picture = _within_limits(picture)
+        picture = within_limits(picture)
         self._store.write_live(picture, render.config(picture))
         await self._spawn(picture)
         log.info("started haproxy", master=self.processes.master, took_ms=round((time.monotonic() - begin) * 1000))
@@ -102,16 +102,14 @@ class Supervisor:
         self._store.write_candidate(text)
         await process.check(self._program, self._store.candidate)
 
-    async def try_out(self, picture: Picture) -> Picture:
-        """The picture within our limits, once HAProxy's check takes it. Raises Refused: nothing has changed then."""
-        picture = _within_limits(picture)
+    async def try_out(self, picture: Picture) -> None:
+        """HAProxy's check takes it, or raises Refused: nothing has changed then."""
         self._store.write_maps(picture.maps)
         try:
             await self.check(render.config(picture))
         except Refused:
             self._back()
             raise
-        return picture
 
     async def swap(self, picture: Picture) -> None:
         """Replaces the live file and reloads. Raises Refused: HAProxy then serves as before."""
@@ -147,7 +145,7 @@ class Supervisor:
         begin = time.monotonic()
         old = self.processes
         running = await self.served(running)
-        picture = _within_limits(picture)
+        picture = within_limits(picture)
         self._store.write_live(picture, render.config(picture))
         socket = self._worker_socket(running)
         if await _answers(socket):
@@ -481,7 +479,7 @@ def _batches(commands: Sequence[Command]) -> list[list[ServerCommand | MapEntry]
     return found
 
 
-def _within_limits(picture: Picture) -> Picture:
+def within_limits(picture: Picture) -> Picture:
     """With as many connections as the limit of open files allows. Raises BadSettings."""
     frame = picture.structure.frame
     hard = process.raise_open_files(limits.descriptors(picture, frame.max_connections))

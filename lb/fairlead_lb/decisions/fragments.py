@@ -22,6 +22,14 @@ class Verdicts:
         """HAProxy serves by it; what it does not hold is forgotten."""
         self.good = {head_digest(structure), *_digests(structure, structure.shapes).values()}
 
+    def learn_checked(self, structure: Structure) -> None:
+        """HAProxy's check took it; it does not serve by it yet."""
+        self.good |= {head_digest(structure), *_digests(structure, structure.shapes).values()}
+
+    def knows(self, structure: Structure) -> bool:
+        """Whether HAProxy has taken each part of it: then it takes the whole."""
+        return self.knows_head(structure) and set(_digests(structure, structure.shapes).values()) <= self.good
+
     def learn_fragments(self, structure: Structure, names: Iterable[str]) -> None:
         self.good |= set(_digests(structure, names).values())
 

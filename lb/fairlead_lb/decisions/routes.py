@@ -326,7 +326,7 @@ def _again(service: str, before: Parts, members: Mapping[str, Member]) -> Parts:
 
 
 def _unreadable(snapshot: Snapshot, last: Wanted) -> Iterable[str]:
-    return (s for s in last.parts if snapshot.bad.get(paths.route(s)) or snapshot.bad.get(s))
+    return (s for s in (last.parts if snapshot.bad else ()) if snapshot.bad.get(paths.route(s)) or snapshot.bad.get(s))
 
 
 def _last_good(candidates: Iterable[Parts | None], rules: Rules) -> Parts | None:
