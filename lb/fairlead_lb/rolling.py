@@ -42,6 +42,8 @@ class Gate:
         self._wake = asyncio.Event()
         self._seen: tuple[int, float] | None = None
         self._counted: deque[tuple[float, ByService]] = deque()
+        self._at_reload: ByService = {}
+        """What was counted last when HAProxy was reloaded: the loop counts just before."""
 
     # --- the loop's side -----------------------------------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class Gate:
         """The reload has happened, or was refused (`why`), or did not come (None)."""
         self._asked = None
         if self._held:
+            self._at_reload = self._newest_count
             self._done = why
             self._finished.set()
 
@@ -132,8 +135,7 @@ class Gate:
         first = not rollout.tried(before, structure)
         self._held, self._done, self.why = structure, None, ""
         self._finished.clear()
-        baseline = self._counted[-1][1] if self._counted else {}
-        earlier = self._counted[0][1] if self._counted else baseline
+        earlier = self._counted[0][1] if self._counted else {}
         self.granted()
         try:
             why = await self._reloaded()
@@ -142,7 +144,7 @@ class Gate:
                 structure = before.structure if before is not None else ""
             else:
                 if not why and first:
-                    why = await self._harm(between(earlier, baseline), baseline, unwell)
+                    why = await self._harm(between(earlier, self._at_reload), unwell)
                 phase = Phase.HARMED if why else Phase.GOOD
         finally:
             self._held = ""
@@ -159,11 +161,14 @@ class Gate:
             return None
         return self._done
 
-    async def _harm(self, before: ByService, baseline: ByService, unwell: Callable[[], str]) -> str:
+    @property
+    def _newest_count(self) -> ByService:
+        return self._counted[-1][1] if self._counted else {}
+
+    async def _harm(self, before: ByService, unwell: Callable[[], str]) -> str:
         end_s = time.monotonic() + HEALTHY_S
         while time.monotonic() < end_s:
-            now = self._counted[-1][1] if self._counted else baseline
-            if why := unwell() or rollout.harm(before, between(baseline, now)):
+            if why := unwell() or rollout.harm(before, between(self._at_reload, self._newest_count)):
                 return why
             await asyncio.sleep(POLL_S)
         return ""

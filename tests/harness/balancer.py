@@ -78,6 +78,9 @@ class Task:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        if head.startswith("PRI "):  # HTTP/2, which it does not speak
+            writer.write(b"HTTP/1.1 400 no\r\nContent-Length: 0\r\n\r\n")
+            return False
         path = head.split()[1]
         pairs = (line.partition(": ") for line in head.split("\r\n")[1:] if line)
         self.last_headers = {name.lower(): value for name, _, value in pairs}

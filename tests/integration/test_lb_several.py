@@ -3,41 +3,58 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from fairlead_discovery import paths
 from fairlead_discovery.records import Balancer as Registered
-from fairlead_discovery.records import encode
-from fairlead_lb import rolling
+from fairlead_discovery.records import Traffic, decode, encode
+from fairlead_lb import controller, rolling
 from fairlead_lb.decisions import rollout
 from fairlead_lb.decisions.rollout import Phase, Rollout
 from harness.balancer import Balancer, Task, balancer, route
+from harness.clients import Clients
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.needs("haproxy")
+HOST = "shop.example"
 
 
 @pytest.fixture
 async def pair(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Balancer]]:
     """Without spare backends: each new service is a reload."""
     monkeypatch.setattr(rolling, "HEALTHY_S", 1.5)
+    async with several(short_dir, 2) as made:
+        yield made
+
+
+@pytest.fixture
+async def three(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Balancer]]:
+    """They count what was answered all the time."""
+    monkeypatch.setattr(rolling, "HEALTHY_S", 3.0)
+    monkeypatch.setattr(controller, "AUDIT_S", 0.3)
+    async with several(short_dir, 3) as made:
+        yield made
+
+
+@asynccontextmanager
+async def several(short_dir: Path, count: int) -> AsyncIterator[list[Balancer]]:
     url = f"memory:several-{os.getpid()}-{short_dir.name}"
     async with AsyncExitStack() as stack:
         made = []
-        for name in ("one", "two"):
+        for name in ("one", "two", "three")[:count]:
             (short_dir / name).mkdir()
             settings = {"registry_url": url, "id": f"lb-{name}", "spare_backends": 0}
             made.append(await stack.enter_async_context(balancer(short_dir / name, **settings)))
         for place in made:
-            await eventually("it knows the other", lambda place=place: knows_another(place), within_s=20)
+            await eventually("it knows the others", lambda place=place: knows(place, count - 1), within_s=20)
         yield made
 
 
-async def knows_another(place: Balancer) -> bool:
-    return 1 == len((await place.status())["rollout"]["others"])
+async def knows(place: Balancer, others: int) -> bool:
+    return others == len((await place.status())["rollout"]["others"])
 
 
 async def reloads(pair: list[Balancer]) -> list[int]:
@@ -78,23 +95,50 @@ async def both(pair: list[Balancer], host: str) -> bool:
     return 2 == await how_many(pair, host)
 
 
-async def test_nobody_follows_into_harm(pair: list[Balancer], monkeypatch: pytest.MonkeyPatch):
-    """Somebody tried this structure, and it did harm: the others say so and serve what they served; another is tried."""
-    monkeypatch.setattr(rollout, "harm", lambda _before, _after: "half of the requests were answered with 5xx")
-    await new_service(pair, "/new")
-    await eventually("one has stopped", lambda: stopped(pair), within_s=30)
+async def test_nobody_follows_into_harm(three: list[Balancer]):
+    """A port is told to speak HTTP/2 to servers that do not: the first balancer answers 502 after its reload, so the two
+    others serve on as before, and say why. What is written next reaches all.
+    """
+    shop = [await Task(f"t{n}").start() for n in range(2)]
+    plain = route(vhosts=(HOST,))
+    await three[0].publish(*(task.member() for task in shop), routes=[plain])
+    await eventually("all serve it", lambda: all_serve(three), within_s=40)
+    await eventually("each has reloaded", lambda: reloaded(three, [1, 1, 1]), within_s=20)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(Clients(place.settings.http_port, HOST, count=4)) for place in three]
+        await eventually("they have counted", lambda: asked(clients, 100), within_s=20)
+        await three[0].publish(routes=[route(vhosts=(HOST,), traffic=Traffic(protocol="h2"))])
+        await eventually("the others are stopped", lambda: two_stopped(three), within_s=60)
+        harmed = [bool(one.failures) for one in clients]
+        await asyncio.sleep(1)
+        after = await reloads(three)
+        whys = [(await place.status())["rollout"]["waits"] for place in three]
+        await three[0].publish(routes=[plain])
+        await eventually("all serve it", lambda: all_serve(three), within_s=60)
+        await eventually("what was wrong before is not held against this", lambda: went_well(three[0]), within_s=30)
 
-    assert 1 == await how_many(pair, "new.example")
-    assert await reloaded(pair, [0, 1])
-    monkeypatch.setattr(rollout, "harm", lambda _before, _after: "")
-    await new_service(pair, "/other")
-    await eventually("both serve both", lambda: both(pair, "other.example"), within_s=40)
-    assert await both(pair, "new.example")
+    assert [False, False, True] == sorted(harmed)
+    assert harmed == [number == 2 for number in after]
+    assert {failure.split()[2] for one in clients for failure in one.failures} <= {"502", "503"}
+    assert harmed == ["5xx" not in why for why in whys]
+    assert harmed == [bool(one.failures) for one in clients]
 
 
-async def stopped(pair: list[Balancer]) -> bool:
-    waits = [(await place.status())["rollout"]["waits"] for place in pair]
-    return any("stopped" in why for why in waits)
+async def went_well(place: Balancer) -> bool:
+    node = await place.registry.read(paths.ROLLOUT)
+    return Phase.GOOD is decode(Rollout, node.data, place="rollout").phase
+
+
+async def asked(clients: list[Clients], count: int) -> bool:
+    return all(sum(one.answers.values()) >= count for one in clients)
+
+
+async def all_serve(places: list[Balancer]) -> bool:
+    return [200] * len(places) == [(await place.ask(HOST))[0] for place in places]
+
+
+async def two_stopped(places: list[Balancer]) -> bool:
+    return 2 == sum(["stopped" in (await place.status())["rollout"]["waits"] for place in places])
 
 
 async def test_a_first_that_died_blocks_nobody_for_ever(pair: list[Balancer], monkeypatch: pytest.MonkeyPatch):
