@@ -127,6 +127,12 @@ class Controller:
         self._moved = True
         self.wake()
 
+    def renew(self) -> None:
+        """The serving worker no longer shows our identity: another shall take its place."""
+        if self.state.serving is not None:
+            self.desk.worn = self.state.serving.structure.generation
+            self.wake()
+
     async def slots_now(self, names: Sequence[str]) -> Mapping[str, Slots]:
         return await reading.slots_now(self.desk, names)
 

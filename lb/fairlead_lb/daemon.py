@@ -245,7 +245,7 @@ def _mesh(settings: LbSettings) -> "MeshSide | None":
 
 
 def _mesh_bodies(mesh: "MeshSide | None", registry: Registry, controller: Controller) -> Iterator[Awaitable[None]]:
-    """The first identity that comes needs a reload, all others none."""
+    """The first identity that comes needs a reload; others none, but after other roots before HAProxy 3.2."""
     if mesh is None:
         return iter(())
 
@@ -259,7 +259,7 @@ def _mesh_bodies(mesh: "MeshSide | None", registry: Registry, controller: Contro
         serving = controller.state.serving
         return _socket_of(controller) if serving is not None and serving.structure.frame.identity else None
 
-    return mesh.bodies(registry, socket, came)
+    return mesh.bodies(registry, socket, came, controller.renew)
 
 
 async def _follow_certificates(certificates: Certificates | None, controller: Controller) -> None:

@@ -84,6 +84,8 @@ class Desk:
     watched: tuple[Maps | None, bool] = (None, False)
     """Whether any backend is watched, and as of which maps."""
     panic_percent: float = 0.0
+    worn: int | None = None
+    """Generation of a worker that only a successor can mend."""
     live_seen: bool = False
     unsaved: bool = False
     """Whether HAProxy has been told something that is not on disk yet."""

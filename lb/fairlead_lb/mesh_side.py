@@ -71,9 +71,15 @@ class MeshSide:
         }
 
     def bodies(
-        self, registry: Registry, socket: Callable[[], Path | str | None], came: Callable[[], None]
+        self,
+        registry: Registry,
+        socket: Callable[[], Path | str | None],
+        came: Callable[[], None],
+        worn: Callable[[], None],
     ) -> Iterator[Awaitable[None]]:
-        """`socket`: of a worker that has the mesh; `came`: told when there is an identity for the first time."""
+        """`socket`: of a worker that has the mesh; `came`: told when there is an identity for the first time; `worn`:
+        told while that worker has today's identity and does not show it.
+        """
 
         def changed() -> None:
             self._changed.set()
@@ -81,7 +87,7 @@ class MeshSide:
 
         yield self._follow_trust(registry)
         yield keep_fresh(self.place, self.asking, lambda: self._bundle, changed)
-        yield self._follow(socket)
+        yield self._follow(socket, worn)
 
     async def _follow_trust(self, registry: Registry) -> None:
         """For ever: whom the registry says to believe. What cannot be read changes nothing."""
@@ -101,14 +107,15 @@ class MeshSide:
                     log.warning("roots of trust cannot be read", reason=said)
             await asyncio.sleep(LOOK_S)
 
-    async def _follow(self, socket: Callable[[], Path | str | None]) -> None:
+    async def _follow(self, socket: Callable[[], Path | str | None], worn: Callable[[], None]) -> None:
         """For ever: HAProxy has our files, compared every few seconds."""
         while True:
             self._changed.clear()
             place = socket()
             if place is not None and self.ready:
                 try:
-                    await self._apply(place)
+                    if await self._apply(place):
+                        worn()
                 except (Unavailable, Refused) as error:
                     self.problem = str(error)
                     log.debug("identity is not applied", reason=str(error))
@@ -118,8 +125,10 @@ class MeshSide:
             except TimeoutError:
                 pass
 
-    async def _apply(self, socket: Path | str) -> None:
-        """Raises Unavailable, Refused."""
+    async def _apply(self, socket: Path | str) -> bool:
+        """Whether it has forgotten where our identity is shown: HAProxy before 3.2 does, at each change of whom to
+        believe, and takes later identities without showing them. Raises Unavailable, Refused.
+        """
         folder = str(self.place.folder)
         mine = certificates.parse("identity.pem", self.place.file.read_text(encoding="ascii"))
         bundle = self.place.bundle_file.read_text(encoding="ascii")
@@ -138,6 +147,7 @@ class MeshSide:
         metrics.IDENTITY_EXPIRY.set(served.not_after_s)
         if (seen := self.place.seen()) is not None:
             metrics.IDENTITY_LIFE.set(seen.not_after_s - seen.not_before_s)
+        return served.unused
 
 
 def mesh_side(settings: LbSettings) -> MeshSide:

@@ -169,8 +169,11 @@ async def _swap_when_current(desk: Desk, attempt: Attempt) -> None:
 
 
 def clear_up(desk: Desk) -> None:
-    """Gives up what removed services held, some seconds later; what is wanted is served meanwhile."""
+    """Gives up what removed services held, some seconds later; what is wanted is served meanwhile. And a worn worker."""
     serving, now = desk.state.serving, time.monotonic()
+    if serving is not None and desk.worn == serving.structure.generation:
+        reload_when_due(desk, Reload(reasons=("this worker does not show today's identity",)))
+        return
     desk.times.leftovers_skipped = now - desk.times.leftovers_looked < pace.LEFTOVER_LOOK_S
     if desk.times.leftovers_skipped:
         return

@@ -148,7 +148,7 @@ class Supervisor:
         picture = within_limits(picture)
         self._store.write_live(picture, render.config(picture))
         socket = self._worker_socket(running)
-        if await _answers(socket):
+        if await process.about(socket):
             if await self._freed(old, picture):
                 return picture
             self._orphans += [i for pid in (old.worker, *old.old) if (i := identify(pid)) is not None]
@@ -183,7 +183,7 @@ class Supervisor:
         live = self._store.picture()
         if live is None or live.structure.generation == structure.generation:
             return structure
-        if not await _answers(self._worker_socket(live.structure)):
+        if not await process.about(self._worker_socket(live.structure)):
             return structure
         with contextlib.suppress(Unavailable):
             self._take(await process.show(self._store.master_socket))
@@ -195,7 +195,7 @@ class Supervisor:
             await process.show(self._store.master_socket)
         except Unavailable:
             return True
-        return not await _answers(self._worker_socket(structure))
+        return not await process.about(self._worker_socket(structure))
 
     async def _end_all(self, processes: Processes) -> None:
         for pid in (processes.master, processes.worker, *processes.old):
@@ -432,13 +432,6 @@ async def _told(socket: str, lines: Sequence[str]) -> list[str]:
     said = await socket_cli.tell_all(socket, lines)
     told = ((line, answers.objection(s)) for line, s in zip(lines, said, strict=True))
     return [f"{line}: {why}" for line, why in told if why]
-
-
-async def _answers(socket: str) -> bool:
-    try:
-        return bool(await socket_cli.ask(socket, "show info"))
-    except Unavailable:
-        return False
 
 
 def _tcp_of(structure: Structure) -> list[str]:

@@ -96,13 +96,17 @@ def start(
         )
 
 
+async def about(socket: str) -> str:
+    """What a worker says of itself; "" when it does not answer."""
+    try:
+        return await ask(socket, "show info")
+    except Unavailable:
+        return ""
+
+
 async def serving(socket: str, worker: int) -> bool:
     """Whether this worker answers on its own socket. Masters of 3.1 and later tell of workers that still read their file."""
-    try:
-        said = await ask(socket, "show info", wait_s=HEARS_S)
-    except Unavailable:
-        return False
-    return f"\nPid: {worker}\n" in said
+    return f"\nPid: {worker}\n" in await about(socket)
 
 
 async def wait_started(child: "subprocess.Popen[bytes]", master: Path, socket: str, log: Path) -> Processes:

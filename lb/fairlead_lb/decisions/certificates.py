@@ -35,6 +35,8 @@ class Served:
     subject: str = ""
     names: tuple[str, ...] = ()
     not_after_s: float = 0.0
+    unused: bool = False
+    """No bind and no server shows it."""
 
 
 class Sealed(Record, frozen=True, kw_only=True):
@@ -122,6 +124,7 @@ def served(text: str) -> Served:
         subject=fields.get("Subject", ""),
         names=names,
         not_after_s=_time(fields.get("notAfter", "")),
+        unused=fields.get("Status") == "Unused",
     )
 
 
