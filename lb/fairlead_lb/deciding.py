@@ -57,7 +57,7 @@ def want(desk: Desk, snapshot: Snapshot) -> None:
     before = desk.state.wanted
     desk.state.wanted = worked_out(desk, snapshot)
     _plan_anew(desk, before)
-    metrics.REFUSED.set(len(desk.state.wanted.refused))
+    metrics.count_refused(desk.state.wanted.refused)
     asked = desk.asked(desk.state.wanted.maps)
     desk.note_taken({port: why for port, why in desk.state.taken.items() if port in asked})
     wanted_vips = desk.state.wanted.maps.vips

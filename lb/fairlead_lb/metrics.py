@@ -2,6 +2,7 @@
 
 from collections import Counter as Counted
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,6 +12,7 @@ from fairlead_discovery.records import Progress
 from fairlead_lb.decisions import spares
 from fairlead_lb.decisions.breaking import Breakers
 from fairlead_lb.decisions.counters import COLUMNS, GAUGES, Counts, Label, Row
+from fairlead_lb.decisions.last_good import BY_HAPROXY
 from fairlead_lb.decisions.rails import Ruled
 from fairlead_lb.decisions.splits import Ways
 from fairlead_lb.decisions.values import Admin, Key, Slot, Structure
@@ -37,7 +39,10 @@ APPLY = Histogram(
 BACKENDS = Gauge("fairlead_lb_backends", "Backends HAProxy has")
 SPARES = Gauge("fairlead_lb_spare_backends", "Backends that stand empty for new services")
 SLOTS = Gauge("fairlead_lb_slots", "Server slots by state", ["state"])
-BAD_FRAGMENTS = Gauge("fairlead_lb_bad_fragments", "Shapes of services that HAProxy's own check has turned down")
+MOST_NAMED = 50
+BAD_FRAGMENTS = Gauge(
+    "fairlead_lb_bad_fragments", "1: HAProxy's own check has turned down what this service asks for", ["service"]
+)
 CHECKS = Counter("fairlead_lb_config_checks_total", "Runs of `haproxy -c`")
 ROLLOUT_STOPPED = Gauge("fairlead_lb_rollout_stopped", "1: a reload waits because it did harm to another balancer")
 REFUSED = Gauge("fairlead_lb_refused_routes", "Services whose route is refused, wholly or in part")
@@ -105,6 +110,13 @@ def count_slots(slots: Iterable[Slot]) -> None:
     counts = Counted("empty" if slot.empty else str(slot.admin) for slot in slots)
     for state in ("empty", *Admin):
         SLOTS.labels(str(state)).set(counts[str(state)])
+
+
+def count_refused(refused: Mapping[str, str]) -> None:
+    REFUSED.set(len(refused))
+    BAD_FRAGMENTS.clear()
+    for service in islice((s for s, why in sorted(refused.items()) if BY_HAPROXY in why), MOST_NAMED):
+        BAD_FRAGMENTS.labels(service).set(1)
 
 
 def measure_rails(ruled: Iterable[Ruled]) -> None:

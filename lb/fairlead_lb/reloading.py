@@ -32,6 +32,7 @@ REFUSED_RELOAD_S = 5.0
 GATE_S = 0.5
 TRIES = 3
 """Checks of a structure that is another one before each has ended; the next holds the loop until HAProxy is reloaded."""
+REFUSED_KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +251,8 @@ def _blamed(desk: Desk, candidate: Picture, blame: Blame) -> None:
         owner, shape = structure.owners[name], structure.shapes[name]
         desk.state.refused_shapes[owner, msgspec.structs.replace(shape, timed=False)] = why
         log.warning("route refused by haproxy", service=owner.service, reason=why)
-    metrics.BAD_FRAGMENTS.set(len(desk.state.refused_shapes))
+    while len(desk.state.refused_shapes) > REFUSED_KEPT:  # one that comes again is found again
+        desk.state.refused_shapes.pop(next(iter(desk.state.refused_shapes)))
     if (blame.rules or blame.routers or blame.suspects) and desk.state.snapshot is not None:
         deciding.want(desk, desk.state.snapshot)
         desk.times.reload_not_before = 0.0

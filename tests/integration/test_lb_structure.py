@@ -237,7 +237,9 @@ async def test_a_bad_tenant_among_two_hundred_costs_the_others_one_check(short_d
 
         assert 4 == checks(runs) - before
         assert (200, "shop-web") == await place.ask(HOST)
-        assert "fairlead_lb_bad_fragments 1.0" in (await fetch(place.admin, "/metrics"))[1]
+        assert (
+            'fairlead_lb_bad_fragments{service="marathon:/shop/web"} 1.0' in (await fetch(place.admin, "/metrics"))[1]
+        )
         await asyncio.sleep(1.1)  # what is on disk is at most a second old
         await place.kill_daemon()
         place.kill_haproxy()

@@ -57,6 +57,19 @@ def test_a_name_server_that_answers_old_names_is_told_once(
     )
 
 
+@pytest.mark.parametrize(
+    ("age_s", "registry_s", "told"), [(0.0, 0.0, False), (60.0, 0.0, True), (60.0, 60.0, False), (200.0, 60.0, True)]
+)
+def test_a_balancer_that_serves_old_routes_is_told_once(age_s: float, registry_s: float, told: bool) -> None:
+    """When it alone is blind or does not believe; else the registry's own alert says it."""
+    ring = Ring(keep_s=3600, forget_s=300, most_series=100)
+    ring.add("lb-1", NOW_S, {series("fairlead_lb_snapshot_age_seconds", source="lb-1"): age_s})
+    ring.add("monitor", NOW_S, {series("fairlead_registry_age_seconds", cluster="c1"): registry_s})
+    verdicts = judge_condition(rule("routes-not-live").when, Moment(ring=ring, now_s=NOW_S, fresh_s=10))
+
+    assert told == any(verdict.holds for verdict in verdicts.values())
+
+
 def test_an_upstream_that_is_not_asked_any_more_is_told() -> None:
     """That one, not its neighbour, nor one that is only suspected."""
     ring = Ring(keep_s=3600, forget_s=300, most_series=100)

@@ -10,6 +10,8 @@ from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import resolvers, routers
 
 Kept = Router | Resolver
+BY_HAPROXY = "HAProxy refused it"
+"""In every reason that comes from HAProxy's own check."""
 WITHOUT = {
     "router": "requests stay with the service",
     "resolver": "all of the service's tasks answer, and it has no subsets",
@@ -58,7 +60,7 @@ def _why_not(policy: Kept, past: Past) -> str:
     except Refused as error:
         return str(error)
     why = past.refused.get(front.id)
-    return "" if why is None else f"HAProxy refused it: {why}"
+    return "" if why is None else f"{BY_HAPROXY}: {why}"
 
 
 def _bad(snapshot: Snapshot) -> dict[str, str]:

@@ -14,7 +14,7 @@ from fairlead_lb.decisions import mesh as meshes
 from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
-from fairlead_lb.decisions.last_good import Kept, Past
+from fairlead_lb.decisions.last_good import BY_HAPROXY, Kept, Past
 from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.nearness import Near, Placings, placings
 from fairlead_lb.decisions.parts import Part, Parts, derive
@@ -200,7 +200,7 @@ def _rules(
             continue
         for conditions in ruled.claims[service].rules:
             if (why := rules.refused_rules.get((service, conditions))) is not None:
-                _note(refused, service, f"bamboo rule: HAProxy refused it: {why}")
+                _note(refused, service, f"bamboo rule: {BY_HAPROXY}: {why}")
             else:
                 yield FrontRule(service=service, backend=name, conditions=conditions)
 
@@ -346,7 +346,7 @@ def _why_not(part: Part, rules: Rules) -> str:
     if part.shape.traffic.delay is not None and not rules.lua:
         return "delay: this HAProxy is built without Lua"
     why = rules.refused_shapes.get((part.key, casing(part.shape))) if rules.refused_shapes else None
-    return "" if why is None else f"HAProxy refused it: {why}"
+    return "" if why is None else f"{BY_HAPROXY}: {why}"
 
 
 def backend(name: str, part: Part, last: Wanted, rules: Rules, near: Placings) -> Backend:
