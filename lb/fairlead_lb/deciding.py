@@ -101,6 +101,7 @@ def _rules(desk: Desk) -> routes.Rules:
         forbidden=desk.around.forbidden,
         groups=desk.around.groups,
         passthrough=desk.around.frame.passthrough,
+        https=bool(desk.around.frame.https_port) or desk.around.vips is not None,
         aside=desk.state.judgement.aside,
         spent=desk.state.judgement.spent,
         broken=breaking.tripped(desk.state.judgement.breakers),

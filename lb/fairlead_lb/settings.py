@@ -6,8 +6,8 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import Collection, Iterator, Mapping
-from ipaddress import IPv4Network
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +86,9 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     old_workers: int = 20
     """How many workers may finish sessions beside each other after reloads; one more, and the oldest is ended with what
     it still has. 0: any number."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks of proxies before this balancer that end TLS (`["10.0.0.0/24"]`): their `X-Forwarded-Proto: https` is
+    believed, for `https_only` and by servers. This machine's own always is; anybody else's is taken away."""
     node: bool = False
     """One a machine (`--node`): services on localhost's service ports, and DC/OS' VIPs. Kills do not wait for it. Other
     defaults hold then: see NODE_DEFAULTS."""
@@ -178,6 +181,7 @@ def frame(settings: LbSettings) -> Frame:
         user=account[0],
         group=account[1],
         far_slots=settings.locality != "off",
+        trusted=_networks("trusted_proxies", settings.trusted_proxies),
         passive_s=NODE_CHECK_S if settings.node else CHECK_S if settings.locality != "off" else 0.0,
     )
     return with_mesh(made, settings, log_name(folder))
@@ -187,6 +191,17 @@ def log_name(folder: Path) -> str:
     """Where HAProxy's log is taken, `127.83.12.201:24514`: a loopback address and port of this balancer alone."""
     digest = hashlib.sha256(str(folder).encode()).digest()
     return f"127.{digest[0] % 254 + 1}.{digest[1]}.{digest[2] % 254 + 1}:{20000 + int.from_bytes(digest[3:5], 'big') % 9000}"
+
+
+def _networks(key: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Canonical. Raises BadSettings."""
+    found: list[str] = []
+    for at, text in enumerate(texts):
+        try:
+            found.append(str(ip_network(text)))
+        except ValueError as error:
+            raise BadSettings(f"{key}[{at}]: {error}") from error
+    return tuple(found)
 
 
 def _header(name: str) -> str:

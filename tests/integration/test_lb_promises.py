@@ -1,6 +1,7 @@
 """What traffic rules promise, kept to the letter by a real HAProxy: one balancer, each test a service of its own."""
 
 import asyncio
+import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,11 +9,19 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from fairlead_discovery.records import Traffic
+from fairlead_discovery.policies import Share, Split, path_of
+from fairlead_discovery.records import Traffic, encode
+from fairlead_discovery.registry import Put
 from harness.balancer import Balancer, Task, balancer, service
+from harness.certificates import self_signed
+from harness.ports import free_port
 from harness.waiting import eventually
 
-pytestmark = [pytest.mark.needs("haproxy"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.needs("haproxy", "openssl"), pytest.mark.asyncio(loop_scope="module")]
+
+
+STRANGER = "127.0.0.9"
+"""An address that HAProxy is not asked from by anything of its own machine."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -20,15 +29,23 @@ async def place() -> AsyncIterator[Balancer]:
     with tempfile.TemporaryDirectory(prefix="fl", dir="/tmp") as made:
         folder = Path(made)
         folder.chmod(0o755)
-        async with balancer(folder, spare_backends=1) as one:
+        (folder / "default.pem").write_text("".join(path.read_text() for path in self_signed(folder, "any.example")))
+        tls = {"certificate": str(folder / "default.pem"), "https_port": free_port()}
+        async with balancer(folder, spare_backends=1, trusted_proxies=("127.0.0.32/28",), **tls) as one:
             yield one
 
 
-async def ask(place: Balancer, host: str, path: str = "/", **headers: str) -> tuple[int, dict[str, str]]:
+async def ask(
+    place: Balancer, host: str, path: str = "/", *, tls: bool = False, source: str = "127.0.0.1", **headers: str
+) -> tuple[int, dict[str, str]]:
     """Status and headers of an answer."""
     text = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    port = place.settings.https_port if tls else place.settings.http_port
+    context = ssl.create_default_context() if tls else None
+    if context is not None:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     async with asyncio.timeout(15):
-        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, local_addr=(source, 0))
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{text}Connection: close\r\n\r\n".encode())
         raw = (await reader.read(-1)).decode()
         writer.close()
@@ -116,3 +133,49 @@ async def test_deadlines_of_grpc_are_read_in_their_units(place: Balancer) -> Non
 
     assert dict.fromkeys(soon, 504) == {one: task.result()[0] for one, task in zip(soon, late, strict=True)}
     assert dict.fromkeys(far, 200) == {one: task.result()[0] for one, task in zip(far, timely, strict=True)}
+
+
+async def test_only_known_proxies_say_that_a_request_came_by_tls(place: Balancer) -> None:
+    """Those of this machine and of `trusted_proxies`; of others, however they spell it, the server hears nothing."""
+    task = await service(place, "/secure", vhosts=("secure.example",), traffic=Traffic(https_only=True))
+    open_task = await service(place, "/plain", vhosts=("plain.example",))
+    passed = {
+        source: (await ask(place, "secure.example", source=source, X_Forwarded_Proto="https"))[0]
+        for source in ("127.0.0.1", "127.0.0.40", STRANGER)
+    }
+    assert {"127.0.0.1": 200, "127.0.0.40": 200, STRANGER: 301} == passed
+    assert "https" == task.last_headers["x-forwarded-proto"]
+
+    await ask(place, "plain.example", source=STRANGER, X_Forwarded_Proto="https")
+    assert "x-forwarded-proto" not in open_task.last_headers
+    for name in ("X_Forwarded_Proto", "x-forwarded_proto", "X-Forwarded-Proto"):
+        await exchanged(place, f"{name}: https\r\n")
+        assert not {"x_forwarded_proto", "x-forwarded_proto", "x-forwarded-proto"} & open_task.last_headers.keys()
+    assert 200 == (await ask(place, "secure.example", tls=True, source=STRANGER, X_Forwarded_Proto="http"))[0]
+    assert "https" == task.last_headers["x-forwarded-proto"]
+
+
+async def exchanged(place: Balancer, lines: str) -> None:
+    async with asyncio.timeout(15):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port, local_addr=(STRANGER, 0))
+        writer.write(f"GET / HTTP/1.1\r\nHost: plain.example\r\n{lines}Connection: close\r\n\r\n".encode())
+        await reader.read(-1)
+        writer.close()
+
+
+async def test_cookies_given_over_tls_never_leave_it(place: Balancer) -> None:
+    """`Secure`, also behind a proxy that ends TLS; over plain HTTP they would be lost by it."""
+    await service(place, "/stuck", vhosts=("stuck.example",), sticky=True)
+    await service(place, "/shared", vhosts=("shared.example",))
+    await service(place, "/half", vhosts=("half.example",))
+    share = Split(service="marathon:/shared", shares=(Share(service="marathon:/half", percent=50),), sticky="cookie")
+    await place.applied(await place.registry.commit([Put(path_of(share), encode(share))]))
+    found = {
+        host: [
+            "; Secure" in (await ask(place, host, **how))[1]["set-cookie"]
+            for how in ({"tls": True}, {"X_Forwarded_Proto": "https"}, {})
+        ]
+        for host in ("stuck.example", "shared.example")
+    }
+
+    assert {"stuck.example": [True, True, False], "shared.example": [True, True, False]} == found

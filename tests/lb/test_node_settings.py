@@ -10,7 +10,7 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import load
 from fairlead_discovery.decisions.localities import NOWHERE, Place
 from fairlead_lb.adapters import local_routes, machine
-from fairlead_lb.settings import LbSettings, lb_folder, node_defaults, standing, vip_rules
+from fairlead_lb.settings import LbSettings, frame, lb_folder, node_defaults, standing, vip_rules
 
 
 def test_a_node_balancer_has_ports_and_a_folder_of_its_own():
@@ -57,3 +57,12 @@ def test_ranges_that_are_none_are_refused(changes: dict[str, Any], named: str) -
     """Naming the key."""
     with pytest.raises(BadSettings, match=named):
         vip_rules(LbSettings(node=True, **changes))
+
+
+def test_proxies_are_named_by_networks() -> None:
+    """Naming the place of one that is none; in the one form they have for HAProxy."""
+    made = frame(LbSettings(data_dir="/srv/x", bind="127.0.0.1", trusted_proxies=("10.0.0.7", "fd00::/8")))
+
+    assert ("10.0.0.7/32", "fd00::/8") == made.trusted
+    with pytest.raises(BadSettings, match=r"trusted_proxies\[1\]: "):
+        frame(LbSettings(data_dir="/srv/x", bind="127.0.0.1", trusted_proxies=("10.0.0.7", "10.0.0.1/8")))

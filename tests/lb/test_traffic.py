@@ -7,10 +7,12 @@ from msgspec.structs import replace
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions import labels, words
-from fairlead_discovery.records import Abort, Delay, Rate, RoutePort, Traffic
-from fairlead_lb.decisions import route_files
+from fairlead_discovery.records import Abort, Delay, Rate, Route, RoutePort, Traffic
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb.decisions import route_files, routes
 from fairlead_lb.decisions.dials import casing, dials
-from fairlead_lb.decisions.routes import Wanted
+from fairlead_lb.decisions.problems import problems
+from fairlead_lb.decisions.routes import Rules, Wanted
 from fairlead_lb.decisions.spares import low
 from fairlead_lb.decisions.traffic import HTTP_ONLY, checked_traffic
 from fairlead_lb.decisions.values import Backend, Frame, Key, Shape, Structure
@@ -204,3 +206,18 @@ def test_reasons_for_a_reload_tell_no_password():
 
     assert "$5$" not in told
     assert "with allow deny auth https_only" in told
+
+
+def test_who_wants_https_where_there_is_none_is_told():
+    """By a balancer that cannot lead plain requests anywhere; others have nothing to say."""
+    ports = (RoutePort(index=0, traffic=Traffic(https_only=True)), RoutePort(index=1, traffic=Traffic(hsts=True)))
+    asked = Route(service="o:p", ports=ports)
+    snapshot = Snapshot(
+        revision=1, trust=Trust.LIVE, routes={"o:p": asked, "o:q": Route(service="o:q", ports=ports[1:])}
+    )
+    told = routes.wanted(snapshot, Wanted(), Rules(https=False), lambda *_: None)
+
+    assert {"o:p": ("https_only: this balancer has no https_port to lead plain requests to: they pass",)} == problems(
+        told, {}
+    )
+    assert {} == problems(routes.wanted(snapshot, Wanted(), Rules(), lambda *_: None), {})

@@ -49,6 +49,8 @@ class Rules:
     """Tasks that get no requests for their errors."""
     passthrough: bool = False
     """Whether TLS can be passed on by name."""
+    https: bool = True
+    """Whether plain requests can be led to TLS, or nobody minds: on the machine itself they come by no network."""
     broken: Mapping[Key, int] = field(default_factory=dict)
     """Whose circuit breaker is not closed; as `breaking.tripped`."""
     spent: frozenset[Key] = frozenset()
@@ -128,6 +130,8 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     force = meshes.in_force(snapshot, frozenset(parts), last.force, rules.callers, heirs)
     for service, why in force.refused.items():
         _note(refused, service, why)
+    for service in _unled(named, rules):
+        _note(refused, service, "https_only: this balancer has no https_port to lead plain requests to: they pass")
     judged = meshes.maps([(part.key, name) for part, name in named], force, rules.callers)
     speaking = [(resolvers.base(resolved, part.key), name) for part, name in named if part.shape.mtls]
     judged = {**judged, "server_names": meshes.server_names(speaking, rules.callers)}
@@ -389,6 +393,12 @@ def _names(named: list[tuple[Part, str]], last: Maps, rules: Rules, refused: dic
     for service in sorted({part.key.service for _, _, part in claims}):
         _note(refused, service, "mode tls: this balancer does not pass on TLS (setting tls_passthrough)")
     return {}
+
+
+def _unled(named: list[tuple[Part, str]], rules: Rules) -> Sequence[str]:
+    if rules.https:
+        return ()
+    return sorted({part.key.service for part, _ in named if part.shape.traffic.https_only})
 
 
 def _with_vips(

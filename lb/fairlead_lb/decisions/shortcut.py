@@ -103,6 +103,7 @@ def _deciding(rules: Rules) -> tuple[object, ...]:
         rules.vips,
         rules.aside,
         rules.passthrough,
+        rules.https,
         rules.spent,
         rules.broken,
         rules.callers,

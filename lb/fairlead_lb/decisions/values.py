@@ -192,12 +192,12 @@ MAP_NAMES = (
     *SPLITS,
     *ROUTERS,
 )
-LAYOUT = 12
+LAYOUT = 13
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
 5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone;
 8: before cookies of services; 9: before routers; 10: before circuit breakers;
-11: before plain hosts."""
+11: before plain hosts; 12: while X-Forwarded-Proto was believed of anybody."""
 
 
 class Frame(Value, frozen=True):
@@ -240,6 +240,8 @@ class Frame(Value, frozen=True):
     """Of 10,000 new traces; -1: no trace headers."""
     far_slots: bool = False
     """Whether backends have slots for servers that are far."""
+    trusted: tuple[str, ...] = ()
+    """Networks of proxies whose X-Forwarded-Proto is believed, beside this machine's own."""
     passive_s: float = 0.0
     """Not 0: one connection that fails puts a server aside until a check succeeds, every server is checked, and checks
     of servers that are up come at most so often."""
