@@ -9,17 +9,31 @@ from pathlib import Path
 import pytest
 
 from fairlead_discovery import paths
+from fairlead_discovery.policies import Canary, CanaryStage, Target, path_of
 from fairlead_discovery.records import Balancer as Registered
 from fairlead_discovery.records import Traffic, decode, encode
+from fairlead_discovery.registry import Put
 from fairlead_lb import controller, rolling
+from fairlead_lb.canaries import ROLE
 from fairlead_lb.decisions import rollout
 from fairlead_lb.decisions.rollout import Phase, Rollout
 from harness.balancer import Balancer, Task, balancer, route
 from harness.clients import Clients
+from harness.sharing import ask_often
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.needs("haproxy")
 HOST = "shop.example"
+CANARY = Canary(
+    service="marathon:/shop",
+    id="1",
+    to=Target(service="marathon:/next"),
+    steps=(40, 45, 50, 55, 60),
+    every_s=1,
+    min_requests=10,
+    max_p99_ratio=2,
+    sticky="",
+)
 
 
 @pytest.fixture
@@ -40,13 +54,13 @@ async def three(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 @asynccontextmanager
-async def several(short_dir: Path, count: int) -> AsyncIterator[list[Balancer]]:
+async def several(short_dir: Path, count: int, spare_backends: int = 0) -> AsyncIterator[list[Balancer]]:
     url = f"memory:several-{os.getpid()}-{short_dir.name}"
     async with AsyncExitStack() as stack:
         made = []
         for name in ("one", "two", "three")[:count]:
             (short_dir / name).mkdir()
-            settings = {"registry_url": url, "id": f"lb-{name}", "spare_backends": 0}
+            settings = {"registry_url": url, "id": f"lb-{name}", "spare_backends": spare_backends}
             made.append(await stack.enter_async_context(balancer(short_dir / name, **settings)))
         for place in made:
             await eventually("it knows the others", lambda place=place: knows(place, count - 1), within_s=20)
@@ -151,3 +165,49 @@ async def test_a_first_that_died_blocks_nobody_for_ever(pair: list[Balancer], mo
     await new_service(pair, "/new")
 
     await eventually("both serve it", lambda: both(pair, "new.example"), within_s=40)
+
+
+@pytest.mark.parametrize("ill", ["5xx", "slow"])
+async def test_a_canary_is_judged_by_what_all_balancers_count(short_dir: Path, ill: str):
+    """All of its requests come through one balancer, and another leads: it aborts by 5xx, and by the 99th percentile."""
+    async with several(short_dir, 2, spare_backends=4) as places:
+        tasks = [await Task(name, app=f"/{name}").start() for name in ("shop", "next")]
+        tasks[1].status, tasks[1].delay_s = (500, 0.0) if ill == "5xx" else (200, 0.8)
+        hosts = {"shop": (HOST,), "next": ()}
+        routes = [route(task.app, vhosts=hosts[task.id]) for task in tasks]
+        await places[0].publish(*(task.member() for task in tasks), routes=routes)
+        await eventually("all serve it", lambda: all_serve(places), within_s=40)
+        leading = await eventually("one leads", lambda: leader(places[0]), within_s=20)
+        [led] = [place for place in places if place.settings.id != leading]
+        async with Clients(led.settings.http_port, HOST):
+            await led.registry.commit([Put(path_of(CANARY), encode(CANARY))])
+            await eventually("it is aborted", lambda: aborted(led), within_s=60)
+            await eventually("nobody meets it", lambda: only_shop(places), within_s=20)
+        reason = (await stage(led)).reason
+
+        assert leading == await leader(led)
+        assert ("answers were 5xx" if ill == "5xx" else "its 99th percentile is") in reason
+        assert [0, 0] == await reloads(places)
+
+
+async def leader(place: Balancer) -> str:
+    folder = paths.election(ROLE).rpartition("/")[0]
+    first = min(await place.registry.tree.names(folder))
+    node = await place.registry.tree.get(f"{folder}/{first}")
+    return node.data.decode() if node is not None else ""
+
+
+async def stage(place: Balancer) -> CanaryStage:
+    node = await place.registry.tree.get(path_of(CanaryStage(service=CANARY.service, id="")))
+    assert node is not None, "nobody has decided anything yet"
+    record: CanaryStage = decode(CanaryStage, node.data, place="stage")
+    return record
+
+
+async def aborted(place: Balancer) -> bool:
+    found = await stage(place)
+    return (found.state, found.percent) == ("aborted", 0)
+
+
+async def only_shop(places: list[Balancer]) -> bool:
+    return all([{"shop": 16} == await ask_often(p.settings.http_port, HOST, 16) for p in places])
