@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -366,6 +366,40 @@ async def test_an_edge_balancer_stands_where_its_machines_agent_says(short_dir: 
 
         assert {"a", "b"} == everywhere
         assert reloads == (await lb.status())["reloads"]
+
+
+async def test_the_own_zone_comes_before_the_own_region_and_that_before_all_others(short_dir: Path) -> None:
+    """One tier after the other as the nearer one empties, and back at once; none of it a reload, no request failed."""
+    places = {"far": ("a", "us"), "region": ("b", "eu"), "zone": ("a", "eu")}
+    async with Balancer(short_dir, locality="zone", zone="a", region="eu") as lb:
+        await lb.start()
+        tasks = {name: await Task(name, app="/tiers").start() for name in places}
+        made = {
+            name: msgspec.structs.replace(tasks[name].member(), zone=zone, region=region)
+            for name, (zone, region) in places.items()
+        }
+        await lb.applied(await lb.publish(*made.values(), routes=[route("/tiers", vhosts=("tiers.example",))]))
+
+        async def asked() -> set[str]:
+            return {(await lb.ask("tiers.example"))[1] for _ in range(6)}
+
+        before = (await lb.status())["reloads"]
+        async with Clients(lb.settings.http_port, "tiers.example", count=4) as clients:
+            found = [await asked()]
+            for name in ("zone", "region"):
+                await lb.applied(await lb.leave(made[name]))
+                found.append(await asked())
+            await lb.gone("zone", "region")
+            await lb.applied(await lb.publish(made["zone"], made["region"]))
+            await eventually("its own zone is asked again", lambda: alone(asked, "zone"), within_s=30)
+
+        assert [{"zone"}, {"region"}, {"far"}] == found
+        assert [] == clients.failures
+        assert before == (await lb.status())["reloads"]
+
+
+async def alone(asked: Callable[[], Awaitable[set[str]]], name: str) -> bool:
+    return {name} == await asked()
 
 
 def renamed(task: Task, number: int) -> TaskRef:
