@@ -114,12 +114,15 @@ class Intentions(Policy, frozen=True, kw_only=True, tag="intentions"):
 
 
 class HeaderMatch(Record, frozen=True, kw_only=True):
-    """A header of a request. One of `exact`, `prefix`, `suffix`, `regex` (of the whole value), else `present`."""
+    """A header of a request. One of `exact`, `prefix`, `suffix`, `contains`, `regex` (of the whole value), else
+    `present`.
+    """
 
     name: str
     exact: str = ""
     prefix: str = ""
     suffix: str = ""
+    contains: str = ""
     regex: str = ""
     present: bool = False
     ignore_case: bool = False

@@ -179,3 +179,35 @@ async def test_a_router_is_set_shown_planned_explained_and_removed(place: Balanc
     assert 0 == removed[0]
     assert f"{SHOP}: has no router" in gone[2]
     assert 0 != bare[0]
+
+
+async def test_consuls_entries_are_imported_served_and_exported_again(place: Balancer, fairlead: Any):
+    """What is refused is named, and keeps the rest from being written unless told otherwise."""
+    entry = {
+        "Kind": "service-router",
+        "Name": "shop",
+        "Routes": [{"Match": {"HTTP": {"PathPrefix": "/next"}}, "Destination": {"Service": "next"}}],
+    }
+    resolver = {"Kind": "service-resolver", "Name": "next", "LoadBalancer": {"Policy": "least_request"}}
+    Path("good.json").write_text(json.dumps([entry, resolver]))
+    Path("bad.json").write_text(json.dumps({"Kind": "service-defaults", "Name": "shop"}))
+    refused = await fairlead("import", "consul", "good.json", "bad.json")
+    shown = await fairlead("import", "consul", "good.json", "--dry-run")
+    Path("shown.toml").write_text(shown[1])
+    nothing_yet = await fairlead("router", "show")
+    written = await fairlead("import", "consul", "good.json", "bad.json", "--partial")
+    await fairlead("wait")
+    explained = await fairlead("explain", f"{HOST}/next")
+    again = await fairlead("plan", "shown.toml")
+    exported = await fairlead("export", "consul")
+    resolvers = await fairlead("resolver", "show")
+
+    assert (1, 1) == (refused[0], written[0])
+    assert "refused: bad.json: kind 'service-defaults'" in refused[2]
+    assert "nothing is written" in refused[1]
+    assert "no" in nothing_yet[1]
+    assert f"+ router~{SHOP}: /next… to {NEXT}, others stay" in written[1]
+    assert f"leads to {NEXT} port 0" in explained[1]
+    assert (0, "nothing to change") == (again[0], again[1].strip())
+    assert [resolver, entry] == json.loads(exported[1])
+    assert "server by least_request" in resolvers[1]

@@ -20,6 +20,7 @@ from fairlead_console.verbs import route_policies, route_router
 from fairlead_console.verbs.registry import in_registry
 from fairlead_console.verbs.route_bamboo import import_bamboo, rules_of
 from fairlead_console.verbs.route_canary import canary
+from fairlead_console.verbs.route_consul import export, import_
 from fairlead_daemon.errors import Refused, Unavailable
 
 POLL_S = 0.1
@@ -41,6 +42,8 @@ for _command in (
     route_policies.failover,
     route_router.router,
     route_router.resolver,
+    import_,
+    export,
 ):
     route.add_command(_command)
 

@@ -54,7 +54,8 @@ def when(leg: RouterLeg) -> str:
     path = m.path_exact or (m.path_prefix and f"{m.path_prefix}…") or (m.path_regex and f"~{m.path_regex}")
     said = [" ".join(filter(None, ("|".join(m.methods), path)))]
     for h in m.header:
-        value = h.exact or (h.prefix and f"{h.prefix}…") or (h.suffix and f"…{h.suffix}") or (h.regex and f"~{h.regex}")
+        value = h.exact or (h.prefix and f"{h.prefix}…") or (h.suffix and f"…{h.suffix}")
+        value = value or (h.contains and f"…{h.contains}…") or (h.regex and f"~{h.regex}")
         said.append(f"{h.name}{'!' if h.invert else ''}={value}" if value else f"{'no ' if h.invert else ''}{h.name}")
     said += [f"?{q.name}" + (f"={q.exact or f'~{q.regex}'}" if q.exact or q.regex else "") for q in m.query_param]
     return " ".join(filter(None, said)) or "all"

@@ -58,13 +58,15 @@ def _path(match: RouteMatch) -> tuple[Condition, ...]:
     return (made,)
 
 
-_MATCHES = {"exact": "str", "prefix": "beg", "suffix": "end", "regex": "reg"}
+_MATCHES = {"exact": "str", "prefix": "beg", "suffix": "end", "contains": "sub", "regex": "reg"}
 
 
 def _header(one: HeaderMatch) -> Condition:
     place = f"header {one.name[:80]!r}"
     header_name(one.name)
-    kind, text = _one(place, exact=one.exact, prefix=one.prefix, suffix=one.suffix, regex=one.regex)
+    kind, text = _one(
+        place, exact=one.exact, prefix=one.prefix, suffix=one.suffix, contains=one.contains, regex=one.regex
+    )
     subject = f"header:{one.name}"
     if not kind:
         _must_be_present(place, present=one.present)
@@ -170,4 +172,5 @@ def _compares(one: Condition, value: str, pattern: str) -> bool:
         return re.search(pattern, value, re.IGNORECASE if one.fold else 0) is not None
     if one.fold:
         value, pattern = value.lower(), pattern.lower()
-    return {"beg": value.startswith, "end": value.endswith}.get(one.match, value.__eq__)(pattern)
+    compares = {"beg": value.startswith, "end": value.endswith, "sub": value.__contains__}
+    return compares.get(one.match, value.__eq__)(pattern)
