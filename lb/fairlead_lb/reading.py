@@ -44,6 +44,8 @@ async def audit(desk: Desk) -> bool:
         return False
     if not desk.to_audit:
         await desk.supervisor.read_old(serving.structure)
+        if paused := await desk.supervisor.mend_frontends(serving.structure):
+            _repair(desk, "frontends", paused)
         await _audit_maps(desk)
         desk.to_audit = tuple(sorted(serving.slots))
     while desk.to_audit:

@@ -322,6 +322,14 @@ class Supervisor:
         found = await socket_cli.ask_all(self._worker_socket(structure), [f"show map {folder}/{n}.map" for n in names])
         return {n: dict(answers.map_entries(text)) for n, text in zip(names, found, strict=True)}
 
+    async def mend_frontends(self, structure: Structure) -> tuple[str, ...]:
+        """Those that were paused or limited by hand, and are not any more. Raises Unavailable."""
+        socket = self._worker_socket(structure)
+        found = answers.mended(await socket_cli.ask(socket, "show stat -1 1 -1"), structure.connections)
+        if found:
+            await _told(socket, [command for commands in found.values() for command in commands])
+        return tuple(found)
+
     async def read_old(self, structure: Structure) -> None:
         """Which old workers are left, and what connections they have."""
         if not self.processes.old and not self.old_used:

@@ -109,20 +109,27 @@ async def panics(place: Balancer) -> bool:
     return bool((await place.status())["rails"]["panic"])
 
 
-async def test_slots_and_maps_changed_by_hand_are_put_right_and_counted(place: Balancer):
-    """Each under its kind."""
+async def test_what_was_changed_by_hand_is_put_right_and_counted(place: Balancer):
+    """Slots, maps and frontends, each under its kind."""
     require("haproxy")
     await service(place, "/shop/web", vhosts=(HOST,))
     status = await place.status()
     name, folder = status["services"][0]["backend"], place.folder / "data" / "lb"
     socket = folder / "run" / f"w{status['haproxy']['generation']}.sock"
-    for command in (f"set server {name}/s1 state maint", f"del map {folder}/maps/hosts.map {HOST}/"):
+    for command in (
+        f"set server {name}/s1 state maint",
+        f"del map {folder}/maps/hosts.map {HOST}/",
+        f"del map {folder}/maps/plain.map {HOST}",
+        "disable frontend fairlead_ports",
+        "set maxconn frontend fairlead_hosts 5",
+    ):
         await tell(socket, command)
     assert 404 == (await place.ask(HOST))[0]
 
     await eventually("it is put right", lambda: answers(place, 200), within_s=20)
     assert 1 <= await metric(place, 'fairlead_lb_repairs_total{kind="backends"}')
     assert 1 <= await metric(place, 'fairlead_lb_repairs_total{kind="maps"}')
+    assert 2 == await metric(place, 'fairlead_lb_repairs_total{kind="frontends"}')
 
 
 async def tell(socket: Path, command: str) -> None:

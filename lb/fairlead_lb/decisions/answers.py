@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from csv import DictReader
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
@@ -91,6 +92,22 @@ def too_many(old: tuple[int, ...], most: int) -> tuple[int, ...]:
 
 
 _STATE = ("srv_addr", "srv_port", "srv_admin_state", "srv_uweight", "srv_op_state", "srv_check_state")
+
+
+def mended(text: str, connections: int) -> Mapping[str, tuple[str, ...]]:
+    """`show stat -1 1 -1`: frontend -> commands that undo what was done to it by hand. One that was shut down has none:
+    its ports come back with a reload.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for row in DictReader(text.removeprefix("# ").splitlines()):
+        name, limit = row["pxname"], row["slim"]
+        commands = (
+            *((f"enable frontend {name}",) if row["status"] == "PAUSED" else ()),
+            *((f"set maxconn frontend {name} {connections}",) if limit.isdigit() and int(limit) < connections else ()),
+        )
+        if commands:
+            found[name] = commands
+    return found
 
 
 def servers_state(text: str) -> Mapping[str, Mapping[str, Slot]]:
