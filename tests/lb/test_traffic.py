@@ -20,6 +20,7 @@ from fairlead_lb.decisions.values import Backend, Frame, Key, Shape, Structure
 from .test_rendering import EVERY_RULE, EVERY_RULE_OF_TCP
 
 PLAIN = Traffic()
+JOE = "joe:$5$rounds=1000$fairlead$FvBYsSrHKZqtzoCZUg1/m1IJX2G9uXOrrG5sc9MERW9"
 FRAME = Frame(folder="/srv/x", sockets="/srv/x")
 durations = st.integers(10, 3_600_000).map(lambda ms: ms / 1000)
 shares = st.integers(1, 10_000).map(lambda hundredths: hundredths / 100)
@@ -72,7 +73,7 @@ def test_marathon_lbs_words_are_taken():
     given_labels = {
         "HAPROXY_GROUP": "external,internal",
         "HAPROXY_0_VHOST": "a.example",
-        "HAPROXY_0_AUTH": "shop:joe:$5$abc/x.y",
+        "HAPROXY_0_AUTH": f"shop:{JOE}",
         "HAPROXY_0_BACKEND_NETWORK_ALLOWED_ACL": "10.1.40.0/24 127.0.0.1",
         "HAPROXY_0_REDIRECT_TO_HTTPS": "true",
         "HAPROXY_0_USE_HSTS": "true",
@@ -88,7 +89,7 @@ def test_marathon_lbs_words_are_taken():
     assert PLAIN == made.ports[1].traffic
     assert made.ports[0].traffic == Traffic(
         realm="shop",
-        users=("joe:$5$abc/x.y",),
+        users=(JOE,),
         allow=("10.1.40.0/24", "127.0.0.1/32"),
         https_only=True,
         hsts=True,
@@ -110,6 +111,10 @@ def test_marathon_lbs_words_are_taken():
         ("auth", "realm", "no realm:user:hash"),
         ("auth", "shop:joe:a b", "a user is name:hash"),
         ("auth", "shop:joe:x,joe:y", "there twice"),
+        ("auth", "shop:joe:secret", "the password of joe is no hash of crypt(3), as `openssl passwd -6` makes one"),
+        ("auth", f"shop:{JOE},ann:correct-horse", "the password of ann is no hash"),
+        ("auth", f"shop:{JOE[:-1]}", "the password of joe is no hash"),
+        ("auth", "shop:joe:$apr1$abcdefgh$abcdefghijklmnopqrstuv", "the password of joe is no hash"),
         ("abort", "5%:200", "no status of an error"),
         ("abort", "101%", "no percentage"),
         ("abort", "0.001%", "no percentage"),
@@ -134,6 +139,37 @@ def test_a_bad_rule_is_named_in_both_dialects(name: str, text: str, reason: str)
     with pytest.raises(Refused, match=rf"route 1 \(o:p\): traffic: {name}: ") as refused:
         route_files.routes_of([entry], "file")
     assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "$1$AIPVpT.t$uZ0iWSD90PDXITdC6ZLfX.",
+        "$2b$05$aaaaaaaaaaaaaaaaaaaaaOEqz3KoKH6bru/RRpFuAJrwlceiJnvGu",
+        "$5$z4.rpo/b.QyDK/M5$CGTN8USGlhSDlE4x8E/yGbo6fodQlUxpYbmtUOpbDy8",
+        "$6$H0jJYiVJUmJwK7du$OzgguP60GZ.p6s.BhStBPhgBrOs.u68s3yV3KJebeLCRalQuguH67dqOsC3UMu7A2/z901B3o5Fg4iuDkbgCq.",
+        "$y$j9T$abcdefgh$9WNEpu8Mx2S4KNGvbVWKM6clOSoY6.YEl7AYF4DGV04",
+        "$gy$j9T$abcdefgh$CiTibHdBM/5r3qmg1i0DxivDn1U977EDVDgQAyycj9/",
+        "$7$CU..../....abcdefgh$19TzpFZ5AwP26vdEMbfvWacoVUfd2MfVusFAVFilh.C",
+        "$sha1$1000$abcdefgh$S1ArdJYzrh17g244/Kvgwg8.Q1c0",
+        "abiQ6Ep3EYTHc",
+    ],
+)
+def test_every_hash_that_crypt_makes_is_taken(made: str):
+    """As made by Debian's openssl and libcrypt of the word `x`."""
+    assert {"realm": "shop", "users": (f"joe:{made}",)} == words.TRAFFIC["auth"].read(f"shop:joe:{made}")
+
+
+@pytest.mark.parametrize(
+    "label", [("HAPROXY_0_AUTH", "shop:joe:secret"), ("FAIRLEAD_ALLOW", "10.0.0.0/40"), ("FAIRLEAD_0_DENY", "x")]
+)
+def test_a_bad_label_that_should_keep_somebody_out_lets_nobody_in(label: tuple[str, str]):
+    """Left out it would let everybody in; other bad labels close nothing."""
+    given_labels = dict((label, ("HAPROXY_0_VHOST", "a.example"), ("FAIRLEAD_0_RATE", "many")))
+    made, problems = labels.route_of("o:p", given_labels, (RoutePort(index=0),))
+
+    assert Traffic(deny=("0.0.0.0/0", "::/0")) == made.ports[0].traffic
+    assert [label[0]] == [str(one).partition(":")[0] for one in problems if str(one).endswith("nobody is let in")]
 
 
 def test_a_rule_of_a_route_file_may_be_a_number_or_a_truth():

@@ -29,6 +29,8 @@ _RAW = re.compile(
     r"|(?:[A-Z]+_)*(?:FRONTEND|BACKEND)(?:_[A-Z_]+)?)"
 )
 """marathon-lb's labels that put their text into the configuration."""
+_CLOSED = "closed"
+"""Among a port's values: nobody is let in."""
 _NOT_NEEDED = "BACKEND_WEIGHT"
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,=:@%/-]*")
@@ -40,9 +42,11 @@ class LabelProblem:
 
     label: str
     reason: str
+    closes: bool = False
+    """Its port lets nobody in."""
 
     def __str__(self) -> str:
-        return f"{self.label}: {self.reason}"
+        return f"{self.label}: {self.reason}{'; until it is right nobody is let in' if self.closes else ''}"
 
 
 def vhosts(text: str) -> tuple[str, ...]:
@@ -139,7 +143,9 @@ def _is_raw(label: str) -> bool:
 def _with(port: RoutePort, values: Mapping[str, Any], problems: list[LabelProblem]) -> RoutePort:
     """As marathon-lb: a virtual host makes it HTTP unless a label says otherwise; a path needs a virtual host."""
     of_traffic = {name: value for name, value in values.items() if name in words.FIELDS}
-    plain = {name: value for name, value in values.items() if name not in words.FIELDS}
+    if _CLOSED in values:
+        of_traffic["deny"] = words.EVERYBODY
+    plain = {name: value for name, value in values.items() if name not in {*words.FIELDS, _CLOSED}}
     changed = replace(port, **plain, traffic=replace(port.traffic, **of_traffic))
     if changed.vhosts and "mode" not in values:
         changed = replace(changed, mode="http")
@@ -176,18 +182,27 @@ def _values(labels: Mapping[str, str], known: set[int]) -> tuple[Values, list[La
             found = target[1](labels[label])
             values.setdefault(index, {}).update(found if target[0] == words.MANY else {target[0]: found})
         except BadLabel as error:
-            problems.append(LabelProblem(label, str(error)))
+            closed = _word(f"{family}_{key}", number) in words.ACCESS
+            problems.append(LabelProblem(label, str(error), closed))
+            if closed:
+                values.setdefault(index, {})[_CLOSED] = True
     return values, problems
 
 
 def _target(key: str, number: str | None) -> tuple[str, Reader] | None:
     if key in FOR_ANY_PORT:
         return FOR_ANY_PORT[key]
-    word = TRAFFIC_PER_PORT.get(key) if number is not None else None
-    word = word or (key.removeprefix("FAIRLEAD_").lower() if key.startswith("FAIRLEAD_") else "")
-    if word in words.TRAFFIC:
+    if word := _word(key, number):
         return words.MANY, words.TRAFFIC[word].read
     return PER_PORT.get(key) if number is not None else None
+
+
+def _word(key: str, number: str | None) -> str:
+    """Of `words.TRAFFIC`; "" for none."""
+    if key in TRAFFIC_PER_PORT:
+        return TRAFFIC_PER_PORT[key] if number is not None else ""
+    word = key.removeprefix("FAIRLEAD_").lower() if key.startswith("FAIRLEAD_") else ""
+    return word if word in words.TRAFFIC else ""
 
 
 def asks(labels: Mapping[str, str]) -> bool:

@@ -23,6 +23,9 @@ RETRY_ON = (
     *("404", "408", "425", "500", "501", "502", "503", "504"),
 )
 """What HAProxy repeats a request after."""
+ACCESS = frozenset({"allow", "deny", "auth"})
+"""Words that keep somebody out: a label of theirs that cannot be read keeps everybody out."""
+EVERYBODY = ("0.0.0.0/0", "::/0")
 MANY = "*"
 """Instead of a field's name: the reader gives several fields with their values."""
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,=:@%/-]*")
@@ -31,7 +34,16 @@ _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _RATE = re.compile(r"(\d{1,7})/(s|m)", re.ASCII)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,2})?)%?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_.*-]{1,64}", re.ASCII)
-_USER = re.compile(r"[A-Za-z0-9_.@-]{1,64}:[A-Za-z0-9./$=_-]{1,256}", re.ASCII)
+_USER = re.compile(r"([A-Za-z0-9_.@-]{1,64}):([A-Za-z0-9./$=_-]{1,256})", re.ASCII)
+_HASH = re.compile(
+    r"\$1\$[^$]{1,8}\$[./\w]{22}|\$2[abxy]\$\d\d\$[./\w]{53}|\$5\$(rounds=\d+\$)?[^$]{0,16}\$[./\w]{43}"
+    r"|\$6\$(rounds=\d+\$)?[^$]{0,16}\$[./\w]{86}|\$g?y\$[./\w]+\$[./\w]{0,86}\$[./\w]{43}|\$7\$[./\w]{11,97}\$[./\w]{43}"
+    r"|\$sha1\$\d+\$[./\w]{1,64}\$[./\w]{28}|[./\w]{12}[.26AEIMQUYcgkosw]",
+    re.ASCII,
+)
+"""What crypt(3) makes, by its length: MD5, bcrypt, SHA-256, SHA-512, yescrypt, scrypt, SHA-1; DES, which has no mark, ends in
+one of 16 letters.
+"""
 _REALM = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 
@@ -136,10 +148,13 @@ def credentials(text: str) -> Mapping[str, Any]:
     users = tuple(sorted(part.strip() for part in rest.split(",")))
     if not colon or not _REALM.fullmatch(realm):
         raise BadLabel("is no realm:user:hash, with the password's hash as of crypt(3)")
-    if not all(map(_USER.fullmatch, users)):
+    found = [match for match in map(_USER.fullmatch, users) if match is not None]
+    if len(found) < len(users):
         raise BadLabel("a user is name:hash, with the password's hash as of crypt(3)")
-    if len({user.partition(":")[0] for user in users}) < len(users) or len(users) > MOST_USERS:
+    if len({user[1] for user in found}) < len(users) or len(users) > MOST_USERS:
         raise BadLabel(f"a user is there twice, or there are more than {MOST_USERS}")
+    if plain := [user[1] for user in found if not _HASH.fullmatch(user[2])]:
+        raise BadLabel(f"the password of {plain[0]} is no hash of crypt(3), as `openssl passwd -6` makes one")
     return {"realm": realm, "users": users}
 
 
