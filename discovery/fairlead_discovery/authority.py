@@ -129,7 +129,7 @@ class Authority:
         life_s = life_s or self.terms.leaf_s
         if not identity.SHORTEST_LEAF_S <= life_s <= self.terms.leaf_s:
             raise Refused(f"life_s {life_s:g}: not between {identity.SHORTEST_LEAF_S:g} and {self.terms.leaf_s:g}")
-        names = (identity.dns_name(self.trust_domain, service), *(_dns(name) for name in dns))
+        names = (*identity.names(self.trust_domain, service), *(_own(_dns(name), self.trust_domain) for name in dns))
         return Leaf(
             common_name=identity.common_name(service),
             spiffe_id=identity.spiffe_id(self.trust_domain, service),
@@ -221,6 +221,13 @@ def _dns(name: str) -> str:
         identity.trust_domain(name.removeprefix("*."))
     except Refused as error:
         raise Refused(f"dns {name[:80]!r}: not a host name in lower case") from error
+    return name
+
+
+def _own(name: str, domain: str) -> str:
+    """Raises Refused: what balancers believe of one another is nobody's to ask for."""
+    if name in (f"*.{domain}", identity.balancers_name(domain)):
+        raise Refused(f"dns {name}: is the balancers' own")
     return name
 
 

@@ -23,6 +23,7 @@ from fairlead_discovery.records import Record
 log = Log("identity")
 RETRY_S = 5.0
 LOOK_S = 2.0
+UNTOLD_S = 300.0
 
 
 class Trust(Record, frozen=True, kw_only=True):
@@ -81,7 +82,7 @@ class Identity:
         there = self.seen()
         if there is None or there.common_name != identity.common_name(service):
             return True
-        if now_s >= identity.renew_at_s(there.not_before_s, there.not_after_s):
+        if now_s >= identity.renew_at_s(there.not_before_s, there.not_after_s) or _lacks_names(there, service, now_s):
             return True
         return bool(bundle) and not x509.verified(_chain(self.file.read_text()), bundle)
 
@@ -155,6 +156,14 @@ async def keep_fresh(place: Identity, asking: Asking, bundle: Callable[[], str],
                     log.warning("no new identity", service=asking.service, reason=str(error))
                 failed, wait_s = True, RETRY_S
         await asyncio.sleep(wait_s)
+
+
+def _lacks_names(there: x509.Seen, service: str, now_s: float) -> bool:
+    """Whether it is of an authority that did not give all names yet. A signer that never does is not asked all the time."""
+    if now_s < there.not_before_s + identity.CLOCK_SKEW_S + UNTOLD_S:
+        return False
+    domain = there.uris[0].removeprefix("spiffe://").partition("/")[0] if there.uris else ""
+    return not set(identity.names(domain, service)) <= set(there.dns)
 
 
 def _chain(text: str) -> str:

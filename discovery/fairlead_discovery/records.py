@@ -303,6 +303,12 @@ class Balancer(Record, frozen=True, kw_only=True):
     id: str
     admin: str
     node: bool = False
+    mesh_host: str = ""
+    """Where `mesh_port` is; "": at each of `hosts`."""
+    mesh_port: int = 0
+    """Where other machines' balancers ask it, over mTLS; 0: they do not."""
+    hosts: tuple[str, ...] = ()
+    """Addresses of its machine, as tasks there have them."""
 
 
 class Progress(Record, frozen=True, kw_only=True):

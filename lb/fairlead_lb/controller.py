@@ -21,6 +21,7 @@ from fairlead_lb import counting, deciding, metrics, reading, reloading, spillin
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, routes
+from fairlead_lb.decisions.between import Between
 from fairlead_lb.decisions.change import Nothing, Reload, RuntimeCommands, Serving, Surroundings
 from fairlead_lb.decisions.mesh import MeshRules
 from fairlead_lb.decisions.nearness import Standing
@@ -131,6 +132,13 @@ class Controller:
         """The serving worker no longer shows our identity: another shall take its place."""
         if self.state.serving is not None:
             self.desk.worn = self.state.serving.structure.generation
+        self.wake()
+
+    def use_between(self, between: Between) -> None:
+        """Machines may have come."""
+        if between != self.around.between:
+            self.desk.around = replace(self.desk.around, between=between)
+            self._moved = True
             self.wake()
 
     async def slots_now(self, names: Sequence[str]) -> Mapping[str, Slots]:

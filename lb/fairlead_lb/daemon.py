@@ -12,10 +12,10 @@ from fairlead_daemon.web import make_app, serve
 from fairlead_discovery import paths
 from fairlead_discovery.composed import ComposedRegistry
 from fairlead_discovery.decisions.localities import NOWHERE, Place
-from fairlead_discovery.records import Agent, Balancer, decode
+from fairlead_discovery.records import Agent, decode
 from fairlead_discovery.registry import Registry
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb import admin, metrics
+from fairlead_lb import admin, between_side, metrics
 from fairlead_lb.access_log import Around, access_log
 from fairlead_lb.adapters import local_routes, machine
 from fairlead_lb.adapters.process import find_program
@@ -169,7 +169,8 @@ async def _work(
 
     registry = await open_registry(settings.registry)
     controller.stand(standing(settings, machine.addresses(), NOWHERE))
-    me = Balancer(id=balancer_id(settings), admin=beside.admin_url, node=settings.node)
+    me = between_side.registration(settings, beside.admin_url)
+    doors = between_side.Doors(settings, me, controller.use_between)
     reporter = Reporter(registry, me, lambda: controller.state.progress)
     watcher = Watcher(controller, me.id)
     keep = lb_folder(settings) / "snapshot.json"
@@ -177,7 +178,8 @@ async def _work(
         await until_stopped(
             context,
             controller.run(),
-            _follow(registry, keep, beside.bamboo.book.offer, context),
+            _follow(registry, keep, doors.after(beside.bamboo.book.offer), context),
+            doors.run(registry),
             reporter.run(controller.reported),
             tell_confirmed(registry, controller.confirm),
             _follow_place(settings, registry, controller),

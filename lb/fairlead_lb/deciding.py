@@ -106,6 +106,7 @@ def _rules(desk: Desk) -> routes.Rules:
         spent=desk.state.judgement.spent,
         broken=breaking.tripped(desk.state.judgement.breakers),
         callers=desk.around.callers,
+        between=desk.around.between,
         near=Near(standing=desk.around.standing, levels=desk.state.spilling.levels),
         refused_shapes=desk.state.refused_shapes,
         good=desk.good,

@@ -6,6 +6,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_daemon.settings import DaemonSettings
+from fairlead_lb.decisions import grammar
 from fairlead_lb.decisions.values import Frame
 
 
@@ -18,6 +19,11 @@ class MeshSettings(DaemonSettings, frozen=True, kw_only=True, forbid_unknown_fie
     """Port for callers with a certificate of the identity authority, over HTTP/1.1 and HTTP/2. 0: none."""
     mesh_tcp_port: int = 0
     """The same for TCP services, which a caller names by SNI (the host name in the service's certificate). 0: none."""
+    mesh_bind: str = ""
+    """Address of both mesh ports. Empty: as all others (`bind`). Callers of other machines need one that they reach."""
+    mesh_between: bool = False
+    """Node balancers: HTTP services of other machines are asked through their node balancers, over mTLS, never in plain.
+    Each machine needs it, with a `mesh_port` and a `mesh_bind` that the others reach."""
     identity_authority: str = "http://127.0.0.1:8450"
     """`fairlead ca`, asked for this balancer's own certificate with the house's token."""
     access_log: Literal["off", "denied", "all"] = "denied"
@@ -44,6 +50,8 @@ def with_mesh(frame: Frame, settings: MeshSettings, log_name: str) -> Frame:
             raise BadSettings(f"{key}: {getattr(settings, key)}: not a port")
     if settings.mesh_port and settings.mesh_port == settings.mesh_tcp_port:
         raise BadSettings(f"mesh_tcp_port: {settings.mesh_tcp_port}: is mesh_port already")
+    if settings.mesh_between and not settings.mesh_port:
+        raise BadSettings("mesh_between: needs a mesh_port, which the other machines' balancers ask")
     if settings.trace_percent > 100:
         raise BadSettings(f"trace_percent: {settings.trace_percent:g}: more than 100")
     for key in ("access_log_mb", "access_log_keep"):
@@ -53,9 +61,20 @@ def with_mesh(frame: Frame, settings: MeshSettings, log_name: str) -> Frame:
         frame,
         mesh_port=settings.mesh_port,
         mesh_tcp_port=settings.mesh_tcp_port,
+        mesh_host=_mesh_host(settings),
+        between=settings.mesh_between,
         access_log=settings.access_log,
         access_log_query=settings.access_log_query,
         log_name=log_name if settings.access_log != "off" else "",
         request_ids=settings.request_ids,
         trace_sampled=round(settings.trace_percent * 100) if settings.trace_percent >= 0 else -1,
     )
+
+
+def _mesh_host(settings: MeshSettings) -> str:
+    if not settings.mesh_bind:
+        return ""
+    address = grammar.address(settings.mesh_bind)
+    if address is None:
+        raise BadSettings(f"mesh_bind: {settings.mesh_bind}: not an IP address")
+    return address

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from fairlead_lb.decisions import map_keys
+from fairlead_lb.decisions.between import HOME
 from fairlead_lb.decisions.nearness import is_far
 from fairlead_lb.decisions.values import Admin, Key, Slot, Slots
 from fairlead_lb.state import State
@@ -109,7 +110,8 @@ def _matters(backend: str, state: State, slots: Slots) -> bool:
 def _told(served: Served, slots: Slots) -> Mapping[str, Any]:
     return {
         "service": served.key.service,
-        "port_index": served.key.index,
+        "port_index": served.key.index % HOME,
+        **({"home": True} if served.key.index >= HOME else {}),
         "backend": served.backend,
         "wanted": served.wanted,
         "mode": served.mode,

@@ -493,7 +493,6 @@ def within_limits(picture: Picture) -> Picture:
 def free_for_hosts(structure: Structure) -> None:
     """Raises BadSettings naming port and option when another process holds a port HAProxy cannot do without."""
     frame = structure.frame
-    mesh = (("mesh_port", frame.mesh_port), ("mesh_tcp_port", frame.mesh_tcp_port)) if frame.identity else ()
-    for option, port in (("http_port", frame.http_port), ("https_port", frame.https_port), *mesh):
-        if port and (why := ports.taken(frame.host, [port])):
-            raise BadSettings(f"{option}: cannot listen on {frame.host}:{port}: {why[port].lower()}")
+    for option, host, port in frame.listeners:
+        if port and (why := ports.taken(host, [port])):
+            raise BadSettings(f"{option}: cannot listen on {host}:{port}: {why[port].lower()}")

@@ -112,6 +112,17 @@ def dns_name(domain: str, key: str, index: int = 0) -> str:
     return f"{digest}.{domain}" if index == 0 else f"p{index}.{digest}.{domain}"
 
 
+def balancers_name(domain: str) -> str:
+    """What every balancer's certificate is good for, and nobody else's: whom balancers ask at other machines."""
+    return f"balancers.{domain}"
+
+
+def names(domain: str, key: str) -> tuple[str, ...]:
+    """What a certificate of the service is good for."""
+    shared = (balancers_name(domain),) if paths.split_service_key(key)[0] == BALANCER else ()
+    return (dns_name(domain, key), *shared)
+
+
 def renew_at_s(not_before_s: float, not_after_s: float) -> float:
     """Half of its life: a day's certificate survives an authority that is away for half a day."""
     return (not_before_s + not_after_s) / 2

@@ -9,6 +9,7 @@ import msgspec
 from fairlead_lb.decisions import routers, spares, splits
 from fairlead_lb.decisions import slots as slot_plans
 from fairlead_lb.decisions.bamboo import Manner
+from fairlead_lb.decisions.between import Between
 from fairlead_lb.decisions.commands import Command, MapCommand, MapEntry, MapWhole, ServerCommand
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
@@ -88,6 +89,7 @@ class Surroundings:
     """None: no server is nearer than another."""
     manner: Manner = field(default_factory=Manner)
     callers: MeshRules = field(default_factory=MeshRules)
+    between: Between | None = None
 
     def in_range(self, port: int) -> bool:
         """Held from the start, whether a service has it or not."""

@@ -10,6 +10,7 @@ from fairlead_discovery.decisions.identity import dns_name, word
 from fairlead_discovery.policies import Intentions, name_of, of_kind
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import intentions
+from fairlead_lb.decisions.between import HOME
 from fairlead_lb.decisions.intentions import ALLOW, DENY, NO_HEIRS, Compiled, Heirs
 from fairlead_lb.decisions.values import Key
 
@@ -121,7 +122,8 @@ def _records(
 
 
 def maps(named: Sequence[tuple[Key, str]], force: InForce, rules: MeshRules) -> Mapping[str, Mapping[str, str]]:
-    """`named`: which port of which service stands in which backend."""
+    """`named`: which port of which service stands in which backend. A home is for balancers alone."""
+    callable_by_all = [(key, name) for key, name in named if key.index < HOME]
     return {
         "guarded": {
             name: word(key.service)
@@ -130,7 +132,7 @@ def maps(named: Sequence[tuple[Key, str]], force: InForce, rules: MeshRules) -> 
         },
         "intentions": force.made.verdicts,
         "rules": force.made.rules,
-        "targets": dict(_targets(named, rules.trust_domain)) if rules.trust_domain else {},
+        "targets": dict(_targets(callable_by_all, rules.trust_domain)) if rules.trust_domain else {},
     }
 
 

@@ -52,6 +52,8 @@ def config_of(structure: Structure, fragments: list[str]) -> str:
         binds=structure.binds,
         tls=bool(structure.frame.https_port and structure.frame.certificates),
         next=LOOPBACK.get(structure.frame.host, structure.frame.host),
+        mesh=structure.frame.mesh_host or structure.frame.host,
+        next_mesh=_reached(structure.frame.mesh_host or structure.frame.host),
         maps=map_folder(structure.frame),
         socket=worker_socket(structure.frame, structure.generation),
         traffic=_used(structure),
@@ -113,6 +115,10 @@ def _used(structure: Structure) -> Mapping[str, bool]:
 
 
 PLAIN = Traffic()
+
+
+def _reached(host: str) -> str:
+    return LOOPBACK.get(host, host)
 
 
 def map_folder(frame: Frame) -> str:

@@ -7,10 +7,13 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
+from fairlead_discovery.decisions.identity import balancers_name
 from fairlead_discovery.records import Member, Reason, Route
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import bamboo, colours, dials, last_good, map_keys, naming, resolvers, routers, splits, vips
+from fairlead_lb.decisions import between as betweens
 from fairlead_lb.decisions import mesh as meshes
+from fairlead_lb.decisions.between import Between
 from fairlead_lb.decisions.conditions import Condition, FrontRule
 from fairlead_lb.decisions.dials import casing
 from fairlead_lb.decisions.forbidden import Forbidden
@@ -56,6 +59,8 @@ class Rules:
     spent: frozenset[Key] = frozenset()
     """Whose requests are not repeated any more."""
     callers: MeshRules = field(default_factory=MeshRules)
+    between: Between | None = None
+    """None: servers are asked in plain, wherever they are."""
     near: Near = field(default_factory=Near)
     groups: frozenset[str] = frozenset({"*"})
     """Of this balancer, as marathon-lb's `--group`; `*` serves every port."""
@@ -87,6 +92,7 @@ class Wanted:
     """Looked at in this order for what the maps do not take."""
     ruled: bamboo.Ruled = field(default_factory=bamboo.Ruled)
     force: meshes.InForce = field(default_factory=meshes.InForce)
+    between: Between | None = None
     ways: splits.Ways = field(default_factory=dict)
     groups: colours.Groups = field(default_factory=colours.Groups)
     leads: Leads = field(default_factory=dict)
@@ -109,10 +115,12 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     resolving, resolved = resolvers.resolved(bamboo.routed(snapshot, ruled.claims), derived)
     snapshot = splits.with_targets(resolving, derived)
     parts = dict(_all_parts(snapshot, last, rules, _deriving(derived, ruled), refused, ruled.claims))
-    flat = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
+    asked = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
+    spread = betweens.spread(asked, rules.between)
+    flat = list(spread.parts)
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
-    modes = {part.key: part.shape.mode for part in flat}
+    modes = {part.key: part.shape.mode for part in asked}
     led = routers.leads(snapshot.policies, modes)
     named = _timed(named, routers.timed(led.leads))
     near = placings(((part.key, part.servers) for part in flat), last.near, rules.near)
@@ -120,7 +128,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     book = vips.book(last.vip_book, snapshot.members) if rules.vips is not None else {}
     found = splits.ways(snapshot.policies, modes)
     instead, unmoved = resolvers.redirects(resolved, modes, {*found.ways, *led.leads})
-    for problems in (found.problems, unrouted, led.problems, resolved.problems, unmoved):
+    for problems in (found.problems, unrouted, led.problems, resolved.problems, unmoved, spread.missing):
         for service, why in problems.items():
             _note(refused, service, why)
     maps = _maps(named, backends.values(), last.maps, rules, refused)
@@ -133,8 +141,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     for service in _unled(named, rules):
         _note(refused, service, "https_only: this balancer has no https_port to lead plain requests to: they pass")
     judged = meshes.maps([(part.key, name) for part, name in named], force, rules.callers)
-    speaking = [(resolvers.base(resolved, part.key), name) for part, name in named if part.shape.mtls]
-    judged = {**judged, "server_names": meshes.server_names(speaking, rules.callers)}
+    judged = {**judged, **_towards_servers(named, judged["targets"], rules, resolved)}
     return Wanted(
         revision=snapshot.revision,
         backends=backends,
@@ -153,6 +160,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
         dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
         names=names,
         parts=parts,
+        between=rules.between,
         ways=found.ways,
         groups=groups,
         leads=led.leads,
@@ -177,6 +185,24 @@ def _with_ways(
     maps: Maps, ways: splits.Ways, leads: Leads, instead: Mapping[Key, Key], names: Mapping[Key, str]
 ) -> Maps:
     return resolvers.redirected(routers.with_leads(splits.with_ways(maps, ways, names), leads, names), instead, names)
+
+
+def _towards_servers(
+    named: list[tuple[Part, str]], targets: Mapping[str, str], rules: Rules, resolved: Resolved
+) -> Mapping[str, Mapping[str, str]]:
+    """What is said to servers that speak TLS, tasks or other machines' balancers; and how those name our tasks."""
+    domain = rules.callers.trust_domain
+    tasks = [(part.key, name) for part, name in named if part.shape.mtls and not part.shape.between]
+    speaking = [(resolvers.base(resolved, key), name) for key, name in tasks]
+    aims = betweens.aims(named) if domain else {}
+    return {
+        "server_names": {
+            **meshes.server_names(speaking, rules.callers),
+            **dict.fromkeys(aims, balancers_name(domain)),
+        },
+        "aims": aims,
+        "targets": {**targets, **betweens.homes(named)} if domain else targets,
+    }
 
 
 def _deriving(derived: Derive, ruled: bamboo.Ruled) -> Derive:
@@ -220,7 +246,8 @@ def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
     lent = naming.lent_names(wanted.names)
     if not lent.keys() & {b.key for b in wanted.backends.values()}:
         return wanted
-    flat = [part for service in sorted(wanted.parts) for part in wanted.parts[service].parts]
+    asked = [part for service in sorted(wanted.parts) for part in wanted.parts[service].parts]
+    flat = betweens.spread(asked, wanted.between).parts
     held = {n: k for n, k in wanted.names.items() if lent.get(k) != n}
     names = naming.give(_bases(flat), held, in_use, lambda _: None)
     own = {part.key: name for part, name in _named(flat, names)}

@@ -39,6 +39,8 @@ def moved(last: Decided, snapshot: Snapshot, rules: Rules, derived: Derive) -> t
     `maps` stay the very object they were: nothing but servers differs.
     """
     before = last.snapshot
+    if rules.between is not None:
+        return None
     if not _same_but_members(before, snapshot) or _deciding(last.rules) != _deciding(rules):
         return None
     parts: dict[str, Parts] = {}
@@ -110,4 +112,5 @@ def _deciding(rules: Rules) -> tuple[object, ...]:
         rules.near,
         rules.groups,
         rules.manner,
+        rules.between,
     )

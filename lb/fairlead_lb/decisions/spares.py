@@ -64,7 +64,7 @@ def _targets(wanted: Wanted, least: int) -> Iterator[tuple[Shape, int]]:
 @lru_cache(maxsize=4096)
 def _text(shape: Shape) -> str:
     """`http, checked by http`; tells casings apart."""
-    flags = [name for name in ("sticky", "reuse", "retry_non_idempotent", "mtls") if getattr(shape, name)]
+    flags = [name for name in ("sticky", "reuse", "retry_non_idempotent", "mtls", "between") if getattr(shape, name)]
     other = [f"{shape.balance}", *flags] if shape.balance != "roundrobin" or flags else []
     timeout = [f"timeout {shape.timeout_server_s:g} s"] if shape.mode == "tcp" and shape.timeout_server_s != 60 else []
     rules = [_rules(shape.traffic)] if shape.traffic != Traffic() else []

@@ -37,6 +37,8 @@ class Shape(Value, frozen=True):
     reuse: bool = False
     retry_non_idempotent: bool = False
     mtls: bool = False
+    between: str = ""
+    """Of the way from balancer to balancer: see `between`."""
     timeout_server_s: float = 60.0
     check: Check | None = None
     traffic: Traffic = Traffic()
@@ -119,6 +121,7 @@ class Maps(Value, frozen=True):
     refused; `intentions`, `rules`: see `intentions`; `targets`: how callers name a service in the mesh -> backend;
     `max_connections`, `max_pending`: backend -> requests under way, waiting; `breakers`: backend -> Unix time until
     which it gets none;
+    `aims`: backend -> what another machine's balancer is asked for;
     `cookies`: backend -> what tells its service's cookie from those of others on one host;
     `server_names`: backend -> the name its servers must have, where they speak TLS.
     `ways`, `shares`, `least`, `falls`, `pins`: see `splits`; `routers`: backend -> its router; `hops`: a router's leg
@@ -147,6 +150,7 @@ class Maps(Value, frozen=True):
     max_connections: Mapping[str, str] = msgspec.field(default_factory=dict)
     max_pending: Mapping[str, str] = msgspec.field(default_factory=dict)
     breakers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    aims: Mapping[str, str] = msgspec.field(default_factory=dict)
     ways: Mapping[str, str] = msgspec.field(default_factory=dict)
     shares: Mapping[str, str] = msgspec.field(default_factory=dict)
     least: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -173,6 +177,7 @@ DIALS = (
     "max_connections",
     "max_pending",
     "breakers",
+    "aims",
 )
 VERDICTS = ("rules", "intentions")
 """What is judged by; those before are what those after refer to."""
@@ -192,12 +197,13 @@ MAP_NAMES = (
     *SPLITS,
     *ROUTERS,
 )
-LAYOUT = 13
+LAYOUT = 14
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
 5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone;
 8: before cookies of services; 9: before routers; 10: before circuit breakers;
-11: before plain hosts; 12: while X-Forwarded-Proto was believed of anybody."""
+11: before plain hosts; 12: while X-Forwarded-Proto was believed of anybody; 13: before calls from balancer to
+balancer."""
 
 
 class Frame(Value, frozen=True):
@@ -226,6 +232,10 @@ class Frame(Value, frozen=True):
     """Callers with a certificate, over HTTP; 0: none."""
     mesh_tcp_port: int = 0
     """The same for TCP services, named by SNI."""
+    mesh_host: str = ""
+    """Where both listen; "": at `host`."""
+    between: bool = False
+    """Whether balancers' word for whom they ask is taken."""
     identity: str = ""
     """Folder of our own identity; "": none yet, and no mesh."""
     identity_name: str = ""
@@ -245,6 +255,14 @@ class Frame(Value, frozen=True):
     passive_s: float = 0.0
     """Not 0: one connection that fails puts a server aside until a check succeeds, every server is checked, and checks
     of servers that are up come at most so often."""
+
+    @property
+    def listeners(self) -> tuple[tuple[str, str, int], ...]:
+        """Setting, address and port of what HAProxy cannot do without; port 0: off."""
+        own = (("http_port", self.host, self.http_port), ("https_port", self.host, self.https_port))
+        at = self.mesh_host or self.host
+        mesh = (("mesh_port", at, self.mesh_port), ("mesh_tcp_port", at, self.mesh_tcp_port))
+        return (*own, *mesh) if self.identity else own
 
 
 class Structure(Value, frozen=True):
