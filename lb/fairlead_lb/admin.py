@@ -113,7 +113,7 @@ class Pages:
         if "raw" in request.query_string.split(";"):
             return _text(csv)
         serving, wanted = self._serving(), self._controller.state.wanted
-        backends = marathon_csv.listed(wanted, serving.structure.owners, serving.slots)
+        backends = marathon_csv.listed(wanted, serving, self._controller.state.hostnames)
         return _text(marathon_csv.as_marathon_lb(csv, backends))
 
     async def stop(self, _request: web.Request) -> web.Response:

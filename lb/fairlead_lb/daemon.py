@@ -182,7 +182,7 @@ async def _work(
             doors.run(registry),
             reporter.run(controller.reported),
             tell_confirmed(registry, controller.confirm),
-            _follow_place(settings, registry, controller),
+            _follow_agents(settings, registry, controller),
             controller.desk.gate.run(registry, controller.unwell),
             _follow_certificates(beside.certificates, controller),
             *_registry_certificates(beside.certificates, registry),
@@ -299,14 +299,17 @@ def _socket_of(controller: Controller) -> str | None:
     return worker_socket(serving.structure.frame, serving.structure.generation)
 
 
-async def _follow_place(settings: LbSettings, registry: Registry, controller: Controller) -> None:
-    """Zone and region as this machine's agent says, unless they are set; addresses may come later than we."""
-    if settings.locality == "off" or settings.zone or settings.region:
-        await asyncio.Event().wait()
+async def _follow_agents(settings: LbSettings, registry: Registry, controller: Controller) -> None:
+    """What machines are called; zone and region as this machine's agent says, unless they are set; addresses may come
+    later than we.
+    """
     async for nodes in registry.follow(paths.AGENTS):
+        agents = [agent for node in nodes.values() if (agent := _agent(node.data)) is not None]
+        controller.state.hostnames |= {agent.id: agent.hostname for agent in agents if agent.hostname}
+        if settings.locality == "off" or settings.zone or settings.region:
+            continue
         own = machine.addresses() | frozenset(settings.machine)
-        agents = (_agent(node.data) for node in nodes.values())
-        here = next((a for a in agents if a is not None and a.host in own and (a.zone or a.region)), None)
+        here = next((a for a in agents if a.host in own and (a.zone or a.region)), None)
         place = Place(here.zone, here.region) if here is not None else controller.place
         controller.stand(standing(settings, own, place))
 

@@ -76,6 +76,8 @@ class State:
     taken_vips: Mapping[str, str] = field(default_factory=dict)
     pending: tuple[str, ...] = ()
     """Why a reload is due."""
+    hostnames: dict[str, str] = field(default_factory=dict)
+    """Of agents, by their ids; also of those that are gone."""
     former: dict[str, Key] = field(default_factory=dict)
     """Owners of backends that only old workers may still have."""
     refused_shapes: dict[tuple[Key, Shape], str] = field(default_factory=dict)

@@ -241,9 +241,7 @@ def test_statistics_are_told_as_marathon_lb_did():
     csv = "# pxname,svname,qcur,scur,status,type,\nfairlead_hosts,FRONTEND,,1,OPEN,0,\n"
     csv += "".join(f"web_10100,{place},0,{slot.used},UP,2,\n" for place, slot in slots.items())
     csv += "web_10100,BACKEND,0,0,UP,1,\nfairlead_g1s1,s1,0,0,MAINT,2,\n\n"
-    told = marathon_csv.as_marathon_lb(
-        csv, marathon_csv.listed(found, model.serving.structure.owners, model.serving.slots)
-    )
+    told = marathon_csv.as_marathon_lb(csv, marathon_csv.listed(found, model.serving, {}))
 
     assert "# pxname,svname,qcur,scur,status,type,\nfairlead_hosts,FRONTEND,,1,OPEN,0,\n" in told
     rows = {tuple(line.split(",")[i] for i in (0, 1, 4)) for line in told.splitlines()[2:]}

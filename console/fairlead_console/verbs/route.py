@@ -323,9 +323,17 @@ async def _without(calls: Calls, balancers: Sequence[tuple[str, str]], service: 
         f"{name} has no ready server of {service}"
         for (name, _), status in zip(balancers, found, strict=True)
         if not any(
-            server["state"] == "ready" for s in status["services"] if s["service"] == service for server in s["servers"]
+            server["state"] == "ready"
+            for s in status["services"]
+            if s["service"] in (service, *_groups(status, service))
+            for server in s["servers"]
         )
     ]
+
+
+def _groups(status: Mapping[str, Any], service: str) -> Sequence[str]:
+    """As which it is served, where it is one colour of a deployment."""
+    return [group for group, told in status.get("groups", {}).items() if service in told["services"]]
 
 
 def _unless(found: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from fairlead_discovery.records import Member
 from fairlead_lb.decisions import naming, parts
+from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.routes import Wanted
 from fairlead_lb.decisions.values import Key, Slot, Slots
 
@@ -30,11 +31,11 @@ class Listed:
     drained: Mapping[str, str] = field(default_factory=dict)
 
 
-def listed(wanted: Wanted, owners: Mapping[str, Key], slots: Mapping[str, Slots]) -> Mapping[str, Listed]:
-    """By HAProxy's own names of backends."""
+def listed(wanted: Wanted, serving: Serving, hostnames: Mapping[str, str]) -> Mapping[str, Listed]:
+    """By HAProxy's own names of backends. `hostnames`: of agents, by id."""
     homes = {part.key: part for service in wanted.parts.values() for part in service.parts}
     found: dict[str, Listed] = {}
-    for backend, key in owners.items():
+    for backend, key in serving.structure.owners.items():
         part = homes.get(key)
         shown = naming.base_name(key, part.app, part.service_port) if part and naming.is_spare(backend) else backend
         members = wanted.parts[key.service].members.values() if key.service in wanted.parts else ()
@@ -42,9 +43,9 @@ def listed(wanted: Wanted, owners: Mapping[str, Key], slots: Mapping[str, Slots]
         port = _port_of(wanted, key)
         found[backend] = Listed(
             name=shown,
-            slots=slots.get(backend, {}),
-            servers={one.task.id: server_name(one, *port(one)) for one in members},
-            drained={one.task.id: server_name(one, *port(one)) for one in gone},
+            slots=serving.slots.get(backend, {}),
+            servers={one.task.id: server_name(_host(one, hostnames), *port(one)) for one in members},
+            drained={one.task.id: server_name(_host(one, hostnames), *port(one)) for one in gone},
         )
     return found
 
@@ -55,9 +56,13 @@ def _port_of(wanted: Wanted, key: Key) -> "parts.AddressOf":
     return lambda member: (parts.address(member, port) if port is not None else None) or ("", 0)
 
 
-def server_name(member: Member, address: str, port: int) -> str:
+def _host(member: Member, hostnames: Mapping[str, str]) -> str:
+    """As Marathon's API tells of the task."""
+    return hostnames.get(member.task.agent) or member.serviceEndpoint.host
+
+
+def server_name(host: str, address: str, port: int) -> str:
     """`agent1_10_0_0_7_31005`; `10_0_0_7_31005` where the host is the address."""
-    host = member.serviceEndpoint.host
     return _OTHER.sub("_", f"{host}_{port}" if host == address else f"{host}_{address}_{port}")
 
 
