@@ -23,6 +23,7 @@ from fairlead_discovery.policies import (
     name_of,
 )
 from fairlead_discovery.registry import Put
+from fairlead_lb.settings import lb_folder
 from harness.balancer import Balancer, Task, balancer, service
 from harness.clients import Clients
 from harness.sharing import ask_often, order
@@ -224,14 +225,23 @@ async def test_a_router_that_haproxy_or_the_grammar_refuses_leaves_the_last_good
         await place.registry.commit([Put(paths.below(paths.POLICIES, name_of(router())), b"junk")])
         await eventually("it is told", lambda: _told(place, "its last good one stays"))
         by_reading = await who(place, "/mine")
+        await eventually("the good one is kept", lambda: _kept(place))
+        await place.stop_daemon()
+        await place.start()
+        after_restart = await who(place, "/mine")
         await service(place, "/more", vhosts=("more.example",))
 
-    assert ("api", "api") == (by_check, by_reading)
+    assert ("api", "api", "api") == (by_check, by_reading, after_restart)
+    assert await _told(place, "its last good one stays")
     assert (200, "more") == await place.ask("more.example")
     assert [] == clients.failures
     assert not [path for path in api.seen if path.count("/deep/") != 1], "an old worker left its path to the next"
     asked = [one.replace("/deep/", "/") for one in shop.seen + api.seen + nxt.seen if not one.endswith("/mine")]
     assert [] == clients.doubled(asked)
+
+
+async def _kept(place: Balancer) -> bool:
+    return (lb_folder(place.settings) / "good_policies.json").exists()
 
 
 async def _told(place: Balancer, text: str) -> bool:

@@ -142,6 +142,16 @@ def test_a_subset_is_as_closed_as_its_service():
     assert "deny" == copied.maps.intentions["o:a@v2=anonymous"]
 
 
+def test_an_intention_of_a_subset_does_not_stand_in_the_place_of_the_services():
+    """Who may not call the service may not call its subset; it is told."""
+    closed = Intentions(service=A, sources=(Source(name="anonymous", action="deny"),))
+    opened = Intentions(service=V2, sources=(Source(name="anonymous", action="allow"),))
+    found = wanted_of(snapshot(VERSIONS, HALF, closed, opened))
+
+    assert "deny" == found.maps.intentions["o:a@v2=anonymous"]
+    assert "intentions of o:a@v2: those of o:a count" == found.refused[A]
+
+
 def test_a_redirect_leads_all_that_pointed_to_the_service_elsewhere():
     """Hosts, shares and legs; it costs no request anything."""
     to_v2 = Resolver(service=B, redirect=Redirect(service=A, service_subset="v2"))

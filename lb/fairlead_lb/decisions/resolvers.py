@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from fairlead_daemon.errors import Refused
-from fairlead_discovery.policies import LoadBalancer, Resolver, of_kind, subset_of
+from fairlead_discovery.policies import AnyPolicy, Intentions, LoadBalancer, Resolver, of_kind, subset_of
 from fairlead_discovery.records import Member, Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot
 from fairlead_lb.decisions import splits
@@ -173,10 +173,23 @@ def resolved(snapshot: Snapshot, derived: Derive) -> tuple[Snapshot, Resolved]:
                 routes |= {key: _bare(route, key, name)} if route is not None else {}
             if name == resolver.default_subset:
                 members[service] = some
+    policies = _without_words_of_their_own(snapshot.policies, of, problems)
     told = {service: "; ".join(why) for service, why in problems.items() if why}
-    after = replace(snapshot, members={s: m for s, m in members.items() if m}, routes=routes, delta=None)
+    after = replace(
+        snapshot, members={s: m for s, m in members.items() if m}, routes=routes, policies=policies, delta=None
+    )
     instead = {s: subset_of(r.redirect.service, r.redirect.service_subset) for s, r in resolvers.items() if r.redirect}
     return after, Resolved(resolvers=resolvers, of=of, instead=instead, problems=told)
+
+
+def _without_words_of_their_own(
+    policies: Mapping[str, AnyPolicy], of: Mapping[str, str], problems: dict[str, list[str]]
+) -> Mapping[str, AnyPolicy]:
+    """Who may call a service is said of it alone: an intention of a subset would stand in the place of the service's."""
+    own = {name: p.service for name, p in policies.items() if isinstance(p, Intentions) and p.service in of}
+    for service in own.values():
+        problems.setdefault(of[service], []).append(f"intentions of {service}: those of {of[service]} count")
+    return {name: p for name, p in policies.items() if name not in own} if own else policies
 
 
 def _first(labelled: tuple[Route, tuple[str, ...]] | None) -> Route | None:

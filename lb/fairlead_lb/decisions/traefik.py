@@ -68,6 +68,8 @@ def tree(wanted: Wanted, entrypoints: Iterable[str] = ()) -> Tree:
 
 def _left_out(wanted: Wanted) -> dict[str, str]:
     found = {rule.service: "its rules that no map holds" for rule in wanted.rules}
+    for service in sorted({key.service for key in wanted.leads}):
+        found[service] = f"{found[service]}, its router" if service in found else "its router"
     ports = {b for b in wanted.maps.ports.values() if b in wanted.backends}
     for name in sorted(ports):
         service = wanted.backends[name].key.service
