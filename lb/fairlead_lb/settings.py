@@ -52,6 +52,9 @@ class LbSettings(BambooSettings, frozen=True, kw_only=True, forbid_unknown_field
     """HAProxy's port for virtual hosts. Busy: the start is refused."""
     https_port: int = 443
     """The same over TLS; off without `certificate` and `certificate_key_file`, and with 0."""
+    health_port: int = 0
+    """Where HAProxy itself answers `GET /_haproxy_health_check`, whether fairlead lb runs or not: for VRRP, anycast and
+    balancers in front. 0: nowhere."""
     certificate: str = ""
     """PEM file with certificate, chain and key, or a folder of such (`*.pem`, `default.pem` first). Replaced files are
     served within seconds, without a reload; a bad one leaves its last good one. Empty: no TLS."""
@@ -159,8 +162,9 @@ def frame(settings: LbSettings) -> Frame:
     address = grammar.address(settings.bind or settings.host)
     if address is None:
         raise BadSettings(f"bind: {settings.bind or settings.host}: not an IP address")
-    for key, port in (("http_port", settings.http_port), ("https_port", settings.https_port)):
-        if not (key == "https_port" and port == 0) and not 0 < port < 65_536:
+    may_be_off = {"https_port": settings.https_port, "health_port": settings.health_port}
+    for key, port in (("http_port", settings.http_port), *may_be_off.items()):
+        if not (key in may_be_off and port == 0) and not 0 < port < 65_536:
             raise BadSettings(f"{key}: {port}: not a port")
     if settings.old_worker_s != 0 and not 1 <= settings.old_worker_s <= LONGEST_OLD_WORKER_S:
         raise BadSettings(f"old_worker_s: {settings.old_worker_s:g}: not 0, nor between 1 and {LONGEST_OLD_WORKER_S:g}")
@@ -173,6 +177,7 @@ def frame(settings: LbSettings) -> Frame:
         host=address,
         http_port=settings.http_port,
         https_port=settings.https_port if ends_tls(settings) or settings.tls_passthrough else 0,
+        health_port=settings.health_port,
         passthrough=bool(settings.tls_passthrough and settings.https_port),
         max_connections=settings.max_connections,
         keepalive_s=settings.keepalive_s,
@@ -320,7 +325,7 @@ def standing(settings: LbSettings, own: Collection[str], place: Place) -> Standi
 
 
 def _own_ports(settings: LbSettings) -> Iterator[int]:
-    yield from (settings.port, settings.http_port, settings.mesh_port, settings.mesh_tcp_port)
+    yield from (settings.port, settings.http_port, settings.health_port, settings.mesh_port, settings.mesh_tcp_port)
     yield settings.https_port if ends_tls(settings) or settings.tls_passthrough else 0
 
 

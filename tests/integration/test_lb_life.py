@@ -23,6 +23,7 @@ from fairlead_lb.decisions import pace
 from fairlead_lb.settings import lb_folder
 from harness.balancer import Balancer, Task, balancer, fetch, route
 from harness.clients import Clients
+from harness.ports import free_port
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.needs("haproxy")
@@ -184,6 +185,15 @@ async def test_haproxys_killed_master_leaves_no_second_one(place: Balancer):
 
 async def other_master(place: Balancer, master: int) -> bool:
     return (await pids(place))[0] != master and await answers(place)
+
+
+async def test_haproxy_says_itself_that_it_serves(short_dir: Path):
+    """At a port of its own, also while nobody looks after it."""
+    port = free_port()
+    async with balancer(short_dir, health_port=port) as place:
+        await place.kill_daemon()
+
+        assert [200, 404] == [(await place.ask("", path, port=port))[0] for path in ("/_haproxy_health_check", "/x")]
 
 
 async def test_a_change_by_hand_is_repaired(place: Balancer):

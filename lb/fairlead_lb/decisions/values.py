@@ -216,6 +216,8 @@ class Frame(Value, frozen=True):
     host: str = "127.0.0.1"
     http_port: int = 80
     https_port: int = 0
+    health_port: int = 0
+    """Where HAProxy itself says that it serves; 0: nowhere."""
     certificates: str = ""
     """HAProxy's list of certificate files; "": no TLS."""
     passthrough: bool = False
@@ -259,7 +261,7 @@ class Frame(Value, frozen=True):
     @property
     def listeners(self) -> tuple[tuple[str, str, int], ...]:
         """Setting, address and port of what HAProxy cannot do without; port 0: off."""
-        own = (("http_port", self.host, self.http_port), ("https_port", self.host, self.https_port))
+        own = tuple((name, self.host, getattr(self, name)) for name in ("http_port", "https_port", "health_port"))
         at = self.mesh_host or self.host
         mesh = (("mesh_port", at, self.mesh_port), ("mesh_tcp_port", at, self.mesh_tcp_port))
         return (*own, *mesh) if self.identity else own
