@@ -58,7 +58,7 @@ class Place:
     """A registry, a `fairlead lb`, and one old server that stands for all endpoints that are there from the start."""
 
     def __init__(self, folder: Path, url: str, **settings: object) -> None:
-        ports = free_range(SERVICES + 10)
+        ports = free_range(100)  # held from the start, for nobody: services here are told apart by host
         self.url = url
         self.http, self.admin = free_port(), free_port()
         self.lb = daemon(
@@ -88,6 +88,10 @@ class Place:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status?summary=1", timeout=5) as answer:
             value: dict[str, object] = msgspec.json.decode(answer.read())
             return value
+
+    async def settled(self) -> None:
+        """Two audits after whatever was done last; what a fill leaves behind is over by then."""
+        await asyncio.sleep(12)
 
     async def ready(self, revision: int) -> None:
         async def probe() -> bool:

@@ -1,5 +1,8 @@
 """`fairlead lb` at 1,000 services of 10 endpoints each, beside a HAProxy whose configuration was written by hand.
 
+    python benchmarks/routes_scale.py             the controller's figures in one run, as a table: `latency`, `changes`,
+                                                  `services`; about three minutes (--registry local, or zk)
+    python benchmarks/routes_scale.py latency     an endpoint is published -> HAProxy sends it a request, one at a time
     python benchmarks/routes_scale.py changes     100 endpoint changes a second: the daemon's CPU, its memory, reloads,
                                                   and whether each change was applied
     python benchmarks/routes_scale.py services    100 new services, one after the other: reloads
@@ -8,7 +11,8 @@
                                                   with the same services in a hand-written file (`use_backend` by a map,
                                                   the same servers); backends are a HAProxy's `return`, load is wrk
 
-The registry is the local one, a process of its own, as everything else; members are swapped as the master does it.
+The registry is a process of its own, as everything else; members are swapped as the master does it. A client asks for a
+new endpoint every millisecond, so a figure of latency has up to two of it that are the client's.
 """
 
 import argparse
@@ -22,14 +26,16 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import routes
-from routes import Place, end, local_registry, put
+from routes import Place, end, local_registry, put, zookeeper
 
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
@@ -40,12 +46,43 @@ from harness.ports import free_port
 from harness.servers import Server, require
 from harness.waiting import eventually
 
+OPENED = {"local": local_registry, "zk": zookeeper}
+TABLE = ("latency", "changes", "services")
 OPEN_RECORDS = 100
 """Tasks that are being killed."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 LATENCY = re.compile(r"99%\s+([\d.]+)(us|ms|s)")
 RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
 IN_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table; `most`: the aim."""
+
+    name: str
+    value: float
+    unit: str
+    most: float | None = None
+
+    def line(self) -> str:
+        aim = "" if self.most is None else f"{self.most:g} {self.unit}"
+        verdict = "" if self.most is None else "met" if self.value <= self.most else "MISSED"
+        return f"| {self.name:<66} | {f'{self.value:.1f} {self.unit}':>12} | {aim:>12} | {verdict:<6} |"
+
+
+def table(figures: Sequence[Figure]) -> str:
+    head = f"| {'figure':<66} | {'measured':>12} | {'at most':>12} | {'':<6} |"
+    return "\n".join((head, f"|{'-' * 68}|{'-' * 14}|{'-' * 14}|{'-' * 8}|", *(one.line() for one in figures)))
+
+
+def spread(name: str, took_ms: Sequence[float], median: float | None = None, p99: float | None = None) -> list[Figure]:
+    ordered = sorted(took_ms)
+    return [
+        Figure(f"{name}: median", statistics.median(ordered), "ms", median),
+        Figure(f"{name}: p99 of {len(ordered)}", ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], "ms", p99),
+        Figure(f"{name}: worst", ordered[-1], "ms"),
+    ]
 
 
 def cpu_s(pid: int) -> float:
@@ -58,14 +95,35 @@ def memory_mb(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-async def changes(place: Place, registry: Registry, port: int, arguments: argparse.Namespace) -> None:
+async def latency(place: Place, registry: Registry, arguments: argparse.Namespace) -> list[Figure]:
+    """One at a time; each begins once the last is applied, and its predecessor withdrawn."""
+    await place.settled()
+    took, lost = [], 0
+    before = reloads(place)
+    for number in range(arguments.published):
+        try:
+            took.append(await routes.one(place, registry, number))
+        except AssertionError:  # not within 30 s
+            lost += 1
+    return [
+        *spread("endpoint published -> its first request", took, 10.0, 50.0),
+        Figure("endpoints that never got one", lost, "", 0),
+        Figure("reloads meanwhile", reloads(place) - before, "", 0),
+    ]
+
+
+def reloads(place: Place) -> int:
+    return int(str(place.status()["reloads"]))
+
+
+async def changes(place: Place, registry: Registry, port: int, arguments: argparse.Namespace) -> list[Figure]:
     """A member in, another out, with its leaving record: one commit is one change of an endpoint."""
     pid = place.lb.process.pid
-    await asyncio.sleep(12)  # two audits
+    await place.settled()
     idle = cpu_s(pid)
     await asyncio.sleep(10)
-    print(f"idle: {(cpu_s(pid) - idle) * 10:.1f} % of a core; memory {memory_mb(pid):.0f} MB")
-    before, reloads, begin = cpu_s(pid), int(str(place.status()["reloads"])), time.monotonic()
+    idle = cpu_s(pid) - idle
+    before, were, begin = cpu_s(pid), reloads(place), time.monotonic()
     last: dict[str, Put] = {}
     records: deque[str] = deque()
     revision = 0
@@ -84,14 +142,22 @@ async def changes(place: Place, registry: Registry, port: int, arguments: argpar
     took = time.monotonic() - begin
     used = cpu_s(pid) - before
     await place.applied(registry, revision)
-    print(f"{arguments.changes} changes at {arguments.changes / took:.0f} a second: {used / took * 100:.1f} % of a core, "
-          f"{used / arguments.changes * 1000:.2f} ms each; memory {memory_mb(pid):.0f} MB; "
-          f"reloads {int(str(place.status()['reloads'])) - reloads}")  # fmt: skip
+    rate = arguments.changes / took
+    per_1000 = (reloads(place) - were) / arguments.changes * 1000
+    return [
+        Figure("the daemon's CPU at rest, of a core", idle * 10, "%"),
+        Figure(f"the daemon's CPU at {rate:.0f} endpoint changes a second, of a core", used / took * 100, "%", 30.0),
+        Figure("the daemon's CPU for one change", used / arguments.changes * 1000, "ms"),
+        Figure("applied after the last of them", (time.monotonic() - begin - took) * 1000, "ms"),
+        Figure("reloads per 1,000 endpoint changes", per_1000, "", 0),
+        Figure("the daemon's memory", memory_mb(pid), "MB", 200.0),
+    ]
 
 
-async def services(place: Place, registry: Registry, port: int) -> None:
+async def services(place: Place, registry: Registry, port: int) -> list[Figure]:
     """Each is waited for: 200 through HAProxy by its host."""
-    before = int(str(place.status()["reloads"]))
+    await place.settled()
+    before, cpu = reloads(place), cpu_s(place.lb.process.pid)
     took = []
     for number in range(100):
         app, host = f"/new/n{number}", f"n{number}.example"
@@ -102,9 +168,12 @@ async def services(place: Place, registry: Registry, port: int) -> None:
             "it is routed", lambda host=host: routes.answered(place.http, host), within_s=30, every_s=0.002
         )
         took.append((time.perf_counter() - begin) * 1000)
-    took.sort()
-    print(f"100 new services: reloads {int(str(place.status()['reloads'])) - before}; each routed after "
-          f"p50 {statistics.median(took):.1f} ms, p99 {took[98]:.1f} ms")  # fmt: skip
+    used = cpu_s(place.lb.process.pid) - cpu
+    return [
+        *spread("new service published -> its first request", took),
+        Figure("the daemon's CPU for one new service", used * 10, "ms"),
+        Figure("reloads for 100 new services", reloads(place) - before, "", 1),
+    ]
 
 
 async def status(place: Place) -> None:
@@ -214,10 +283,16 @@ async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
         await place.fill(registry, port)
         await place.applied(registry, await registry.commit([]))
         assert (await fetch(f"http://127.0.0.1:{place.http}", "/", host="web7.example"))[0] == 200
-        if arguments.what == "changes":
-            await changes(place, registry, port, arguments)
-        elif arguments.what == "services":
-            await services(place, registry, port)
+        figures: list[Figure] = []
+        for what in TABLE if arguments.what == "all" else (arguments.what,):
+            if what == "latency":
+                figures += await latency(place, registry, arguments)
+            elif what == "changes":
+                figures += await changes(place, registry, port, arguments)
+            elif what == "services":
+                figures += await services(place, registry, port)
+        if figures:
+            print(table(figures))
         elif arguments.what == "status":
             await status(place)
         else:
@@ -234,23 +309,25 @@ async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("changes", "services", "status", "beside"))
+    parser.add_argument("what", nargs="?", choices=("all", *TABLE, "status", "beside"), default="all")
+    parser.add_argument("--registry", choices=sorted(OPENED), default="local")
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--endpoints", type=int, default=10)
     parser.add_argument("--changes", type=int, default=2000)
     parser.add_argument("--rate", type=int, default=100)
+    parser.add_argument("--published", type=int, default=300, help="endpoints, for `latency`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     arguments = parser.parse_args()
     routes.resize(arguments.services, arguments.endpoints)
     print(
         f"{os.cpu_count()} CPUs; load {os.getloadavg()[0]:.2f}; {arguments.services} services x {arguments.endpoints}; "
-        f"{routes.REUSE}"
+        f"registry {arguments.registry}; {routes.REUSE}"
     )
     folder = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        asyncio.run(run(stack.enter_context(local_registry(folder)), folder, arguments))
+        asyncio.run(run(stack.enter_context(OPENED[arguments.registry](folder)), folder, arguments))
 
 
 if __name__ == "__main__":
