@@ -58,7 +58,8 @@ class Watcher:
         serving, ways = state.serving, state.wanted.ways
         if serving is None or state.wanted.revision < 0 or serving.structure.layout != LAYOUT:
             return
-        names = {k: n for n, k in serving.structure.owners.items() if k in _concerned(ways)}
+        concerned = _concerned(ways)
+        names = {k: n for n, k in serving.structure.owners.items() if k in concerned}
         found = await self._ask(serving.structure, sorted(names.values())) if names else {}
         ready = {key: found[name][1] for key, name in names.items() if name in found}
         self._count({key: (name, found[name][0]) for key, name in names.items() if name in found})

@@ -221,12 +221,21 @@ class Controller:
                 if self.desk.attempt is None:  # else it is not known yet whether the master hears
                     self.desk.times.deaf_since = 0.0
                     self.reached("")
-                await self._rest(pace.rest_s(time.monotonic() - begun))
+                await self._rest_when_pressed(begun)
             except (Unavailable, Refused) as error:
                 self._failed(error)
                 await self._replace_when_deaf()
                 await self._rest(RETRY_S)
                 self.wake()
+
+    async def _rest_when_pressed(self, begun: float) -> None:
+        """So that changes that come without end are taken together; one that comes alone finds nobody at rest."""
+        times = self.desk.times
+        if times.decided < begun:
+            return
+        before, times.decided_before = times.decided_before, times.decided
+        if times.decided - before < pace.PRESSED_S:
+            await self._rest(pace.rest_s(times.applied - begun))
 
     async def _rest(self, most_s: float) -> None:
         """A HAProxy that has ended is started at once."""
@@ -268,6 +277,7 @@ class Controller:
             await self._revive()
         if self._newest is not None:
             snapshot, self._newest = self._newest, None
+            self.desk.times.decided = time.monotonic()
             deciding.decide(self.desk, snapshot)
         deciding.pin(self.desk)
         deciding.look_again(self.desk)
@@ -297,6 +307,7 @@ class Controller:
             deciding.pin(self.desk)
         self._moved = False
         found = await self._apply()
+        self.desk.times.applied = time.monotonic()
         self._report(applied=not isinstance(found, Reload) and self.state.serving is not None and self.desk.live_seen)
         if isinstance(found, Reload):
             reloading.reload_when_due(self.desk, found)

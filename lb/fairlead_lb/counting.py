@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from fairlead_daemon.errors import Unavailable
 from fairlead_daemon.logs import Log
 from fairlead_lb import metrics
-from fairlead_lb.decisions.counters import COLUMNS, PROXIES, Label, Row, Totals, rows
+from fairlead_lb.decisions.counters import COLUMNS, PROXIES, Label, Row, Totals, pieces, rows
 from fairlead_lb.decisions.rollout import ByService, Served
 from fairlead_lb.desk import Desk
 
@@ -63,12 +63,16 @@ async def look(desk: Desk, *, servers: bool = False) -> None:
     current: list[Row] = []
     found = await desk.supervisor.show_stats(serving.structure, WITH_SERVERS if servers else PROXIES_ONLY)
     for worker, csv in found.items():
-        read = rows(csv)
-        current = current or read  # the serving worker's come first
-        desk.totals.saw(worker, read, label, now_s=now_s)
+        kept: list[Row] = []
+        for piece in pieces(csv):
+            read = rows(piece)
+            kept += (row for row in read if row.kind in PROXIES)
+            desk.totals.saw(worker, read, label, now_s=now_s)
+            await asyncio.sleep(0)  # others wait
+        current = current or kept  # the serving worker's come first
     desk.totals.forget(found.keys(), now_s=now_s)
     metrics.HAPROXY.sums = desk.totals.sums
-    metrics.HAPROXY.rows = [row for row in current if row.kind in PROXIES]
+    metrics.HAPROXY.rows = current
     desk.gate.counted(served(desk.totals, _failing(desk)))
     if servers:
         desk.times.servers_counted = now_s

@@ -1,6 +1,7 @@
 """What the parts of the controller share. One task works on it, so nothing here is locked."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -91,6 +92,8 @@ class Desk:
     """Whether HAProxy has been told something that is not on disk yet."""
     to_audit: tuple[str, ...] = ()
     """Backends that the audit under way has not come to yet."""
+    slot_states: Counter[str] = field(default_factory=Counter)
+    """Of those that it has come to."""
     _looks: _Looks = field(default_factory=_Looks)
     _unseen: set[str] | None = None
     """Backends whose slots were read since they were looked at; None: all."""

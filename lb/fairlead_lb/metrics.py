@@ -106,8 +106,11 @@ def count_canaries(percents: Mapping[str, float], states: Iterable[str]) -> None
         CANARIES.labels(state).set(counts[state])
 
 
-def count_slots(slots: Iterable[Slot]) -> None:
-    counts = Counted("empty" if slot.empty else str(slot.admin) for slot in slots)
+def states_of(slots: Iterable[Slot]) -> "Counted[str]":
+    return Counted("empty" if slot.empty else str(slot.admin) for slot in slots)
+
+
+def count_slots(counts: "Counted[str]") -> None:
     for state in ("empty", *Admin):
         SLOTS.labels(str(state)).set(counts[str(state)])
 

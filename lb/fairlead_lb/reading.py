@@ -48,6 +48,7 @@ async def audit(desk: Desk) -> bool:
             _repair(desk, "frontends", paused)
         await _audit_maps(desk)
         desk.to_audit = tuple(sorted(serving.slots))
+        desk.slot_states.clear()
     while desk.to_audit:
         some, desk.to_audit = desk.to_audit[:AUDIT_STEP], desk.to_audit[AUDIT_STEP:]
         await _audit_backends(desk, some)
@@ -55,9 +56,8 @@ async def audit(desk: Desk) -> bool:
             return False
     desk.times.audited = time.monotonic()
     counting.look_beside(desk)
-    now = desk.state.serving
-    metrics.count_slots(slot for slots in (now.slots if now else {}).values() for slot in slots.values())
-    if now is not None:
+    metrics.count_slots(desk.slot_states)
+    if (now := desk.state.serving) is not None:
         metrics.count_backends(now.structure)
     desk.store.trim_log()
     return True
@@ -83,6 +83,8 @@ async def _audit_backends(desk: Desk, names: Iterable[str]) -> None:
     if not there:
         return
     found = await desk.supervisor.read_backends(before.structure, there, desk.memory.task_of)
+    for slots in found.values():
+        desk.slot_states.update(metrics.states_of(slots.values()))
     fresh = {name: slots for name, slots in found.items() if slots != before.slots[name]}
     if not fresh:
         return

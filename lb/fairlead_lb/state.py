@@ -20,6 +20,9 @@ class Times:
     """Monotonic seconds; 0 is long ago."""
 
     arrived: float = 0.0
+    decided: float = 0.0
+    decided_before: float = 0.0
+    applied: float = 0.0
     reload_not_before: float = 0.0
     gate_not_before: float = 0.0
     """Another balancer reloads first."""

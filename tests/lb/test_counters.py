@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead_lb.decisions.counters import FORGET_S, Counts, Kept, Label, Row, Totals, rows
+from fairlead_lb.decisions.counters import FORGET_S, PIECE_CHARS, Counts, Kept, Label, Row, Totals, pieces, rows
 
 CSV = """# pxname,svname,qcur,qmax,scur,smax,slim,stot,eresp,hrsp_5xx,req_tot,act,
 web,s1,0,0,2,2,,7,1,0,6,1,
@@ -25,6 +25,17 @@ def test_show_stat_is_read_by_its_columns_names():
     assert [] == rows("")
     assert expected == rows(CSV + UNUSED)
     assert [] == rows("Unknown command.")
+
+
+def test_a_large_answer_is_read_in_pieces():
+    """Which say together what it says; a line is never cut."""
+    line = "web,s1,0,0,2,2,,7,1,0,6,1,\n"
+    csv = CSV.partition("\n")[0] + "\n" + line * (3 * PIECE_CHARS // len(line))
+    found = [rows(piece) for piece in pieces(csv)]
+
+    assert rows(csv) == [row for read in found for row in read]
+    assert 3 <= len(found) <= 4
+    assert [] == list(pieces(""))
 
 
 def of_web(row: Row) -> Label:

@@ -77,6 +77,9 @@ class Twin:
     async def read_old(self, _structure: Structure) -> None:
         return None
 
+    async def mend_frontends(self, _structure: Structure) -> list[str]:
+        return []
+
     async def served(self, structure: Structure) -> Structure:
         return structure
 

@@ -4,7 +4,7 @@ A worker counts from zero and ends with its last session. Backends and slots cha
 had them when it was read.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,6 +16,7 @@ Counts = tuple[int, ...]
 FORGET_S = 600.0
 PROXIES = frozenset({"frontend", "backend"})
 OF_PROXIES = frozenset({"FRONTEND", "BACKEND"})
+PIECE_CHARS = 200_000
 NONE = frozenset({"", "0"})
 
 
@@ -58,6 +59,17 @@ def rows(csv: str) -> list[Row]:
             )
         )
     return found
+
+
+def pieces(csv: str) -> Iterator[str]:
+    """Of one answer, each with the columns' names: megabytes of it take a while to read."""
+    head, _, _ = csv.partition("\n")
+    begin = len(head) + 1
+    while begin < len(csv):
+        end = csv.find("\n", begin + PIECE_CHARS)
+        end = len(csv) if end < 0 else end
+        yield f"{head}\n{csv[begin:end]}"
+        begin = end + 1
 
 
 Label = tuple[str, ...]

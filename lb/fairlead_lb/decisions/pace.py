@@ -8,6 +8,7 @@ DEAF_S = 10.0  # a reload takes HAProxy's master less
 POLL_S = 0.05
 LONGEST_POLL_S = 0.5
 MOST_REST_S = 0.02
+PRESSED_S = 0.05  # changes that are closer than this come without end
 SAVE_PAUSE_S = 1.0
 LONGEST_SAVE_PAUSE_S = 10.0
 
@@ -18,7 +19,7 @@ def reload_pause_s(old_workers: int) -> float:
 
 
 def rest_s(took_s: float) -> float:
-    """After a turn of the loop: so that changes that come without end are taken together, and most of a core left."""
+    """After a turn that took in a change, when the next ones press: they are taken together, and most of a core is left."""
     return min(MOST_REST_S, 2 * took_s)
 
 
@@ -26,7 +27,7 @@ def save_pause_s(took_s: float) -> float:
     """Between two writings of what is served now, for a fresh start: a file of thousands of backends takes its time, and
     what has happened since stands in the journal and in the registry.
     """
-    return min(LONGEST_SAVE_PAUSE_S, max(SAVE_PAUSE_S, 50 * took_s))
+    return min(LONGEST_SAVE_PAUSE_S, max(SAVE_PAUSE_S, 100 * took_s))
 
 
 def poll_s(draining_s: float) -> float:
