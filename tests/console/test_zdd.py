@@ -111,6 +111,17 @@ def test_who_comes_later_goes_on_goes_through_or_goes_back():
         zdd.resumed(there[:1], complete="")
 
 
+def test_an_app_that_has_the_groups_name_joins_it_first():
+    """By its label; then it is what the new version takes over from, and balancers form the group."""
+    plain = {"id": "/shop/web", "instances": 4, "labels": {}}
+    with pytest.raises(Refused, match="HAPROXY_DEPLOYMENT_GROUP=web"):
+        zdd.check_alone([plain], "/shop/web")
+
+    joined = {**plain, "labels": {colours.GROUP: "web"}}
+    zdd.check_alone([joined], "/shop/web")
+    assert [joined] == list(zdd.previous([joined], "/shop/web"))
+
+
 def test_a_group_from_elsewhere_is_refused():
     """As the scheduler would."""
     with pytest.raises(Refused, match="not beside"):

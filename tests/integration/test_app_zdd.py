@@ -47,7 +47,7 @@ def instances(place: House) -> dict[str, int]:
     return {a["id"]: a["instances"] for a in apps if a["id"].startswith(APP)}
 
 
-def test_green_takes_over_is_stopped_halfway_and_goes_back(place: House):
+def test_green_takes_over_in_two_parts_and_what_is_killed_halfway_goes_back(place: House):
     """Not one request fails or is executed twice, the service port stays, and no step is a reload of HAProxy."""
     zdd(place, definition(place, "1"))
     assert {f"{APP}-blue": 2} == instances(place)
@@ -56,7 +56,9 @@ def test_green_takes_over_is_stopped_halfway_and_goes_back(place: House):
     place.count_file(APP).write_text("")
     with Load(place.ports["lb_http_port"], HOST, place.folder) as load:
         wait_until("the load is served", lambda: place.count_file(APP).read_text())
-        zdd(place, definition(place, "2"))
+        zdd(place, definition(place, "2"), "--new-instances", "1")
+        assert {f"{APP}-blue": 1, f"{APP}-green": 1} == instances(place)
+        zdd(place, definition(place, "2"), "--complete-cur")
         assert {f"{APP}-green": 2} == instances(place)
         _killed_halfway(place, definition(place, "3"))
         refused = subprocess.run(command(place, definition(place, "3")), capture_output=True, text=True, check=False)

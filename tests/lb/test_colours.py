@@ -190,6 +190,16 @@ def test_a_group_named_as_another_service_is_not_formed():
     assert "another service" in found.refused[BLUE]
 
 
+def test_an_app_may_have_its_groups_name():
+    """As whoever ran as one app before: it is the oldest colour."""
+    plain = app_route("/web", labelled("", 0) | {colours.COLOUR: "blue"})
+    given = {GROUP: plain, GREEN: app_route("/web-green", labelled("green", 2))}
+    members = {GROUP: tasks("/web", "w1", "w2"), GREEN: tasks("/web-green", "g1")}
+    found = wanted(Snapshot(revision=1, trust=Trust.LIVE, routes=given, members=members))
+
+    assert ({"web_10100": ["g1", "w2"]}, {}) == (serving(found), found.refused)
+
+
 def test_a_colour_that_cannot_be_read_any_more_stays_in_its_group():
     """Its last route does; its tasks serve on."""
     first = sight(("b1", "b2"), ())

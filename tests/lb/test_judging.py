@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from fairlead_discovery.records import Traffic
 from fairlead_lb.decisions.breaking import Moment
-from fairlead_lb.decisions.judging import BACKEND, LONGEST, Count, Judgement, counts, judge
+from fairlead_lb.decisions.judging import BACKEND, LONGEST, Count, Judgement, counts, judge, without_rows
 from fairlead_lb.decisions.values import Admin, Backend, Key, Server, Shape, Slot
 
 KEY = Key("o:p", 0)
@@ -43,6 +43,23 @@ def after(*seconds: Mapping[str, Count], tasks: int = 2, traffic: Traffic = RULE
 
 def aside(judged: Judgement) -> list[str]:
     return sorted(task for _, task in judged.aside)
+
+
+def test_a_breaker_looks_at_what_is_new_alone():
+    """What a worker counted before anybody looked, or looked again after a while, is an old story."""
+    rules, slots = (
+        Traffic(break_at_percent=50, break_least=5),
+        {"b": {"s1": Slot(task="t1", admin=Admin.READY, port=1001)}},
+    )
+
+    def looked(last: Judgement, errors: int, now_s: float) -> Judgement:
+        counted = {("b", BACKEND): Count(), ("b", "s1"): Count(errors=errors)}
+        return judge(last, counted, {"b": backend(1, rules)}, slots, Moment(now_s, now_s))
+
+    first = looked(Judgement(), 1000, 1)
+    assert "closed" == first.breakers[KEY].state
+    assert "closed" == looked(without_rows(first), 1500, 9).breakers[KEY].state
+    assert "open" == looked(first, 1005, 2).breakers[KEY].state
 
 
 def test_counts_are_read_from_haproxys_table():

@@ -83,6 +83,15 @@ def group_of(definition: App) -> str:
     return found.group
 
 
+def check_alone(apps: Sequence[App], group: str) -> None:
+    """Raises Refused when an app that is not of the group has its name: balancers would not form it."""
+    if any(a["id"] == group and _group(a) != group for a in apps):
+        label = f"{colours.GROUP}={group.rpartition('/')[2]}"
+        raise Refused(
+            f"{group} runs as an app of its own: deploy it once with the label {label}, and it is taken over from"
+        )
+
+
 def _group(app: App) -> str:
     return group_of(app) if colours.GROUP in _labels(app) else ""
 

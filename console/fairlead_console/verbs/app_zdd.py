@@ -27,7 +27,9 @@ def deploy(use: Use, file: str, *, complete: str, **how: Any) -> None:
     group = zdd.group_of(definition)
 
     async def run(calls: Calls) -> None:
-        there = zdd.previous((await calls.services("GET", "/v2/apps"))["apps"], group)
+        apps = (await calls.services("GET", "/v2/apps"))["apps"]
+        there = zdd.previous(apps, group)
+        zdd.check_alone(apps, group)
         if complete or how["resume"]:
             plan = zdd.resumed(there, complete=complete)
         elif len(there) > 1:

@@ -121,7 +121,8 @@ def judge(
             away.update(found.away)
             capped |= found.capped
         if backend.shape.traffic.break_at_percent:  # by servers: the whole counts refusals as errors too
-            good, errors = sum(c.good for c in news.values()), sum(c.errors for c in news.values())
+            fresh = [count for place, count in news.items() if (name, place) in last.counts]  # else all there ever was
+            good, errors = sum(c.good for c in fresh), sum(c.errors for c in fresh)
             before = last.breakers.get(backend.key, CLOSED)
             breakers[backend.key] = breaking.after(before, backend.shape.traffic, good, errors, at)
         if (percent := backend.shape.traffic.retry_budget_percent) > 0:
