@@ -157,16 +157,18 @@ async def look_at_drains(desk: Desk) -> None:
     await desk.supervisor.read_old(serving.structure)
     there = {name: serving.slots[name] for name in sorted(names)}
     desk.replace_slots(await desk.supervisor.read_used(serving.structure, there))
-    await _tidy(desk, names)
+    if await _tidy(desk, names):
+        desk.times.drains_since = pace.since_s(desk.times.drains_since, now_s=now)
 
 
-async def _tidy(desk: Desk, names: Iterable[str]) -> None:
-    """One step of quarantine a look: the next wants connections counted after it."""
+async def _tidy(desk: Desk, names: Iterable[str]) -> bool:
+    """One step of quarantine a look: the next wants connections counted after it. Whether there was one."""
     serving, wanted = desk.state.serving, desk.state.wanted
     assert serving is not None
     commands = [c for p in changes.plans(serving, wanted, frozenset(names)).values() for c in p.tidies]
     if commands:
         await perform(desk, commands)
+    return bool(commands)
 
 
 async def perform(desk: Desk, commands: Iterable[Command]) -> list[str]:
