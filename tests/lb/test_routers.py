@@ -1,5 +1,6 @@
 """Where requests lead by what they say: words, lines, maps, and what stays when a router cannot be taken."""
 
+import re
 from dataclasses import replace
 
 import msgspec
@@ -417,8 +418,9 @@ def test_a_balancer_without_routers_looks_for_none():
     lines = [line.strip() for line in render.config(some).splitlines()]
     left = next(n for n, line in enumerate(lines) if line == "http-request allow unless { var(txn.way) -m found }")
 
-    assert "txn.hop" not in render.config(none)
-    assert not any("txn.router" in line for line in lines[:left])
+    assert not {"req.hop", "txn.hop"} & set(re.findall(r"\b(?:req|txn)\.hop\b", render.config(none)))
+    assert any("req.router" in line for line in lines[left:])
+    assert not any("req.router" in line for line in lines[:left])
 
 
 def test_keys_of_two_routers_never_meet():

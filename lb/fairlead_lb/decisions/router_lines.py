@@ -1,8 +1,8 @@
 """A router as lines of the frontend: which leg a request takes, and what is done to it on its way.
 
-A leg sets `txn.hop` to `<router>.<number>`; the map `hops` says which backend that is, so that a destination can be
-changed while HAProxy runs. Which router a service has says the map `routers`: a service without one, and without a
-split, has left these rules before the first of them.
+A leg sets `req.hop` (that scope holds little, so it is found soon) to `<router>.<number>`; the map `hops` says which
+backend that is, so that a destination can be changed while HAProxy runs. Which router a service has says the map
+`routers`: a service without one, and without a split, has left these rules before the first of them.
 """
 
 import re
@@ -60,7 +60,7 @@ def request_lines(routers: Iterable[FrontRouter]) -> Iterator[Line]:
         yield _choice(router, number, leg)
     for router, number, leg in there:
         yield from (
-            Line(f"{text} if {{ var(txn.hop) -m str {hop(router, number)} }}{more}") for text, more in _done(leg)
+            Line(f"{text} if {{ var(req.hop) -m str {hop(router, number)} }}{more}") for text, more in _done(leg)
         )
 
 
@@ -100,9 +100,9 @@ def _checked(router: FrontRouter) -> FrontRouter:
 
 
 def _choice(router: FrontRouter, number: int, leg: FrontLeg) -> Line:
-    first = f"{{ var(txn.router) -m str {router.id} }}" + (" !{ var(txn.hop) -m found }" if number > 1 else "")
+    first = f"{{ var(req.router) -m str {router.id} }}" + (" !{ var(req.hop) -m found }" if number > 1 else "")
     when = " ".join(filter(None, (first, conditions_text(leg.conditions))))
-    return Line(f"http-request set-var(txn.hop) str({hop(router, number)}) if {when}")
+    return Line(f"http-request set-var(req.hop) str({hop(router, number)}) if {when}")
 
 
 def _done(leg: FrontLeg) -> Iterator[tuple[str, str]]:
