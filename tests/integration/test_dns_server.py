@@ -44,10 +44,19 @@ class Place:
         self.stop = stop
 
 
+@pytest.fixture
+def stopping() -> None:
+    """Asked for by tests that stop the registry, which is theirs alone then."""
+
+
 @pytest.fixture(params=["local", "zookeeper"])
 def place(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[Place]:
-    """One of the two real registries, of this test alone."""
+    """One of the two real registries, with nothing in it."""
     (short_dir / "reg").mkdir()
+    if request.param == "zookeeper" and "stopping" not in request.fixturenames:
+        shared: ZooKeeper = request.getfixturevalue("zookeeper")
+        yield Place(f"{shared.url}/{short_dir.name}", _never, _never)
+        return
     if request.param == "zookeeper":
         zookeeper = ZooKeeper(short_dir / "reg").start()
         yield Place(zookeeper.url, lambda: zookeeper.start() and None, zookeeper.stop)
@@ -64,6 +73,10 @@ def place(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[Place]:
     start()
     yield Place(f"local:{socket_file}", start, lambda: server.stop() and None)
     server.stop()
+
+
+def _never() -> None:
+    raise AssertionError("the session's ZooKeeper is not stopped: ask for `stopping`")
 
 
 def _connects(file: Path) -> bool:
@@ -186,7 +199,7 @@ def test_what_is_answered_is_explained_measured_and_remembered(place: Place, dns
     assert 0 <= dns.metric("fairlead_dns_publish_seconds_sum") < 60
 
 
-def test_names_live_on_without_the_registry(place: Place, dns: DnsDaemon, short_dir: Path) -> None:
+def test_names_live_on_without_the_registry(stopping: None, place: Place, dns: DnsDaemon, short_dir: Path) -> None:
     """Registry gone: the names stay, marked. `kill -9` and a start without it: stale from disk. Back: live again."""
     doing(place.url, lambda r: publish(r, member()))
     document = paths.below(paths.MASTER_FRAMEWORKS, "f-1")
@@ -261,7 +274,7 @@ def test_sigterm_withdraws_and_ends(place: Place, dns: DnsDaemon) -> None:
     assert () == doing(place.url, _announced)
 
 
-def test_sigterm_does_not_wait_for_an_absent_registry(place: Place, dns: DnsDaemon) -> None:
+def test_sigterm_does_not_wait_for_an_absent_registry(stopping: None, place: Place, dns: DnsDaemon) -> None:
     """The registry is gone and stays away: the daemon still ends in order, within seconds."""
     wait_until("it is announced", lambda: doing(place.url, _announced))
     place.stop()

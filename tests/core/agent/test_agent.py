@@ -196,8 +196,8 @@ async def test_run_and_kill_twice_do_nothing_twice(one: Agent, master: StubMaste
     await master.kill("t1")
     await master.kill("t1")
     await master.until("t1", "TASK_KILLED")
-    await master.run("t1", script)
     before = len(master.updates)
+    await master.run("t1", script)
     await eventually("it is told again", lambda: asyncio.sleep(0, len(master.updates) > before))
 
     assert ["TASK_STARTING", "TASK_RUNNING", "TASK_KILLED"] == master.states("t1")
