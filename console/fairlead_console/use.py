@@ -33,6 +33,10 @@ class Use:
         """With another registry; "" is the same."""
         return replace(self, addresses=msgspec.structs.replace(self.addresses, registry=registry)) if registry else self
 
+    def at_balancer(self, admin: str) -> "Use":
+        """With the balancer whose pages are there."""
+        return replace(self, addresses=msgspec.structs.replace(self.addresses, lb=admin))
+
     def run(self, body: "Callable[[Calls], Coroutine[Any, Any, T]]") -> T:
         """Runs an async body with HTTP calls at hand."""
 

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fairlead_discovery import paths
+from fairlead_discovery.records import Discovery
 from fairlead_discovery.registry import Put
 from harness.balancer import Balancer, Task, balancer, member
 from harness.verbs import Verb, registry_of_verbs, verb
@@ -115,6 +117,26 @@ async def test_a_file_is_planned_and_applied_in_one_commit(place: Balancer, fair
     assert (0, "nothing to change\n", "") == await fairlead("plan", "again.toml", "--prune")
     Path("empty.toml").write_text("")
     assert (await fairlead("apply", "--prune", "empty.toml"))[1].startswith(f"- {SERVICE}\ndone")
+
+
+async def test_a_route_of_labels_is_listed_and_a_registered_balancer_explains(
+    place: Balancer, fairlead: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Nobody wrote the one, and nobody named the other."""
+    monkeypatch.setenv("FAIRLEAD_LB", "http://127.0.0.1:1")
+    task = await Task("db-1", app="").start()
+    labels = Discovery(labels={"HAPROXY_0_VHOST": "erp.example"})
+    one = msgspec.structs.replace(member("db-1", task.port, app=""), discovery=labels)
+    await place.applied(await place.publish_as(SERVICE, one))
+    listed = json.loads((await fairlead("list", "--json"))[1])
+    shown = await fairlead("show", SERVICE)
+    explained = json.loads((await fairlead("explain", "erp.example", "--json"))[1])
+    nobody = await fairlead("explain", "erp.example", "--balancer", "lb-9")
+
+    assert [("labels", SERVICE)] == [(e["source"], e["service"]) for e in listed]
+    assert 'hosts = ["erp.example"]' in shown[1]
+    assert SERVICE == explained["service"]
+    assert "no balancer lb-9 is registered, but lb" in nobody[2]
 
 
 async def test_mistakes_are_told_in_words(place: Balancer, fairlead: Any):

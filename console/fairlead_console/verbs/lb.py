@@ -1,17 +1,18 @@
 """`fairlead lb list|forget|template|certificate`: registrations of balancers, for which every kill waits; what they serve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
-from fairlead_console.balancer import registrations
+from fairlead_console.balancer import registrations, status
 from fairlead_console.decisions.balancers import Registration
 from fairlead_console.output import say, show_json, show_table
 from fairlead_console.use import Use, registry_verb
 from fairlead_console.verbs.lb_certificate import certificate
 from fairlead_console.verbs.lb_template import template
 from fairlead_console.verbs.registry import in_registry
-from fairlead_daemon.errors import Refused
+from fairlead_daemon.errors import Refused, Unavailable
 
 
 @click.group(epilog="Example: fairlead lb list")
@@ -81,3 +82,30 @@ async def _remove(registry: object, name: str) -> None:
 
 def _age(one: Registration) -> str:
     return "never" if one.age_s is None else f"{one.age_s:.0f} s ago"
+
+
+def status_of(use: Use, name: str) -> Mapping[str, Any]:
+    """Of the balancer `name`, else of the first that answers: edges, nodes, where `fairlead up` has one. Raises Unavailable,
+    Refused when nobody has that name.
+    """
+    there = _registered(use)
+    asked = [one for one in there if name in ("", one.id)]
+    if name and not asked:
+        raise Refused(f"no balancer {name} is registered, but {', '.join(one.id for one in there) or 'none'}")
+    places = [one.admin for one in sorted(asked, key=lambda one: one.node)]
+    if not name and use.addresses.lb not in places:
+        places.append(use.addresses.lb)
+    for place in filter(None, places):
+        if found := use.at_balancer(place).run(lambda calls: status(calls, "?fresh=1")):
+            return found
+    raise Unavailable(f"no balancer answers at {' or '.join(places) or '(no address known)'}")
+
+
+def _registered(use: Use) -> Sequence[Registration]:
+    """None while the registry is away: balancers answer without it."""
+    if not use.addresses.registry:
+        return ()
+    try:
+        return tuple(in_registry(use, registrations))
+    except Unavailable:
+        return ()

@@ -12,11 +12,12 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from fairlead_console import balancer
+from fairlead_console import balancer, derived_routes
 from fairlead_console.foreseen import Foreseen, ask
 from fairlead_console.output import say, show_json, show_table
-from fairlead_console.use import Calls, Use, registry_verb, verb
+from fairlead_console.use import Calls, Use, registry_verb
 from fairlead_console.verbs import route_policies, route_router
+from fairlead_console.verbs.lb import status_of
 from fairlead_console.verbs.registry import in_registry
 from fairlead_console.verbs.route_bamboo import import_bamboo, rules_of
 from fairlead_console.verbs.route_canary import canary
@@ -242,12 +243,13 @@ def apply(use: Use, file: Path, *, prune: bool) -> None:
 @click.argument("where")
 @click.option("--method", default="GET", show_default=True)
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Of the request; may be repeated.")
-@verb
-def explain(use: Use, where: str, *, method: str, headers: tuple[str, ...]) -> None:
+@click.option("--balancer", "name", default="", help="Whom to ask, as in `lb list`. Default: the first that answers.")
+@registry_verb
+def explain(use: Use, where: str, *, method: str, headers: tuple[str, ...], name: str) -> None:
     """Which service a request for WHERE (HOST[/PATH] or :PORT[/PATH], with a query) meets, where its router leads, and
     which servers may answer it.
     """
-    found = use.run(_status)
+    found = status_of(use, name)
     from fairlead_lb.decisions.route_files import meets  # noqa: PLC0415  # see above
 
     where = where.partition("://")[2] or where
@@ -342,13 +344,6 @@ def _unless(found: Mapping[str, Any]) -> str:
     return f", unless {' or '.join(rules[:3])}{' …' if len(rules) > 3 else ''}" if rules else ""
 
 
-async def _status(calls: Calls) -> Mapping[str, Any]:
-    found = await balancer.status(calls, "?fresh=1")
-    if not found:
-        raise Unavailable(f"no balancer answers at {calls.addresses.lb or '(no address known)'}")
-    return found
-
-
 async def _revision(opened: Any) -> int:
     from contextlib import aclosing  # noqa: PLC0415  # see above
 
@@ -385,11 +380,12 @@ async def _all_routes(opened: Any) -> tuple[Mapping[str, Any], Mapping[str, str]
 
 
 async def _readable(opened: Any) -> tuple[Mapping[str, Any], Sequence[Any]]:
-    """Routes and policies, to be shown: what cannot be read is named on the error output."""
+    """Routes, also those that labels make, and policies, to be shown: what cannot be read is named on the error output."""
     found, bad = await _all_routes(opened)
     for service, why in bad.items():
         click.echo(f"{service}: {why}; balancers keep its last good route", err=True)
-    return found, await route_policies.policies(opened)
+    from_labels = await derived_routes.of_labels(opened, found.keys() | bad.keys())
+    return {**found, **from_labels}, await route_policies.policies(opened)
 
 
 def _text_of(file: Path) -> str:
