@@ -26,6 +26,7 @@ from fairlead_discovery.registry import Put
 from fairlead_lb.settings import lb_folder
 from harness.balancer import Balancer, Task, balancer, service
 from harness.clients import Clients
+from harness.mesh import meshed
 from harness.sharing import ask_often, order
 from harness.waiting import eventually
 
@@ -154,6 +155,8 @@ async def test_a_request_is_changed_on_its_way_and_nobody_else_is(place: Balance
     got = dict(api.last_headers)
     for path in ("/api", "/apix", "/old/x", "/old", "/one?q=1"):
         await ask(place, path)
+    upwards = [(await ask(place, path))[0] for path in ("/api../x", "/api..", "/api%2e%2E%2fx", "/api.")]
+    dotted = (await ask(place, "/api.txt"))[0]
     late = await ask(place, "/slow/x?slow=5")
     _, _, other = await ask(place, "/other", headers=sent)
 
@@ -165,6 +168,7 @@ async def test_a_request_is_changed_on_its_way_and_nobody_else_is(place: Balance
     assert "x-back" not in other
     assert "1" == shop.last_headers["x-gone"]
     assert 504 == late[0]
+    assert ([400] * 4, 200) == (upwards, dotted)
 
 
 async def test_a_router_is_no_way_round_intentions_nor_the_destinations_split(place: Balancer):
@@ -189,6 +193,29 @@ async def test_a_router_is_no_way_round_intentions_nor_the_destinations_split(pl
 
     assert ["api", "403", "403", "bare"] == open_
     assert ["403", "403", "next"] == shut
+
+
+async def test_a_caller_with_a_certificate_gets_no_further_by_a_router(short_dir: Path):
+    """Over the mesh's port: the destination's intentions are asked about whoever called, by method and path."""
+    async with meshed(short_dir) as (lb, mesh):
+        await service(lb, "/shop")
+        await service(lb, "/api")
+        caller, port = await mesh.caller(NEXT), lb.settings.mesh_port
+        to_api = leg(API, RouteMatch(path_prefix="/api"), prefix_rewrite="/")
+        await order(
+            lb,
+            router(to_api, leg(API, RouteMatch(path_exact="/x"), prefix_rewrite="/admin")),
+            Intentions(service=SHOP, sources=(Source(name=NEXT),)),
+            Intentions(service=API, default="deny", sources=(Source(name=NEXT, methods=("GET",), paths=("/items",)),)),
+        )
+        asked = [
+            await caller.ask(port, SHOP), await caller.ask(port, SHOP, "/api/items"),
+            await caller.ask(port, SHOP, "/api/items", method="PUT", Content_Length="0"),
+            await caller.ask(port, SHOP, "/api/other"), await caller.ask(port, SHOP, "/x"),
+        ]  # fmt: skip
+
+    assert [(200, "shop"), (200, "api")] == asked[:2]
+    assert [403] * 3 == [status for status, _ in asked[2:]]
 
 
 async def test_a_destination_that_is_not_there_answers_503_and_is_told(place: Balancer):

@@ -19,6 +19,8 @@ _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _VALUE = re.compile(
     r"[A-Za-z0-9._~!$&()*+,=:@/;?%-](?:[A-Za-z0-9 ._~!$&()*+,=:@/;?%-]*[A-Za-z0-9._~!$&()*+,=:@/;?%-])?"
 )
+_DOTS = "^([.]|%2[eE]){1,2}(/|%2[fF]|$)"
+"""A rest that would be a step upwards behind a slash, though it was none in what the client sent."""
 VALUE_LIMIT = 256
 VERBS = ("del-header", "set-header", "add-header")
 
@@ -117,12 +119,13 @@ def _done(leg: FrontLeg) -> Iterator[tuple[str, str]]:
 
 
 def _rewriting(leg: FrontLeg) -> Iterator[tuple[str, str]]:
-    """Where both the new beginning and the rest have a slash, one is enough."""
+    """Where both the new beginning and the rest have a slash, one is enough. `/files../x` becomes no `/data/../x`."""
     new = _literal(rewrite(leg.rewrite))
     yield f"http-request set-var(txn.rest) path,bytes({int(leg.taken)})", ""
     if not new.endswith("/"):
         yield f"http-request set-path {new}%[var(txn.rest)]", ""
         return
+    yield "http-request return status 400", f" {{ var(txn.rest) -m reg {_DOTS} }}"
     yield f"http-request set-path {new}%[var(txn.rest)]", " !{ var(txn.rest) -m beg / }"
     yield f"http-request set-path {new[:-1]}%[var(txn.rest)]", " { var(txn.rest) -m beg / }"
 
