@@ -163,6 +163,23 @@ async def test_half_open_lets_only_a_few_pass(place: Balancer):
     assert (200, "") in found
 
 
+async def test_an_open_breaker_does_not_outlive_who_watches_it(place: Balancer):
+    """`fairlead lb` killed: HAProxy lets a few pass by its own clock. The next one begins with a closed breaker."""
+    rules = Traffic(break_at_percent=50, break_s=2, break_least=10)
+    task = await service(place, "/shop/web", vhosts=(HOST,), traffic=rules)
+    task.status = 500
+
+    async def answered(wanted: tuple[int, str]) -> bool:
+        return await ask(place) == wanted
+
+    await eventually("it opens", lambda: answered((503, "open")), within_s=20)
+    await place.kill_daemon()
+    task.status = 200
+    await eventually("a few pass", lambda: answered((200, "")), within_s=20)
+    await place.start()
+    await eventually("everything passes", lambda: _all_pass(place))
+
+
 async def test_limits_and_breaker_hold_for_tcp_too(place: Balancer):
     """A connection too many ends; so does every one while the breaker is open, its servers being away."""
     rules = Traffic(max_connections=1, break_at_percent=50, break_s=30, break_least=4, retries=0)

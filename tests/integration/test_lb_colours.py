@@ -76,24 +76,27 @@ def called(task: Task) -> str:
 
 
 async def test_green_takes_over_from_blue_without_a_reload_or_a_lost_request(place: Balancer):
-    """Step by step, as zdd.py does it: as many blue ones rest as green ones came, and nobody waits for a resting one."""
+    """Step by step, as zdd.py does it: as many blue ones rest as green ones came, also after `fairlead lb` was killed."""
     blue, green = await tasks("blue", 2), await tasks("green", 2)
     await place.applied(await place.publish(*members(blue), routes=[colour(place, "blue", 1)]))
     zdd = Zdd(place, f"web_{place.first_port}")
     await eventually("both are up", lambda: _same(zdd.up, {called(t) for t in blue}))
-    before = (await place.status())["reloads"]
+    before = (await place.status())["haproxy"]["generation"]
     answers: list[tuple[int, str]] = []
     async with _asking(place, answers):
         await place.applied(await place.publish(green[0].member(), routes=[colour(place, "green", 2)]))
         await eventually("one blue rests", lambda: _same(zdd.drained, {called(blue[0])}))
         await eventually("two are up", lambda: _same(zdd.up, {called(blue[1]), called(green[0])}))
+        await place.kill_daemon()
+        await place.start()
+        await eventually("it still rests", lambda: _same(zdd.drained, {called(blue[0])}))
         group = (await place.status())["groups"]
         await place.leave(blue[0].member())
         await place.applied(await place.publish(green[1].member()))
         await eventually("the other rests", lambda: _same(zdd.drained, {called(blue[1])}))
         await place.applied(await place.leave(blue[1].member()))
         await eventually("green alone", lambda: _same(zdd.listed, {called(t) for t in green}))
-    after = (await place.status())["reloads"]
+    after = (await place.status())["haproxy"]["generation"]
 
     assert {"marathon:/web": {"services": ["marathon:/web-blue", "marathon:/web-green"], "drained": ["blue1"]}} == group
     assert {200} == {status for status, _ in answers}
