@@ -137,8 +137,8 @@ def _server(place: str, slot: Slot) -> Mapping[str, Any]:
 
 
 def _state_of(slot: Slot) -> str:
-    """`ready` gets new requests; `down` would, but its check failed, `aside` too, but for its errors; `drain` and `maint`
-    do not.
+    """`ready` gets new requests; `down` would, but its check failed, `aside` too, but for its errors or its
+    member's weight of 0; `drain` and `maint` do not.
     """
     if slot.admin is Admin.READY and slot.up and not slot.weight:
         return "aside"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead_discovery.decisions import label_names
 from fairlead_discovery.decisions.labels import asks, plain_ports, route_of
 from fairlead_discovery.records import Port, Route, RoutePort
 
@@ -197,3 +198,45 @@ def test_a_foreign_tasks_ports_have_no_service_port():
     )
 
     assert [(0, "http", 0), (2, "tcp", 0)] == [(p.index, p.mode, p.service_port) for p in ports]
+
+
+@pytest.mark.parametrize(
+    ("label", "meant"),
+    [
+        ("FAIRLEAD_0_EJECT_AFTR", "FAIRLEAD_0_EJECT_AFTER"),
+        ("FAIRLEAD_0_rate", "FAIRLEAD_0_RATE"),
+        ("FAIRLEAD_RETRYON", "FAIRLEAD_RETRY_ON"),
+        ("FAIRLEAD_1_MTSL", "FAIRLEAD_1_MTLS"),
+        ("FAIRLEAD_0_VHOST", "HAPROXY_0_VHOST"),
+        ("FAIRLEAD_0_DRAIN_SECONDS", "FAIRLEAD_DRAIN_SECONDS"),
+        ("FAIRLEAD_DRAIN_SECOND", "FAIRLEAD_DRAIN_SECONDS"),
+        ("FAIRLEAD_IDENTTY", "FAIRLEAD_IDENTITY"),
+    ],
+)
+def test_a_misspelt_label_is_named_with_the_one_that_was_meant(label: str, meant: str):
+    """In silence its rule would not hold."""
+    _, problems = route_of("o:p", {label: "5"}, (RoutePort(index=0), RoutePort(index=1)))
+
+    assert [f"{label}: is no label of fairlead; {meant} is"] == list(map(str, problems))
+
+
+def test_every_label_that_somebody_reads_is_known_and_strangers_are_let_be():
+    """But below a port's number there are only ours."""
+    others = dict.fromkeys((*label_names.ALL, "FAIRLEAD_TEAM", "FAIRLEAD_COST_CENTRE", "MY_FAIRLEAD_0_X"), "5")
+    _, problems = route_of("o:p", others, (RoutePort(index=0),))
+    assert () == problems
+
+    _, problems = route_of("o:p", {"FAIRLEAD_0_COST_CENTRE": "5"}, (RoutePort(index=0),))
+    assert ["FAIRLEAD_0_COST_CENTRE: is no label of fairlead"] == list(map(str, problems))
+
+
+def test_a_vip_of_no_port_and_a_sticky_port_of_tcp_are_told():
+    """The one is named by the balancer, with where it belongs; the other is refused with its reason."""
+    made, problems = route_of(
+        "o:p", {"VIP_0": "/web:80", "HAPROXY_0_STICKY": "true"}, (RoutePort(index=0, mode="tcp"),)
+    )
+
+    assert ("VIP_0",) == made.not_taken
+    assert not made.ports[0].sticky
+    reason = "HAPROXY_0_STICKY: a client is kept at its server by a cookie, which needs mode http, it is tcp"
+    assert [reason] == list(map(str, problems))

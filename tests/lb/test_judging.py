@@ -96,6 +96,17 @@ def test_a_server_that_fails_most_of_what_it_is_asked_is_put_aside():
     assert [] == aside(after(*[{"t1": hardly}] * 40, traffic=replace(RULES, eject_least=100)))
 
 
+def test_who_gets_no_requests_is_nobody_to_lean_on():
+    """Beside servers of weight 0 the last one stays, as it would alone."""
+    one = backend(2)
+    one = replace(one, servers=(one.servers[0], replace(one.servers[1], weight=0)))
+    slots = {"b": {f"s{n}": Slot(task=f"t{n}", admin=Admin.READY, port=1000 + n) for n in (1, 2)}}
+    seen = {("b", BACKEND): Count(), ("b", "s1"): Count(errors=100), ("b", "s2"): Count()}
+    judged = judge(Judgement(), seen, {"b": one}, slots, Moment(0.0, 1e9))
+
+    assert (frozenset(), {(KEY, "t1")}) == (judged.aside, judged.capped)
+
+
 def test_a_share_begins_anew_when_a_server_comes_back():
     """What it answered before it was put aside does not count again."""
     partly, well = {"t1": Count(good=1, errors=24)}, {"t1": Count(good=1)}

@@ -3,10 +3,13 @@
 import pytest
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions.announcements import Service, member_of
 from fairlead_discovery.records import Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot, Trust
-from fairlead_lb.decisions import parts, routes
+from fairlead_lb.decisions import parts, route_files, routes, vips
 from fairlead_lb.decisions.parts import OPERATOR, derive
+from fairlead_lb.decisions.problems import problems
+from fairlead_lb.decisions.routes import Rules, Wanted
 from harness.balancer import member
 
 
@@ -65,3 +68,48 @@ def test_one_service_cannot_hold_up_the_others_by_its_size(ports: list[RoutePort
 
     assert {"o:big": why} == found.refused
     assert ["o:small"] == list(found.parts)
+
+
+def test_a_member_of_weight_nothing_gets_no_requests():
+    """The smallest weight above it still does; alone it leaves nobody."""
+    route = Route(service="o:p", ports=(RoutePort(index=0),))
+    given = {"a": member("none", 1001, weight=0), "b": member("few", 1002, weight=0.001), "c": member("one", 1003)}
+
+    assert {"none": 0, "few": 1, "one": 100} == {s.task: s.weight for s in derive("o:p", route, given).parts[0].servers}
+    assert [0] == [s.weight for s in derive("o:p", route, {"a": given["a"]}).parts[0].servers]
+
+
+@pytest.mark.parametrize("mode", ["tcp", "tls"])
+def test_a_route_that_cannot_be_sticky_is_served_and_told(mode: str):
+    """Whoever wrote the record; in a file of routes it is refused."""
+    port = RoutePort(index=0, mode=mode, sticky=True, vhosts=("a.example",) if mode == "tls" else ())
+    made = derive("o:p", Route(service="o:p", ports=(port,)), {})
+
+    assert (f"port 0: sticky: needs mode http, not {mode}; no client is kept",) == made.problems
+    assert not made.parts[0].shape.sticky
+    entry = route_files.Entry(service="o:p", port=10100, mode=mode, sticky=True, hosts=port.vhosts)
+    with pytest.raises(Refused, match=rf"sticky: .* needs mode http, not {mode}"):
+        route_files.routes_of([entry], "file")
+
+
+def test_an_announced_service_may_have_a_vip():
+    """`fairlead announce --label VIP_0=/web:80`: its labels are those of its port, where a VIP belongs."""
+    announced = Service(name="web", port=8080, labels={"VIP_0": "/web:80", "HAPROXY_0_STICKY": "true"})
+    found = vips.route_from_vips("static:web", {"m": member_of(announced, "10.0.0.1")})
+    assert found is not None
+    (part,) = derive("static:web", found[0], {"m": member_of(announced, "10.0.0.1")}).parts
+
+    assert ["web.static:80"] == list(map(str, part.vips))
+    assert {"HAPROXY_0_STICKY": "true"} == member_of(announced, "10.0.0.1").discovery.labels
+
+
+def test_a_vip_at_the_wrong_place_is_told_with_the_right_one():
+    """An app's own labels are no port's."""
+    route = Route(service="o:p", ports=(RoutePort(index=0),), not_taken=("HAPROXY_0_SSL_CERT", "VIP_0"))
+    told = routes.wanted(
+        Snapshot(revision=1, trust=Trust.LIVE, routes={"o:p": route}), Wanted(), Rules(), lambda *_: None
+    )
+
+    raw, vip = problems(told, {})["o:p"]
+    assert "HAPROXY_0_SSL_CERT: not taken: raw HAProxy" == raw
+    assert "VIP_0: not taken: it belongs to the labels of a port, in portDefinitions" == vip

@@ -10,7 +10,7 @@ from fairlead_core.agent import metrics
 from fairlead_core.agent.adapters.checkpoints import COMPLETED_KEPT, ExecutorRecord, TaskRecord, shortened
 from fairlead_core.agent.adapters.keeper_link import KeeperLink
 from fairlead_core.agent.decisions import executor_api, life, tasks, updates
-from fairlead_core.agent.decisions.identities import LABEL, Wish, wish
+from fairlead_core.agent.decisions.identities import Wish, wish
 from fairlead_core.agent.decisions.statuses import Origin, status
 from fairlead_core.agent.executors import ExecutorRun, ExecutorTask, executor_record
 from fairlead_core.agent.keeper.protocol import Held
@@ -31,6 +31,7 @@ from fairlead_core.agent_protocol import (
 from fairlead_core.resources import covers, without
 from fairlead_daemon.errors import FairleadError, Refused, Unavailable
 from fairlead_daemon.logs import Log
+from fairlead_discovery.decisions import label_names
 
 log = Log("agent")
 
@@ -261,7 +262,7 @@ class Roster:
             needed = wish(task.task.told(), self._world.settings.identities) is Wish.NEEDED
         except Refused as error:
             return str(error)
-        return f"label {LABEL}: tasks of custom executors have no identity" if needed else ""
+        return f"label {label_names.IDENTITY}: tasks of custom executors have no identity" if needed else ""
 
     def _port_clash(self, run: TaskRun) -> str:
         wanted = run.task.ports()

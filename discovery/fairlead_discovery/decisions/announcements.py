@@ -10,7 +10,7 @@ import msgspec
 
 from fairlead_daemon.errors import BadSettings
 from fairlead_discovery import paths
-from fairlead_discovery.decisions import labels
+from fairlead_discovery.decisions import labels, vips
 from fairlead_discovery.decisions.checks import Check
 from fairlead_discovery.decisions.words import BadLabel
 from fairlead_discovery.records import (
@@ -60,7 +60,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     protocol: Literal["tcp", "udp"] = "tcp"
     additional_ports: Mapping[str, int] = msgspec.field(default_factory=dict)
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """Read as a task's: HAPROXY_0_VHOST and the like."""
+    """Read as a task's: HAPROXY_0_VHOST and the like; VIP_0 and the like as labels of `port`."""
     vhost: str = ""
     """Short for the label HAPROXY_0_VHOST."""
     weight: float = 1.0
@@ -156,6 +156,8 @@ def is_address(host: str) -> bool:
 def member_of(service: Service, address: str) -> Member:
     """`address` is an IP address: names and balancers take nothing else."""
     named = {service.port_name or "0": service.port, **service.additional_ports}
+    vip_labels = {label: text for label, text in service.all_labels.items() if vips.asked((label,))}
+    rest = {label: text for label, text in service.all_labels.items() if label not in vip_labels}
     ports = tuple(
         Port(
             index=index,
@@ -163,6 +165,7 @@ def member_of(service: Service, address: str) -> Member:
             host_port=number,
             name=name if index or service.port_name else "",
             protocols=(service.protocol,) if index == 0 else ("tcp",),
+            labels=vip_labels if index == 0 else {},
         )
         for index, (name, number) in enumerate(named.items())
     )
@@ -178,7 +181,7 @@ def member_of(service: Service, address: str) -> Member:
             framework_id=FRAMEWORK_ID,
             agent=service.task,
         ),
-        discovery=Discovery(name=service.name, visibility="EXTERNAL", labels=dict(service.all_labels), given=True),
+        discovery=Discovery(name=service.name, visibility="EXTERNAL", labels=rest, given=True),
         ports=ports,
         ips=Ips(host=(address,)),
         zone=service.zone,

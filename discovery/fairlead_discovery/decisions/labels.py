@@ -6,15 +6,16 @@ FAIRLEAD_0_REUSE=true   FAIRLEAD_0_RETRY_NON_IDEMPOTENT=true   FAIRLEAD_TIMEOUT=
 and all of words.py.
 """
 
+import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
 
 from fairlead_discovery import paths
-from fairlead_discovery.decisions import colours, words
+from fairlead_discovery.decisions import colours, label_names, vips, words
 from fairlead_discovery.decisions.words import BadLabel, flag, shown
 from fairlead_discovery.records import Colour, Port, Route, RoutePort
 
@@ -31,6 +32,9 @@ _RAW = re.compile(
 """marathon-lb's labels that put their text into the configuration."""
 _CLOSED = "closed"
 """Among a port's values: nobody is let in."""
+_OURS = re.compile(r"FAIRLEAD_(?:(\d{1,6})_)?(.*)", re.DOTALL)
+_NEAR = 0.75
+"""Of `difflib`: how alike a name must be to be taken for another one, misspelt."""
 _NOT_NEEDED = "BACKEND_WEIGHT"
 _HOST = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&()*+,=:@%/-]*")
@@ -118,7 +122,8 @@ def route_of(
         mine = {**values.get(None, {}), **values.get(port.index, {})}
         if mine.pop("enabled", True):
             out.append(_with(port, mine, problems))
-    raw = tuple(sorted(filter(_is_raw, labels)))
+    problems += _misspelt(labels)
+    raw = tuple(sorted(label for label in labels if _is_raw(label) or vips.asked((label,))))
     colour = _colour(app or paths.split_service_key(service)[1], labels, problems)
     route = Route(service=service, app=app, ports=tuple(out), source=source, not_taken=raw, colour=colour)
     return route, tuple(problems)
@@ -152,6 +157,10 @@ def _with(port: RoutePort, values: Mapping[str, Any], problems: list[LabelProble
     if changed.vhosts and changed.mode == "tcp":
         problems.append(LabelProblem(f"HAPROXY_{port.index}_VHOST", "a virtual host needs mode http, it is tcp"))
         changed = replace(changed, vhosts=(), path="")
+    if changed.sticky and changed.mode != "http":
+        reason = f"a client is kept at its server by a cookie, which needs mode http, it is {changed.mode}"
+        problems.append(LabelProblem(f"HAPROXY_{port.index}_STICKY", reason))
+        changed = replace(changed, sticky=False)
     if changed.path and not changed.vhosts:
         reason = f"a path needs a virtual host, HAPROXY_{port.index}_VHOST"
         problems.append(LabelProblem(f"HAPROXY_{port.index}_PATH", reason))
@@ -203,6 +212,33 @@ def _word(key: str, number: str | None) -> str:
         return TRAFFIC_PER_PORT[key] if number is not None else ""
     word = key.removeprefix("FAIRLEAD_").lower() if key.startswith("FAIRLEAD_") else ""
     return word if word in words.TRAFFIC else ""
+
+
+def _misspelt(labels: Mapping[str, str]) -> Iterator[LabelProblem]:
+    """Labels of ours that nobody reads: those with a port's number, and others that are nearly one that somebody does."""
+    for label in sorted(labels):
+        match = _OURS.fullmatch(label)
+        if match is None or label in label_names.ALL:
+            continue
+        if _LABEL.fullmatch(label) is not None and _target(f"FAIRLEAD_{match[2]}", match[1]) is not None:
+            continue
+        known = _spellings(match[1])
+        near = difflib.get_close_matches(match[2].upper(), known, 1, _NEAR)
+        if near:
+            yield LabelProblem(label, f"is no label of fairlead; {known[near[0]]} is")
+        elif match[1] is not None:
+            yield LabelProblem(label, "is no label of fairlead")
+
+
+def _spellings(number: str | None) -> Mapping[str, str]:
+    """What stands behind `FAIRLEAD_` or `FAIRLEAD_0_` in labels that are read, and the whole label it belongs to."""
+    others = {label.removeprefix("FAIRLEAD_"): label for label in label_names.ALL}
+    marathon_lb = {key.removeprefix("HAPROXY_"): key for key in (*PER_PORT, *TRAFFIC_PER_PORT)}
+    mine = [key.removeprefix("FAIRLEAD_") for key in FOR_ANY_PORT if key.startswith("FAIRLEAD_")]
+    mine += [word.upper() for word in words.TRAFFIC]
+    here = "" if number is None else f"{number}_"
+    theirs = {name: key.replace("HAPROXY_", f"HAPROXY_{number or 0}_") for name, key in marathon_lb.items()}
+    return {**others, **theirs, **{name: f"FAIRLEAD_{here}{name}" for name in mine}}
 
 
 def asks(labels: Mapping[str, str]) -> bool:

@@ -69,7 +69,8 @@ def problems(port: Port, framework: str) -> tuple[str, ...]:
     return tuple(f"{label}: {found}" for label, found in _read_all(port, framework) if not isinstance(found, Vip))
 
 
-def asked(labels: Mapping[str, str]) -> bool:
+def asked(labels: Iterable[str]) -> bool:
+    """Whether any name is that of such a label."""
     return any(map(_LABEL.fullmatch, labels))
 
 

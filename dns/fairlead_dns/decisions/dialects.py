@@ -17,15 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from fairlead_discovery.decisions import dns_labels as labels
-from fairlead_discovery.decisions import vips
+from fairlead_discovery.decisions import label_names, vips
 from fairlead_discovery.records import Port
 from fairlead_dns.decisions import naming, wire
 from fairlead_dns.decisions.naming import IP4_BYTES, Dialect, Instance, Record, Rules, apart, is_port, wired
 
-TAGS_LABEL = "FAIRLEAD_DNS_TAGS"
-"""On an app or in a DiscoveryInfo: Consul tags, comma separated."""
-NAMESPACE_LABEL = "FAIRLEAD_DNS_NAMESPACE"
-"""The Kubernetes namespace; else the app's folder, else the framework."""
 DOMAINS = {"consul": "consul", "kubernetes": "cluster.local", "dcos": "dcos.thisdcos.directory", "l4lb": vips.DOMAIN}
 NAMESPACE = "default"
 KUBERNETES_VERSION = b"1.1.0"
@@ -91,7 +87,7 @@ def consul_services(one: Instance, rules: Rules) -> tuple[str, ...]:
 
 def consul_tags(one: Instance, rules: Rules) -> Mapping[str, Port | None]:
     """Tag -> the port it chooses: tags that were given choose none, a port's name chooses that port."""
-    given = {rules.spec(tag): None for tag in one.discovery.labels.get(TAGS_LABEL, "").split(",")}
+    given = {rules.spec(tag): None for tag in one.discovery.labels.get(label_names.DNS_TAGS, "").split(",")}
     named = {rules.spec(port.name): port for port in one.ports}
     return {tag: port for tag, port in {**named, **given}.items() if tag not in ("", "tcp")}
 
@@ -141,7 +137,7 @@ def kubernetes_services(one: Instance, rules: Rules) -> Iterator[tuple[str, str]
     folder, _, last = one.task.app.strip("/").rpartition("/")
     called = last if one.task.app else one.discovery.name or one.task.name
     of = (folder.replace("/", "-") or NAMESPACE) if one.task.app else one.framework
-    service, namespace = rules.spec(called), rules.spec(one.discovery.labels.get(NAMESPACE_LABEL, "") or of)
+    service, namespace = rules.spec(called), rules.spec(one.discovery.labels.get(label_names.DNS_NAMESPACE, "") or of)
     if namespace and service:
         yield service, namespace
         if one.rival:

@@ -13,6 +13,7 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
+from fairlead_discovery.decisions import label_names
 from fairlead_discovery.records import (
     Address,
     Agent,
@@ -289,7 +290,7 @@ def _framework(each: FrameworkState) -> Framework:
 
 def _service(framework: FrameworkState, task: TaskState) -> str:
     discovery = task.discovery.name if task.discovery is not None else ""
-    app = next((each.value for each in task.labels if each.key == "FAIRLEAD_APP_ID"), "")
+    app = next((each.value for each in task.labels if each.key == label_names.APP_ID), "")
     return paths.service_key(framework.name, app or discovery or task.name)
 
 
@@ -299,14 +300,14 @@ def _newest(task: TaskState) -> Status:
 
 
 def _made(framework: FrameworkState, task: TaskState, agent: Agent) -> Member | Portless:
-    labels = {each.key: each.value for each in task.labels if each.key.startswith("FAIRLEAD_DNS_")}
+    labels = {each.key: each.value for each in task.labels if each.key.startswith(label_names.DNS)}
     ref = TaskRef(
         id=task.id,
         name=task.name,
         framework=framework.name,
         framework_id=framework.id,
         agent=agent.id,
-        app=next((each.value for each in task.labels if each.key == "FAIRLEAD_APP_ID"), ""),
+        app=next((each.value for each in task.labels if each.key == label_names.APP_ID), ""),
     )
     discovery, ports = _discovery(task, labels), tuple(_ports(task))
     ips = _ips(task, agent)

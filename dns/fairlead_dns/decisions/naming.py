@@ -22,12 +22,11 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from fairlead_discovery.decisions import dns_labels as labels
+from fairlead_discovery.decisions import label_names
 from fairlead_discovery.decisions.vips import RANGE
 from fairlead_discovery.records import Agent, Discovery, Framework, MasterInfo, Member, Port, Portless, TaskRef
 from fairlead_dns.decisions import wire
 
-TTL_LABEL = "FAIRLEAD_DNS_TTL"
-"""On an app or in a DiscoveryInfo: the TTL of the service's names in seconds; what is no number is as none."""
 BOTH = ("tcp", "udp")
 HIGHEST_PORT = 65535
 IP4_BYTES = 4
@@ -83,7 +82,7 @@ class Rules:
     aliases: frozenset[str] = frozenset()
     """Labels right below the domain that are taken: no framework is called so."""
     longest_ttl_s: int = 25
-    """The most that a service may ask for by TTL_LABEL: more is taken as this."""
+    """The most that a service may ask for by label_names.DNS_TTL: more is taken as this."""
 
     @property
     def spec(self) -> labels.Spec:
@@ -150,7 +149,7 @@ def _instance_of(label: str, one: Instance) -> str:
 
 def timed(records: Iterable[Record], discovery: Discovery, rules: Rules) -> tuple[Record, ...]:
     """With the TTL that the service asks for, if it does."""
-    wish = discovery.labels.get(TTL_LABEL, "")
+    wish = discovery.labels.get(label_names.DNS_TTL, "")
     if not (wish.isascii() and wish.isdigit()):
         return tuple(records)
     ttl_s = min(int(wish[:9]), rules.longest_ttl_s)

@@ -112,7 +112,7 @@ def judge(
             continue
         news = {s: now[name, s].since(last.counts.get((name, s), Count())) for s in slots[name] if (name, s) in now}
         if backend.shape.traffic.eject_after:
-            told = _told(backend, slots[name], news)
+            told = _told(last, backend, slots[name], news)
             mine = _rows(last, told, now_s)
             theirs = _shares(last, told, now_s)
             found = _away(last, backend, _failing(mine, theirs, backend.shape.traffic), now_s)
@@ -143,10 +143,13 @@ def judge(
     )
 
 
-def _told(backend: Backend, slots: Slots, news: Mapping[str, Count]) -> Mapping[Task, Count]:
-    """What each server answered since the last look; it stands in one slot, or in none yet."""
+def _told(last: Judgement, backend: Backend, slots: Slots, news: Mapping[str, Count]) -> Mapping[Task, Count]:
+    """What each server answered since the last look; it stands in one slot, or in none yet. One that shall have no
+    requests is no server: others cannot lean on it.
+    """
     places = {slot.task: place for place, slot in slots.items() if slot.task}
-    return {(backend.key, s.task): news.get(places.get(s.task, ""), Count()) for s in backend.servers}
+    mine = ((s, (backend.key, s.task)) for s in backend.servers)
+    return {task: news.get(places.get(s.task, ""), Count()) for s, task in mine if s.weight or task in last.away}
 
 
 def _gone(last: Judgement, task: Task, now_s: float) -> bool:

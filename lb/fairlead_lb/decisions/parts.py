@@ -65,6 +65,8 @@ def derive(service: str, route: Route, members: Mapping[str, Member], *, derived
         servers, faults = _servers(members, port)
         problems += faults
         problems += vips.problems(members, port.index)
+        if port.sticky and not shape.sticky:
+            problems.append(f"port {port.index}: sticky: needs mode http, not {port.mode}; no client is kept")
         key = Key(service, port.index)
         found.append(
             Part(
@@ -124,7 +126,7 @@ def _servers(members: Mapping[str, Member], port: RoutePort) -> tuple[list[Serve
         if place is None:
             problems.append(f"task {member.task.id}: no usable address for port {port.index}")
             continue
-        weight = min(MOST_WEIGHT, max(1, round(member.weight * scale)))
+        weight = min(MOST_WEIGHT, max(1, round(member.weight * scale))) if member.weight > 0 else 0
         found[member.task.id] = Server(
             task=member.task.id, host=place[0], port=place[1], weight=weight, zone=member.zone, region=member.region
         )

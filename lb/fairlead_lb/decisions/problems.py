@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from fairlead_discovery.decisions import vips
 from fairlead_lb.decisions.routes import Wanted
 
 
@@ -24,7 +25,11 @@ def _of(service: str, wanted: Wanted, taken: Mapping[int, str]) -> Iterator[str]
     parts = wanted.parts.get(service)
     if parts is None:
         return
-    yield from (f"{label}: not taken: raw HAProxy" for label in parts.route.not_taken)
+    yield from (f"{label}: not taken: {_why(label)}" for label in parts.route.not_taken)
     for part in parts.parts:
         if (why := taken.get(part.service_port)) is not None:
             yield f"service port {part.service_port} is held by another process: {why.lower()}"
+
+
+def _why(label: str) -> str:
+    return "it belongs to the labels of a port, in portDefinitions" if vips.asked((label,)) else "raw HAProxy"

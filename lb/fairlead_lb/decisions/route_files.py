@@ -175,6 +175,10 @@ def _entry(found: object, place: str) -> Entry:
 
 
 def _port(entry: Entry, place: str) -> RoutePort:
+    if entry.sticky and entry.mode != "http":
+        raise Refused(
+            f"{place}: sticky: a cookie keeps a client at its server, which needs mode http, not {entry.mode}"
+        )
     return RoutePort(
         index=entry.index,
         service_port=entry.port,

@@ -47,7 +47,9 @@ class Shape(Value, frozen=True):
 
 
 class Server(Value, frozen=True):
-    """One task behind a backend. `weight` is HAProxy's, 1 to 256; 0 while it is put aside."""
+    """One task behind a backend. `weight` is HAProxy's, 1 to 256; 0 when it shall have no requests: its member says so, or it
+    is put aside.
+    """
 
     task: str
     host: str

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions import label_names
 from fairlead_discovery.decisions.identity import renew_at_s
 
-LABEL = "FAIRLEAD_IDENTITY"
 FOLDER = "identity"
 """Below the sandbox."""
 WHOLE, KEY, CERTIFICATE, ROOTS = "identity.pem", "key.pem", "cert.pem", "bundle.pem"
@@ -30,13 +30,13 @@ class Wish(enum.Enum):
 
 def wish(labels: Mapping[str, str], setting: str) -> Wish:
     """Of a task on an agent whose setting is `asked`, `all` or `off`. Raises Refused."""
-    said = labels.get(LABEL)
+    said = labels.get(label_names.IDENTITY)
     try:
         found = Wish(said.strip().lower()) if said is not None else Wish.OPTIONAL if setting == "all" else Wish.NONE
     except ValueError as error:
-        raise Refused(f"label {LABEL}: {str(said)[:40]!r}: expected true, optional or false") from error
+        raise Refused(f"label {label_names.IDENTITY}: {str(said)[:40]!r}: expected true, optional or false") from error
     if setting == "off" and found is Wish.NEEDED:
-        raise Refused(f"label {LABEL}: this agent gives no identities (setting identities)")
+        raise Refused(f"label {label_names.IDENTITY}: this agent gives no identities (setting identities)")
     return found if setting != "off" else Wish.NONE
 
 

@@ -7,12 +7,9 @@ from typing import Any
 from fairlead_core.master.decisions.model import Agent, Publication, Stored, Task
 from fairlead_core.master.decisions.statuses import Json, labels_of
 from fairlead_discovery import paths
+from fairlead_discovery.decisions import label_names
 from fairlead_discovery.records import Address, Discovery, Ips, Member, Port, Portless, TaskRef, encode
 
-APP_LABEL = "FAIRLEAD_APP_ID"
-VERSION_LABEL = "FAIRLEAD_APP_VERSION"
-DNS_LABELS = "FAIRLEAD_DNS_"
-"""Labels for name servers begin so: FAIRLEAD_DNS_TTL, FAIRLEAD_DNS_TAGS, FAIRLEAD_DNS_NAMESPACE."""
 PORTLESS_AFTER_S = 1.0
 """Short batch tasks without ports cost the registry nothing."""
 
@@ -22,7 +19,7 @@ def service_of(framework_name: str, info: Json) -> str:
     labels = labels_of(info.get("labels"))
     discovery = info.get("discovery")
     given = discovery.get("name") if isinstance(discovery, Mapping) else None
-    return paths.service_key(framework_name, labels.get(APP_LABEL) or str(given or info.get("name") or ""))
+    return paths.service_key(framework_name, labels.get(label_names.APP_ID) or str(given or info.get("name") or ""))
 
 
 def is_up(task: Task) -> bool:
@@ -47,8 +44,8 @@ def _make(task: Task, agent: Agent, framework_name: str) -> Publication:
         framework=framework_name,
         framework_id=task.framework_id,
         agent=agent.id,
-        app=task.labels.get(APP_LABEL, ""),
-        version=task.labels.get(VERSION_LABEL, ""),
+        app=task.labels.get(label_names.APP_ID, ""),
+        version=task.labels.get(label_names.APP_VERSION, ""),
     )
     discovery, ips = discovery_of(task.info), ips_of(task.statuses, agent)
     if not ports:
@@ -124,7 +121,7 @@ def _resource_ports(info: Json) -> Iterable[int]:
 def discovery_of(info: Json) -> Discovery:
     """What name servers are to know of a task stands in its own labels as well as in its DiscoveryInfo's: these win."""
     given = info.get("discovery")
-    own = {k: v for k, v in labels_of(info.get("labels")).items() if k.startswith(DNS_LABELS)}
+    own = {k: v for k, v in labels_of(info.get("labels")).items() if k.startswith(label_names.DNS)}
     if not isinstance(given, Mapping):
         return Discovery(labels=own)
     return Discovery(

@@ -14,8 +14,8 @@ from fairlead_core.master.decisions.statuses import Json, labels_of, text_of
 from fairlead_core.resources import Resources, from_mesos
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
+from fairlead_discovery.decisions import label_names
 
-DRAIN_LABEL = "FAIRLEAD_DRAIN_SECONDS"
 DEFAULT_DRAIN_S = 30.0
 DRAIN_MOST_S = 86_400.0
 PUBLISHED_LIMIT_BYTES = 128 * 1024
@@ -63,15 +63,17 @@ def check(info: Json, ground: Ground) -> Launch:
 
 def drain_s(labels: Mapping[str, str]) -> float:
     """Raises Refused when the label is no number."""
-    text = labels.get(DRAIN_LABEL, "")
+    text = labels.get(label_names.DRAIN_SECONDS, "")
     if not text:
         return DEFAULT_DRAIN_S
     try:
         value = float(text)
     except ValueError:
-        raise Refused(f"label {DRAIN_LABEL}: {text!r} is not a number of seconds") from None
+        raise Refused(f"label {label_names.DRAIN_SECONDS}: {text!r} is not a number of seconds") from None
     if not 0 <= value <= DRAIN_MOST_S:
-        raise Refused(f"label {DRAIN_LABEL}: {text!r} is not a number of seconds, at most {DRAIN_MOST_S:g}")
+        raise Refused(
+            f"label {label_names.DRAIN_SECONDS}: {text!r} is not a number of seconds, at most {DRAIN_MOST_S:g}"
+        )
     return value
 
 
@@ -192,7 +194,7 @@ def _size_rule(info: Json, ground: Ground) -> str:
 
 def _drain_rule(info: Json, ground: Ground) -> str:
     labels = labels_of(info.get("labels"))
-    if DRAIN_LABEL not in labels:
+    if label_names.DRAIN_SECONDS not in labels:
         return ""
     try:
         seconds = drain_s(labels)
@@ -200,7 +202,8 @@ def _drain_rule(info: Json, ground: Ground) -> str:
         return str(error)
     if seconds < ground.largest_ttl_s:
         return (
-            f"label {DRAIN_LABEL}: {seconds:g} s is less than the {ground.largest_ttl_s:g} s for which name servers "
+            f"label {label_names.DRAIN_SECONDS}: {seconds:g} s is less than the {ground.largest_ttl_s:g} s for which"
+            " name servers "
             f"may still hand the task out"
         )
     return ""

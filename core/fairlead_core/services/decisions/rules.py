@@ -7,13 +7,12 @@ from fairlead_core.services.decisions import naming
 from fairlead_core.services.decisions.app import App, HealthCheck
 from fairlead_core.services.decisions.bounds import number_problems, text_problems
 from fairlead_core.services.decisions.problems import Problem
+from fairlead_discovery.decisions import label_names
 
 OPERATORS = ("UNIQUE", "CLUSTER", "GROUP_BY", "LIKE", "UNLIKE", "MAX_PER", "IS")
 IS_VALUE = re.compile(r"^[a-zA-Z0-9_/.-]*$")
 SINGLE_INSTANCE = "MARATHON_SINGLE_INSTANCE_APP"
-DRAIN_LABEL = "FAIRLEAD_DRAIN_SECONDS"
 DRAIN_MOST_S = 3600
-DNS_TTL_LABEL = "FAIRLEAD_DNS_TTL"
 DNS_TTL_MOST_S = 3600
 PORT_PROTOCOLS = frozenset({"tcp", "udp", "udp,tcp", "tcp,udp"})
 CONSTRAINT_MOST = 1000
@@ -219,10 +218,10 @@ def _roles(app: App, role: str) -> Iterator[Problem]:
 
 
 def _drain_seconds(app: App, largest_ttl_s: int) -> Iterator[Problem]:
-    text = app.labels.get(DRAIN_LABEL)
+    text = app.labels.get(label_names.DRAIN_SECONDS)
     if text is None:
         return
-    path = f"/labels/{DRAIN_LABEL}"
+    path = f"/labels/{label_names.DRAIN_SECONDS}"
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > DRAIN_MOST_S:
         yield Problem(path=path, error=f"must be whole seconds, at most {DRAIN_MOST_S}")
     elif int(text) < largest_ttl_s:
@@ -234,9 +233,9 @@ def _drain_seconds(app: App, largest_ttl_s: int) -> Iterator[Problem]:
 
 
 def _dns_ttl(app: App) -> Iterator[Problem]:
-    text = app.labels.get(DNS_TTL_LABEL)
+    text = app.labels.get(label_names.DNS_TTL)
     if text is not None and (not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > DNS_TTL_MOST_S):
-        yield Problem(path=f"/labels/{DNS_TTL_LABEL}", error=f"must be whole seconds, at most {DNS_TTL_MOST_S}")
+        yield Problem(path=f"/labels/{label_names.DNS_TTL}", error=f"must be whole seconds, at most {DNS_TTL_MOST_S}")
 
 
 Rule = Callable[[App], Iterable[Problem]]

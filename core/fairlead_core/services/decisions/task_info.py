@@ -8,6 +8,7 @@ from fairlead_core.resources import to_mesos
 from fairlead_core.services.decisions import naming
 from fairlead_core.services.decisions.app import App, HealthCheck, PortDefinition
 from fairlead_core.services.decisions.matching import Launch
+from fairlead_discovery.decisions import label_names
 
 LABEL_LIMIT = 512
 """Longer label keys and values are no environment variables."""
@@ -35,7 +36,7 @@ def task_info(launch: Launch, task_id: str) -> dict[str, Any]:
 
 
 def _labels(app: App) -> dict[str, str]:
-    return {**app.labels, "FAIRLEAD_APP_ID": app.id, "FAIRLEAD_APP_VERSION": app.config_version}
+    return {**app.labels, label_names.APP_ID: app.id, label_names.APP_VERSION: app.config_version}
 
 
 def _command(launch: Launch, task_id: str) -> dict[str, Any]:

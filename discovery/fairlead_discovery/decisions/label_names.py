@@ -1,0 +1,18 @@
+"""Labels of tasks that others than balancers read, each named here alone: a name near one of them is a slip of the pen."""
+
+APP_ID = "FAIRLEAD_APP_ID"
+"""Of the service scheduler: the full id of the app, which is the service's name."""
+APP_VERSION = "FAIRLEAD_APP_VERSION"
+DRAIN_SECONDS = "FAIRLEAD_DRAIN_SECONDS"
+"""How long sessions of a leaving task may go on; read by the master."""
+IDENTITY = "FAIRLEAD_IDENTITY"
+"""Whether a task wants a certificate; read by its agent."""
+DNS = "FAIRLEAD_DNS_"
+"""Labels for name servers begin so; they are published with a task."""
+DNS_TTL = f"{DNS}TTL"
+"""On an app or in a DiscoveryInfo: the TTL of the service's names in seconds; what is no number is as none."""
+DNS_TAGS = f"{DNS}TAGS"
+"""On an app or in a DiscoveryInfo: Consul tags, comma separated."""
+DNS_NAMESPACE = f"{DNS}NAMESPACE"
+"""The Kubernetes namespace; else the app's folder, else the framework."""
+ALL = frozenset({APP_ID, APP_VERSION, DRAIN_SECONDS, IDENTITY, DNS_TTL, DNS_TAGS, DNS_NAMESPACE})
