@@ -2,6 +2,8 @@
 
     python benchmarks/mesh.py hop    one more hop between two HAProxys, plain, over mTLS on kept connections, and over
                                      mTLS with a new connection each (ECDSA P-256, both sides verified, no resumption)
+    python benchmarks/mesh.py ways   what a program without TLS pays to call as somebody (`fairlead mesh connect`), and what
+                                     machines pay for encryption between them (`mesh_between`), beside plain
     python benchmarks/mesh.py log    without anything, with the access log as set by default, with every request told,
                                      with ids and trace headers, and with an intention that looks at method and path
 
@@ -23,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from fairlead_discovery.policies import Source
 from harness.balancer import Balancer, balancer, member, route
-from harness.mesh import Mesh, intend, meshed
+from harness.between import HERE, THERE, two_machines
+from harness.mesh import Caller, Mesh, intend, meshed
 from harness.ports import free_port
 
 HOST = "shop.example"
@@ -56,9 +59,11 @@ def haproxy(place: Path, text: str) -> Iterator[None]:
 
 
 def server(port: int) -> str:
-    return (
-        f"frontend server\n bind 127.0.0.1:{port}\n http-request return status 200 content-type text/plain string ok\n"
-    )
+    return server_at("127.0.0.1", port)
+
+
+def server_at(host: str, port: int) -> str:
+    return f"frontend server\n bind {host}:{port}\n http-request return status 200 content-type text/plain string ok\n"
 
 
 def cpu_us(pid: int) -> float:
@@ -111,6 +116,60 @@ async def hops(lb: Balancer, mesh: Mesh, ports: dict[str, int]) -> str:
     )
 
 
+async def ways(rounds: int) -> None:
+    """Requests on kept connections; CPU of everything that handles them, but for the server."""
+    port, connected = free_port(), free_port()
+    with folder() as place, haproxy(place, server_at(THERE, port)):
+        for between in (False, True):
+            async with two_machines(mesh_between=between, access_log="off") as pair:
+                one = member("one", port, host=THERE)
+                await pair.applied(await pair.here.publish(one, routes=[route(vhosts=(HOST,), reuse=True)]))
+                workers = [int((await lb.status())["haproxy"]["worker_pid"]) for lb in (pair.here, pair.there)]
+                name = "to the other machine, mesh_between" if between else "to the other machine, plain"
+                at = f"http://{HERE}:{pair.here.settings.http_port}/"
+                for _ in range(rounds):
+                    await through(name, at, workers)
+                if not between:
+                    caller = await pair.mesh.caller("marathon:/bench")
+                    with connect(pair.here, caller, connected) as forwarder:
+                        for _ in range(rounds):
+                            await through(
+                                "fairlead mesh connect", f"http://127.0.0.1:{connected}/", [workers[0], forwarder]
+                            )
+
+
+async def through(name: str, url: str, pids: list[int]) -> None:
+    """Prints one line."""
+    before = [cpu_us(pid) for pid in pids]
+    words = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "--latency", "-H", f"Host: {HOST}", url]
+    running = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    said = (await running.communicate())[0].decode()
+    counted, half, most = (re.search(p, said) for p in (r"(\d+) requests in", r"50%\s+(\S+)", r"99%\s+(\S+)"))
+    assert counted is not None, said
+    assert half is not None, said
+    assert most is not None, said
+    assert "Non-2xx" not in said, said
+    count = int(counted[1])
+    spent = " + ".join(f"{(cpu_us(pid) - b) / count:.0f}" for pid, b in zip(pids, before, strict=True))
+    print(f"{name}: {spent} µs a request, {count / SECONDS:.0f} requests/s, median {half[1]}, p99 {most[1]}")
+
+
+@contextmanager
+def connect(lb: Balancer, caller: Caller, port: int) -> Iterator[int]:
+    """Its pid, once it listens."""
+    words = [
+        sys.executable, "-m", "fairlead_console", "mesh", "connect", "--to", f"{port}=marathon:/shop/web",
+        "--mesh", f"{lb.settings.mesh_bind}:{lb.settings.mesh_port}",
+        "--identity", str(caller.place.file), "--roots", str(caller.place.bundle_file),
+    ]  # fmt: skip
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    running.stdout.readline()
+    yield running.pid
+    running.kill()
+    running.wait(10)
+
+
 async def log(rounds: int) -> None:
     port = free_port()
     with folder() as place, haproxy(place, server(port)):
@@ -126,10 +185,10 @@ async def log(rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["hop", "log"], nargs="?", default="hop")
+    parser.add_argument("what", choices=["hop", "ways", "log"], nargs="?", default="hop")
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
-    asyncio.run({"hop": hop, "log": log}[given.what](given.rounds))
+    asyncio.run({"hop": hop, "ways": ways, "log": log}[given.what](given.rounds))
 
 
 if __name__ == "__main__":

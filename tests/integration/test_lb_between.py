@@ -1,13 +1,8 @@
 """From balancer to balancer over mTLS: two machines' node balancers on real HAProxy, and whoever is none of them."""
 
 import asyncio
-import contextlib
-import dataclasses
-import os
-import shutil
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -17,51 +12,17 @@ from fairlead_discovery.policies import Intentions, Source, path_of
 from fairlead_discovery.records import Balancer as Record
 from fairlead_discovery.records import encode
 from fairlead_discovery.registry import Put
-from harness.balancer import Balancer, Task, fetch, route
-from harness.mesh import Caller, Mesh
-from harness.ports import free_port
+from harness.balancer import Balancer, fetch
+from harness.between import HERE, THERE, Pair, is_there, two_machines, vhost
+from harness.mesh import Caller
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.needs("haproxy")
 IN_MODULE = pytest.mark.asyncio(loop_scope="module")
-HERE, THERE, BARE, TRAPPED = "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"
-"""Addresses of two machines, of one without a balancer, and of one where somebody else listens."""
+BARE, TRAPPED = "127.0.0.4", "127.0.0.5"
+"""Addresses of a machine without a balancer, and of one where somebody else listens."""
 WEB, OPS = "marathon:/shop/web", "etl:ops"
 DAY_S = 86_400.0
-
-
-@dataclasses.dataclass
-class Pair:
-    here: Balancer
-    there: Balancer
-    mesh: Mesh
-
-    async def deploy(self, app: str, *hosts: str, **port: object) -> list[Task]:
-        """A task on each of these machines, once both balancers serve them."""
-        tasks = [await Task(f"{app.strip('/')}-{host[-1]}", app=app, host=host).start() for host in hosts]
-        members = [t.member() for t in tasks]
-        await self.applied(await self.here.publish(*members, routes=[route(app, vhosts=(vhost(app),), **port)]))
-        return tasks
-
-    async def applied(self, revision: int) -> None:
-        for lb in (self.here, self.there):
-
-            async def probe(lb: Balancer = lb) -> bool:
-                return int((await lb.status())["applied_revision"] or 0) >= revision
-
-            await eventually(f"revision {revision} is applied", probe, within_s=30)
-
-    async def ask(self, app: str, path: str = "/", method: str = "GET") -> tuple[int, str]:
-        """In plain, as a program of the first machine."""
-        return await fetch(f"http://{HERE}:{self.here.settings.http_port}", path, host=vhost(app), method=method)
-
-    def balancer(self, which: Balancer) -> Caller:
-        """As whoever has stolen that balancer's certificate, or is it."""
-        return Caller(which.folder / "data" / "lb-node" / "identity")
-
-
-def vhost(app: str) -> str:
-    return f"{app.strip('/').replace('/', '-')}.example"
 
 
 async def intend(pair: Pair, app: str, *sources: Source) -> None:
@@ -96,44 +57,10 @@ async def refused(caller: Caller, lb: Balancer, app: str) -> bool:
     return False
 
 
-@contextlib.asynccontextmanager
-async def machine(folder: Path, url: str, address: str, mesh: Mesh) -> AsyncIterator[Balancer]:
-    folder.mkdir(mode=0o755)
-    settings = {
-        "node": True, "id": f"node-{address[-1]}", "machine": (address,), "bind": address, "locality": "machine",
-        "mesh_bind": address, "mesh_port": free_port(), "mesh_between": True, "identity_authority": mesh.url,
-        "spare_backends": 2, "keepalive_s": 2, "reserved_ports": "",
-    }  # fmt: skip
-    async with Balancer(folder, url, **settings) as lb:
-        yield lb
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair() -> AsyncIterator[Pair]:
-    folder = Path(f"/tmp/fl-between-{os.getpid()}")
-    folder.mkdir(mode=0o755)
-    url, mesh = f"memory:{folder.name}", Mesh(folder)
-    try:
-        async with machine(folder / "a", url, HERE, mesh) as here, machine(folder / "b", url, THERE, mesh) as there:
-            await mesh.start(url)
-            for lb in (here, there):
-                await lb.start()
-            for lb in (here, there):
-                door = (lb.settings.mesh_bind, lb.settings.mesh_port)
-                await eventually("its door is open", lambda door=door: is_there(*door), within_s=30)
-            yield Pair(here, there, mesh)
-            await mesh.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-async def is_there(host: str, port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
+    async with two_machines() as made:
+        yield made
 
 
 @IN_MODULE
@@ -274,6 +201,8 @@ async def test_the_own_machines_tasks_come_first_and_a_moving_one_is_followed_wi
     """GET and POST, while the only task goes from machine to machine; no reload for it."""
     tasks = await pair.deploy("/near", HERE, THERE)
     near = {(await pair.ask("/near"))[1] for _ in range(6)}
+    for lb in (pair.here, pair.there):  # else one that has time, for new spares, may come in between
+        await eventually("nothing else is due", lambda lb=lb: settled(lb), within_s=60)
     reloads = [(await lb.status())["reloads"] for lb in (pair.here, pair.there)]
     failures: list[object] = []
     stop = asyncio.Event()
@@ -330,6 +259,10 @@ async def test_it_is_served_on_without_authority_registry_and_daemons(pair: Pair
 
     assert ((200, "on-3"), 503) == (first, second)
     assert tasks
+
+
+async def settled(lb: Balancer) -> bool:
+    return not (await lb.status())["reload_due"]
 
 
 async def gone(lb: Balancer) -> bool:
