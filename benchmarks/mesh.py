@@ -144,7 +144,7 @@ async def through(name: str, url: str, pids: list[int]) -> None:
     words = ["wrk", "-t1", "-c16", f"-d{SECONDS}s", "--latency", "-H", f"Host: {HOST}", url]
     running = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     said = (await running.communicate())[0].decode()
-    counted, half, most = (re.search(p, said) for p in (r"(\d+) requests in", r"50%\s+(\S+)", r"99%\s+(\S+)"))
+    counted, half, most = (re.search(p, said) for p in (r"(\d+) requests in", r"\n\s+50%\s+(\S+)", r"\n\s+99%\s+(\S+)"))
     assert counted is not None, said
     assert half is not None, said
     assert most is not None, said

@@ -51,6 +51,7 @@ class Task:
         self.port = 0
         self.delay_s = 0.0
         self.seen: list[str] = []
+        self.connections = 0
         self.status = 200
         self.last_headers: dict[str, str] = {}
         self._server: asyncio.Server | None = None
@@ -70,6 +71,7 @@ class Task:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self.connections += 1
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while await self._answer(reader, writer):
                 pass
