@@ -1,7 +1,10 @@
 """Where requests lead by what they say: words, lines, maps, and what stays when a router cannot be taken."""
 
+import random
 import re
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -36,6 +39,7 @@ from fairlead_lb.decisions.routes import Rules, Wanted
 from fairlead_lb.decisions.values import Key, Structure
 from harness.balancer import member
 from harness.haproxy_model import AROUND, Model
+from harness.servers import require
 
 A, B, C = "o:a", "o:b", "o:c"
 
@@ -429,3 +433,55 @@ def test_keys_of_two_routers_never_meet():
 
     assert one.id != other.id
     assert Key(A, 2) == routers.destination(Router(service=A, index=2), Destination())
+
+
+SIGNS = 'aZ09/._~!$&()*+,=:@;?%-#"\\<>[]{}^|` '
+"""Of what a value may hold; none of it may mean anything to HAProxy."""
+
+
+def strange(number: int, chance: random.Random) -> Router:
+    """A router of values that look like anything, which the grammar takes now and then."""
+
+    def text(begin: str = "") -> str:
+        return begin + "".join(chance.choice(SIGNS) for _ in range(chance.randrange(1, 9)))
+
+    headers = (HeaderMatch(name="X-A", exact=text()), HeaderMatch(name="x_b", contains=text(), invert=True))
+    change = HeaderChange(set={"X-C": text("v")}, add={"X_D": text("w")}, remove=("X-E",))
+    legs = (
+        leg(B, RouteMatch(path_prefix=text("/"), header=headers[:1], case_insensitive=chance.random() < 0.5)),
+        leg(B, RouteMatch(header=headers, query_param=(QueryMatch(name="a-b", exact=text()),), methods=("GET", "PUT"))),
+        leg(B, RouteMatch(path_exact=text("/")), prefix_rewrite=text("/"), request_timeout_s=1.5, num_retries=0),
+        leg(B, request_headers=change, response_headers=change),
+    )
+    return Router(service=f"o:s{number}", route=(chance.choice(legs),))
+
+
+def is_taken(one: Router) -> bool:
+    try:
+        routers.checked(one)
+    except Refused:
+        return False
+    return True
+
+
+@pytest.mark.needs("haproxy")
+def test_haproxy_takes_whatever_the_grammar_does(tmp_path: Path):
+    """Hundreds of routers in one configuration: not a value of theirs is a word of HAProxy's."""
+    chance = random.Random(7)
+    found = [one for one in (strange(number, chance) for number in range(900)) if is_taken(one)]
+    there = {s: Route(service=s, ports=(RoutePort(index=0),)) for s in (B, *(r.service for r in found))}
+    snap = Snapshot(revision=1, trust=Trust.LIVE, routes=there, policies=named(*found))
+    wanted = routes.wanted(snap, Wanted(), Rules(), underived)
+    frame = msgspec.structs.replace(AROUND.frame, folder=str(tmp_path), sockets=str(tmp_path))
+    around = replace(AROUND, frame=frame, service_ports=(0, 0))
+    made = picture.wanted_picture(Serving(structure=Structure(frame=frame)), wanted, around)
+    (tmp_path / "maps").mkdir()
+    for name, table in render.map_files(made.maps).items():
+        (tmp_path / "maps" / name).write_text(table)
+    (tmp_path / "haproxy.cfg").write_text(render.config(made))
+    checking = [require("haproxy"), "-c", "-f", "haproxy.cfg"]
+    done = subprocess.run(checking, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert len(found) > 100
+    assert {} == wanted.refused
+    assert (0, "") == (done.returncode, done.stderr)

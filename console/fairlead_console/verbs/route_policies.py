@@ -132,7 +132,7 @@ def beside(found: Sequence[Any], service: str, index: int) -> Mapping[str, Any]:
 
 def words_of(found: Sequence[Any], service: str, index: int, mode: str) -> str:
     """The same in words; "" when they say nothing. What balancers refuse is shown as that. `mode`: of the port."""
-    from fairlead_discovery.policies import Canary, Failover, Router, Split  # noqa: PLC0415  # see above
+    from fairlead_discovery.policies import Canary, Failover, Resolver, Router, Split  # noqa: PLC0415  # see above
     from fairlead_lb.decisions.splits import refusal, split_of  # noqa: PLC0415  # see above
     from fairlead_lb.decisions.values import Key  # noqa: PLC0415  # see above
 
@@ -142,11 +142,11 @@ def words_of(found: Sequence[Any], service: str, index: int, mode: str) -> str:
         why = refusal(split, modes)
         return f"{text} (refused: {why})" if why else text
 
-    mine = [p for p in found if p.service == service and getattr(p, "index", -1) == index]
+    mine = [p for p in found if p.service == service and getattr(p, "index", index) == index]
     said = [
         said_of(p, told(p)) if isinstance(p, Split) else told(p)
         for p in mine
-        if isinstance(p, Split | Failover | Router)
+        if isinstance(p, Split | Failover | Router | Resolver)
     ]
     return "; ".join([*said, *(said_of(p, f"canary {p.to.service}") for p in mine if isinstance(p, Canary))])
 
