@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from prometheus_client import REGISTRY, Counter
@@ -22,12 +23,13 @@ from prometheus_client.registry import Collector
 from fairlead_daemon.errors import Refused
 from fairlead_daemon.logs import Log
 from fairlead_lb.adapters import peers
-from fairlead_lb.decisions.access_lines import BUCKETS_S, Golden, Raw, line, parse
+from fairlead_lb.decisions.access_lines import BUCKETS_S, Durations, Golden, Raw, line, parse
 from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.values import Key
 from fairlead_lb.mesh_settings import MeshSettings
 
 log = Log("lb.access")
+L = TypeVar("L", bound=tuple[str, ...])
 READ_BYTES = 128 * 1024
 """Some hundred lines a turn: the daemon has other things to do too."""
 LINE_BYTES = 16 * 1024
@@ -210,10 +212,15 @@ class GoldenMetrics(Collector):
         for (service, caller), count in self.golden.refused.items():
             refused.add_metric([service, caller], count)
         yield refused
-        took = HistogramMetricFamily("fairlead_lb_route_duration_seconds", "From the request on", labels=["service"])
-        for service, counts in self.golden.buckets.items():
-            took.add_metric([service], _cumulative(counts), self.golden.sums_s[service])
-        yield took
+        yield _histogram("route", ["service"], {(s,): took for s, took in self.golden.took.items()})
+        yield _histogram("caller", ["service", "caller"], self.golden.callers_took)
+
+
+def _histogram(name: str, labels: list[str], found: Mapping[L, Durations]) -> Metric:
+    made = HistogramMetricFamily(f"fairlead_lb_{name}_duration_seconds", "From the request on", labels=labels)
+    for values, took in found.items():
+        made.add_metric(list(values), _cumulative(took.counts), took.sum_s)
+    return made
 
 
 def _cumulative(counts: list[int]) -> list[tuple[str, float]]:

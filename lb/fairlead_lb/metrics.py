@@ -69,7 +69,14 @@ CERTIFICATE_EXPIRY = Gauge(
 )
 
 COUNTED = {"stot": "sessions", "req_tot": "requests", "hrsp_5xx": "responses_5xx", "eresp": "response_errors"}
-GAUGED = {"scur": "sessions_current", "act": "servers_active"}
+GAUGED = {
+    "scur": "sessions_current",
+    "act": "servers_active",
+    "rtime": "response_average_seconds",
+    "ttime": "total_average_seconds",
+}
+AVERAGES = ("rtime", "ttime")
+"""Milliseconds, over the last 1,024 requests; told of backends alone."""
 
 
 SHARES_FALLEN_BACK = Gauge("fairlead_lb_shares_fallen_back", "Shares of splits whose service has no ready server")
@@ -173,8 +180,10 @@ class Haproxy(Collector):
             gauge = GaugeMetricFamily(
                 f"fairlead_lb_haproxy_{GAUGED[column]}", f"HAProxy's {column}", labels=["proxy", "kind"]
             )
+            average = column in AVERAGES
             for row in self.rows:
-                gauge.add_metric([row.proxy, row.kind], float(row.gauges[place]))
+                if not average or row.kind == "backend":
+                    gauge.add_metric([row.proxy, row.kind], row.gauges[place] / (1000 if average else 1))
             yield gauge
 
 

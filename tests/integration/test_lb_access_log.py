@@ -148,6 +148,10 @@ async def test_every_way_in_is_told_and_counted(place: Balancer):
     assert {("", "/", 404), ("marathon:/port", "/by-port", 200), ("marathon:/tcp", "", 0)} <= found
     assert 'fairlead_lb_route_requests_total{code="2xx",service="marathon:/port"} 1.0' in metrics
     assert 'fairlead_lb_route_duration_seconds_bucket{le="+Inf",service="marathon:/port"} 1.0' in metrics
+    labels = 'caller="anonymous",{}service="marathon:/port"'
+    requests, durations = labels.format('code="2xx",'), labels.format('le="+Inf",')
+    assert f"fairlead_lb_caller_requests_total{{{requests}}} 1.0" in metrics
+    assert f"fairlead_lb_caller_duration_seconds_bucket{{{durations}}} 1.0" in metrics
 
 
 async def test_refused_calls_are_told_by_default_and_others_are_not(short_dir: Path):

@@ -62,8 +62,12 @@ def test_counts_are_bounded():
         golden.count(Raw(t=0, caller=f"a:{number}", status=200, ta=3), "marathon:/web")
 
     assert access_lines.MOST_CALLERS + 1 == len(golden.callers)
-    assert 100 == golden.callers["marathon:/web", "(other)", "2xx"]
-    assert access_lines.MOST_CALLERS + 100 == golden.buckets["marathon:/web"][0]
+    assert (
+        100
+        == golden.callers["marathon:/web", "(other)", "2xx"]
+        == golden.callers_took["marathon:/web", "(other)"].counts[0]
+    )
+    assert access_lines.MOST_CALLERS + 100 == golden.took["marathon:/web"].counts[0]
 
 
 def test_a_big_file_is_put_aside_and_only_so_many_are_kept(tmp_path: Path):

@@ -6,19 +6,19 @@ from hypothesis import strategies as st
 
 from fairlead_lb.decisions.counters import FORGET_S, PIECE_CHARS, Counts, Kept, Label, Row, Totals, pieces, rows
 
-CSV = """# pxname,svname,qcur,qmax,scur,smax,slim,stot,eresp,hrsp_5xx,req_tot,act,
-web,s1,0,0,2,2,,7,1,0,6,1,
-web,BACKEND,0,0,2,2,,7,,3,9,2,
+CSV = """# pxname,svname,qcur,qmax,scur,smax,slim,stot,eresp,hrsp_5xx,req_tot,act,rtime,ttime,
+web,s1,0,0,2,2,,7,1,0,6,1,3,4,
+web,BACKEND,0,0,2,2,,7,,3,9,2,5,6,
 """
-UNUSED = "web,s2,0,0,0,0,,0,0,0,0,1,\nweb,s3,0,0,0,0,,,0,0,0,1,\n"
+UNUSED = "web,s2,0,0,0,0,,0,0,0,0,1,0,0,\nweb,s3,0,0,0,0,,,0,0,0,1,0,0,\n"
 """Slots that nobody was ever sent to."""
 
 
 def test_show_stat_is_read_by_its_columns_names():
     """They differ between versions; empty ones count nothing."""
     expected = [
-        Row(proxy="web", kind="s1", counts=(7, 6, 0, 1), gauges=(2, 1)),
-        Row(proxy="web", kind="backend", counts=(7, 9, 3, 0), gauges=(2, 2)),
+        Row(proxy="web", kind="s1", counts=(7, 6, 0, 1), gauges=(2, 1, 3, 4)),
+        Row(proxy="web", kind="backend", counts=(7, 9, 3, 0), gauges=(2, 2, 5, 6)),
     ]
 
     assert expected == rows(CSV)

@@ -1,5 +1,7 @@
 """A request as HAProxy logs it, and as fairlead writes it: with service and task, one line of JSON."""
 
+from bisect import bisect_left
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -134,15 +136,28 @@ MOST_SERVICES = 5_000
 OTHER = "(other)"
 
 
+@dataclass(slots=True)
+class Durations:
+    """How many requests took at most each of BUCKETS_S, and longer than the last; the sum of all, in seconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    sum_s: float = 0.0
+
+    def add(self, took_s: float) -> None:
+        self.counts[bisect_left(BUCKETS_S, took_s)] += 1
+        self.sum_s += took_s
+
+
 class Golden:
     """Requests, errors and durations by service and by caller, bounded: what is beyond counts as `(other)`."""
 
     def __init__(self) -> None:
         self.codes: dict[tuple[str, str], int] = {}
         """(service, `2xx`) -> requests."""
-        self.buckets: dict[str, list[int]] = {}
-        """Service -> requests within each of BUCKETS_S, and beyond the last."""
-        self.sums_s: dict[str, float] = {}
+        self.took: dict[str, Durations] = {}
+        """By service."""
+        self.callers_took: dict[tuple[str, str], Durations] = {}
+        """By (service, caller)."""
         self.callers: dict[tuple[str, str, str], int] = {}
         """(service, caller, `2xx`) -> requests."""
         self.refused: dict[tuple[str, str], int] = {}
@@ -155,17 +170,15 @@ class Golden:
 
     def count(self, raw: Raw, service: str) -> None:
         caller = self._bounded(caller_of(raw))
-        if not service or (service not in self.buckets and len(self.buckets) >= MOST_SERVICES):
+        if not service or (service not in self.took and len(self.took) >= MOST_SERVICES):
             service = OTHER
         code = f"{raw.status // 100}xx" if raw.status >= 100 else "none"
         _one_more(self.codes, (service, code))
-        _one_more(self.callers, (service, caller, code) if len(self.callers) < MOST_SERVICES else (OTHER, caller, code))
-        self._observe(service, max(0, raw.ta if raw.ta >= 0 else raw.tt) / 1000)
-
-    def _observe(self, service: str, took_s: float) -> None:
-        counts = self.buckets.setdefault(service, [0] * (len(BUCKETS_S) + 1))
-        counts[next((i for i, most in enumerate(BUCKETS_S) if took_s <= most), len(BUCKETS_S))] += 1
-        self.sums_s[service] = self.sums_s.get(service, 0.0) + took_s
+        called = service if len(self.callers) < MOST_SERVICES else OTHER
+        _one_more(self.callers, (called, caller, code))
+        took_s = max(0, raw.ta if raw.ta >= 0 else raw.tt) / 1000
+        self.took.setdefault(service, Durations()).add(took_s)
+        self.callers_took.setdefault((called, caller), Durations()).add(took_s)
 
     def _bounded(self, caller: str) -> str:
         if caller in self._known_callers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 COLUMNS = ("stot", "req_tot", "hrsp_5xx", "eresp")
-GAUGES = ("scur", "act")
+GAUGES = ("scur", "act", "rtime", "ttime")
 Counts = tuple[int, ...]
 """In the order of COLUMNS."""
 FORGET_S = 600.0
@@ -26,7 +26,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str
     kind: str
     counts: Counts
-    gauges: tuple[int, ...] = (0, 0)
+    gauges: tuple[int, ...] = (0, 0, 0, 0)
 
 
 def rows(csv: str) -> list[Row]:
