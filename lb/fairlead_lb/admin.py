@@ -158,7 +158,9 @@ def status_of(controller: Controller) -> dict[str, Any]:
         "rules": rules_of(state),
         "routers": routers_of(state),
         "refused": dict(sorted(state.wanted.refused.items())),
-        "problems": problems(state.wanted, state.taken, state.taken_vips) if snapshot is not None else {},
+        "problems": problems(state.wanted, state.taken, state.taken_vips, state.judgement.breakers)
+        if snapshot is not None
+        else {},
         "unreadable": dict(sorted(snapshot.bad.items())) if snapshot is not None else {},
         "vips": list(state.serving.structure.vips) if state.serving else [],
         "spilled": {str(key): level for key, level in state.spilling.levels.items()},

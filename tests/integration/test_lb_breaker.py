@@ -118,6 +118,8 @@ async def test_a_breaker_opens_lets_a_few_pass_and_closes(place: Balancer):
         return await ask(place) in wanted
 
     await eventually("it opens", lambda: answered((503, "open")), within_s=20)
+    problems = (await place.status())["problems"]["marathon:/shop/web"]
+    assert problems in (["port 0: its circuit breaker is open"], ["port 0: its circuit breaker is half-open"])
     metrics = (await fetch(place.admin, "/metrics"))[1]
     assert 'fairlead_lb_breaker_trips_total{service="marathon:/shop/web"}' in metrics
     seen = len(task.seen)

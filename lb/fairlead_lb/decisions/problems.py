@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Mapping
 
 from fairlead_discovery.decisions import vips
+from fairlead_lb.decisions.breaking import Breakers
 from fairlead_lb.decisions.routes import Wanted
 
 
 def problems(
-    wanted: Wanted, taken: Mapping[int, str], taken_vips: Mapping[str, str] | None = None
+    wanted: Wanted,
+    taken: Mapping[int, str],
+    taken_vips: Mapping[str, str] | None = None,
+    breakers: Breakers | None = None,
 ) -> Mapping[str, tuple[str, ...]]:
     """By service; `taken` are ports that other processes hold, `taken_vips` places, with the reason."""
     services = sorted({*wanted.parts, *wanted.refused})
@@ -15,6 +19,9 @@ def problems(
     for place, why in (taken_vips or {}).items():
         if (backend := wanted.backends.get(wanted.maps.vips.get(place, ""))) is not None:
             lost.setdefault(backend.key.service, []).append(f"VIP {place} is held by another process: {why.lower()}")
+    for key, breaker in sorted((breakers or {}).items()):
+        if breaker.state != "closed":
+            lost.setdefault(key.service, []).append(f"port {key.index}: its circuit breaker is {breaker.state}")
     found = {service: (*_of(service, wanted, taken), *lost.get(service, ())) for service in services}
     return {service: told for service, told in found.items() if told}
 
