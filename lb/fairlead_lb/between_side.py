@@ -19,15 +19,20 @@ EVERYWHERE = ("0.0.0.0", "::")  # compared with, not bound
 log = Log("lb.between")
 
 
+def check(settings: LbSettings) -> None:
+    """Raises BadSettings naming the key."""
+    if settings.mesh_between and not settings.node:
+        raise BadSettings("mesh_between: for node balancers alone: kills wait for what others have connections to")
+    me = f"{identity.BALANCER}:{balancer_id(settings)}"
+    if settings.mesh_between and identity.common_name(me) != identity.word(me):
+        raise BadSettings(f"id: {balancer_id(settings)}: too long for mesh_between, 55 characters at the most")
+
+
 def registration(settings: LbSettings, admin: str) -> Balancer:
-    """How the house knows this balancer. Raises BadSettings naming the key."""
+    """How the house knows this balancer."""
     me = balancer_id(settings)
     if not settings.mesh_between:
         return Balancer(id=me, admin=admin, node=settings.node)
-    if not settings.node:
-        raise BadSettings("mesh_between: for node balancers alone: kills wait for what others have connections to")
-    if identity.common_name(f"{identity.BALANCER}:{me}") != identity.word(f"{identity.BALANCER}:{me}"):
-        raise BadSettings(f"id: {me}: too long for mesh_between, 55 characters at the most")
     at = settings.mesh_bind or settings.bind or settings.host
     return Balancer(
         id=me,

@@ -119,6 +119,7 @@ async def run(settings: LbSettings, context: Context) -> None:
 
 def _around(settings: LbSettings) -> Surroundings:
     """What settings alone decide. Raises BadSettings."""
+    between_side.check(settings)
     return Surroundings(
         frame=frame(settings),
         service_ports=service_ports(settings),

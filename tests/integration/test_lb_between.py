@@ -4,15 +4,16 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from fairlead_discovery import paths
 from fairlead_discovery.policies import Intentions, Source, path_of
 from fairlead_discovery.records import Balancer as Record
-from fairlead_discovery.records import encode
+from fairlead_discovery.records import Port, Route, RoutePort, encode
 from fairlead_discovery.registry import Put
-from harness.balancer import Balancer, fetch
+from harness.balancer import Balancer, Task, fetch
 from harness.between import HERE, THERE, Pair, is_there, two_machines, vhost
 from harness.mesh import Caller
 from harness.waiting import eventually
@@ -76,6 +77,19 @@ async def test_a_plain_caller_reaches_another_machines_task_through_its_balancer
     assert {"x-fairlead-caller", "x-fairlead-between", "x-fairlead-service"}.isdisjoint(task.last_headers)
     assert "127.0.0.1" == task.last_headers["x-forwarded-for"]
     assert "x-forwarded-proto" not in task.last_headers, "the caller came in plain"
+
+
+@IN_MODULE
+async def test_a_services_second_port_is_found_on_the_other_side(pair: Pair):
+    """By the name that callers of the mesh use for it too."""
+    task = await Task("two", app="/two", host=THERE).start()
+    one = msgspec.structs.replace(task.member(), ports=(Port(index=1, number=task.port, host_port=task.port),))
+    asked = Route(service="marathon:/two", app="/two", ports=(RoutePort(index=1, vhosts=(vhost("/two"),)),))
+    await pair.applied(await pair.here.publish(one, routes=[asked]))
+    named = await ask_door(await pair.mesh.caller(WEB), pair.there, "", **{"X-Fairlead-Service": "marathon:%2Ftwo/1"})
+
+    assert (200, "two") == await pair.ask("/two")
+    assert (200, "two") == named
 
 
 @IN_MODULE

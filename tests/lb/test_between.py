@@ -1,12 +1,16 @@
 """Which machines' balancers are asked, with which rules, and what stays as it is."""
 
 import msgspec
+import pytest
 
+from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.records import Balancer, Check, Traffic
+from fairlead_lb.between_side import check
 from fairlead_lb.decisions import between
 from fairlead_lb.decisions.between import FAR, HOME, NEAR, Between
 from fairlead_lb.decisions.parts import Part
 from fairlead_lb.decisions.values import Key, Server, Shape
+from fairlead_lb.settings import LbSettings, frame
 
 OWN, OTHER = "10.0.0.1", "10.0.0.2"
 SURROUNDED = Between(own=frozenset({OWN}), doors={OWN: (OWN, 9443), OTHER: (OTHER, 9443)})
@@ -80,3 +84,15 @@ def test_doors_are_those_of_node_balancers_that_take_callers():
     assert {OWN: (OWN, 9443), "10.1.0.1": ("10.1.0.1", 9443), OTHER: ("10.9.0.1", 9443)} == between.doors(
         [node, told, *others]
     )
+
+
+def test_settings_that_cannot_work_are_refused_by_name():
+    """Before anything is started."""
+    right = LbSettings(node=True, mesh_between=True, mesh_port=9443, mesh_bind="10.0.0.1")
+    check(right)
+    for wrong, why in (({"node": False}, "mesh_between: for node balancers"), ({"id": "x" * 60}, "id: ")):
+        with pytest.raises(BadSettings, match=why):
+            check(msgspec.structs.replace(right, **wrong))
+    for wrong, why in (({"mesh_port": 0}, "mesh_between: needs"), ({"mesh_bind": "here"}, "mesh_bind: here")):
+        with pytest.raises(BadSettings, match=why):
+            frame(msgspec.structs.replace(right, **wrong))

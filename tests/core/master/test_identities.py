@@ -14,6 +14,7 @@ from fairlead_discovery import authorityd
 from fairlead_discovery.adapters import x509
 from fairlead_discovery.authorityd import AuthoritySettings
 from fairlead_discovery.identities import fresh_request
+from harness.agents import agent
 from harness.ports import free_port
 from harness.sim_agent import SimAgent
 from harness.sim_framework import SimFramework, command_task
@@ -105,3 +106,22 @@ async def test_an_authority_that_is_away_is_said_to_be(make_master, session):
 
     assert 503 == status
     assert "connection refused" in answer["message"]
+
+
+async def test_a_real_agent_has_its_tasks_certified(master, session, short_dir: Path):
+    """The whole way: label, agent, master, authority, file. No agent has the authority's token."""
+    labels = {
+        "labels": [{"key": "FAIRLEAD_IDENTITY", "value": "true"}, {"key": "FAIRLEAD_APP_ID", "value": "/shop/web"}]
+    }
+    async with (
+        agent(short_dir, master.url.removeprefix("http://"), token="on") as real,
+        SimFramework(session, master.url, name="marathon") as framework,
+    ):
+        offer = await framework.an_offer()
+        await framework.accept(offer, command_task("t1", offer, command={"value": "sleep 60"}, labels=labels))
+        await framework.reaches("t1", "TASK_RUNNING")
+        file = real.sandbox("t1", framework.id) / "identity" / "identity.pem"
+        seen = x509.seen(file.read_text())
+
+    assert ("spiffe://fairlead.internal/app/marathon/shop/web",) == seen.uris
+    assert "marathon:%2Fshop%2Fweb" == seen.common_name
