@@ -1,18 +1,21 @@
 """What traffic rules promise, kept to the letter by a real HAProxy: one balancer, each test a service of its own."""
 
 import asyncio
+import contextlib
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from fairlead_discovery import paths
 from fairlead_discovery.policies import Share, Split, path_of
-from fairlead_discovery.records import Traffic, encode
-from fairlead_discovery.registry import Put
-from harness.balancer import Balancer, Task, balancer, service
+from fairlead_discovery.records import Rate, Traffic, encode
+from fairlead_discovery.registry import Delete, Put
+from harness.balancer import Balancer, Task, balancer, member, route, service
 from harness.certificates import self_signed
 from harness.ports import free_port
 from harness.waiting import eventually
@@ -179,3 +182,53 @@ async def test_cookies_given_over_tls_never_leave_it(place: Balancer) -> None:
     }
 
     assert {"stuck.example": [True, True, False], "shared.example": [True, True, False]} == found
+
+
+async def test_connections_of_tcp_have_a_rate_too(place: Balancer) -> None:
+    """Of all clients, and of each; the rest is closed before a byte goes to a server. Another number needs no reload."""
+    port = place.first_port + 1
+    task = await Task("tcp", app="/tcp").start()
+    rules: dict[str, Any] = {"mode": "tcp", "service_port": port}
+
+    async def limited(traffic: Traffic) -> int:
+        one = route("/tcp", traffic=traffic, **rules)
+        await place.applied(await place.publish(task.member(), routes=[one]))
+        return int((await place.status())["reloads"])
+
+    async def passed(source: str) -> bool:
+        async with asyncio.timeout(15):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+            writer.write(b"GET / HTTP/1.0\r\nConnection: close\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                return bool(await reader.read(-1))
+        return False
+
+    reloads = await limited(Traffic(client_rate=Rate(count=2, per_s=60)))
+    assert [True, True, False] == [await passed("127.0.0.1") for _ in range(3)]
+    assert [True, True, False] == [await passed(STRANGER) for _ in range(3)]
+    assert reloads == await limited(Traffic(client_rate=Rate(count=3, per_s=60)))
+    assert [True, False] == [await passed(STRANGER) for _ in range(2)]
+
+    await limited(Traffic(rate=Rate(count=3, per_s=60)))
+    assert [True, True, True, False] == [await passed(source) for source in ("127.0.0.1", STRANGER) * 2]
+    assert 8 == len(task.seen)
+
+
+async def test_a_server_of_weight_nothing_is_asked_nothing(place: Balancer) -> None:
+    """It stands ready, and gets requests when its weight says so again."""
+    good = await service(place, "/weighed", vhosts=("weighed.example",))
+    idle = await Task("weighed-idle", app="/weighed").start()
+    without = member(idle.id, idle.port, app="/weighed", weight=0)
+    await place.applied(await place.publish(without))
+    assert {200} == {(await place.ask("weighed.example"))[0] for _ in range(6)}
+    assert (6, 0) == (len(good.seen), len(idle.seen))
+
+    await place.publish(idle.member())
+    before = paths.member("marathon:/weighed", paths.member_name(idle.id, encode(without)))
+    await place.applied(await place.registry.commit([Delete(before)]))
+    await eventually("it is asked", lambda: _asked(place, idle))
+
+
+async def _asked(place: Balancer, task: Task) -> bool:
+    await place.ask("weighed.example")
+    return bool(task.seen)

@@ -16,8 +16,6 @@ HTTP_ONLY = (
     "auth",
     "https_only",
     "hsts",
-    "rate",
-    "client_rate",
     "retry_on",
     "retry_budget",
     "abort",
