@@ -1,4 +1,4 @@
-"""`fairlead lb` at 1,000 services of 10 endpoints each, beside a HAProxy whose configuration was written by hand.
+"""`fairlead lb` at 1,000 services of 10 endpoints each. Requests a second: `routes_beside.py`.
 
     python benchmarks/routes_scale.py             the controller's figures in one run, as a table: `latency`, `changes`,
                                                   `services`; about three minutes (--registry local, or zk)
@@ -7,9 +7,6 @@
                                                   and whether each change was applied
     python benchmarks/routes_scale.py services    100 new services, one after the other: reloads
     python benchmarks/routes_scale.py status      how long `/status` takes, and how long others' requests wait meanwhile
-    python benchmarks/routes_scale.py beside      requests a second and p99 through fairlead's HAProxy, and through one
-                                                  with the same services in a hand-written file (`use_backend` by a map,
-                                                  the same servers); backends are a HAProxy's `return`, load is wrk
 
 The registry is a process of its own, as everything else; members are swapped as the master does it. A client asks for a
 new endpoint every millisecond, so a figure of latency has up to two of it that are the client's.
@@ -18,10 +15,8 @@ new endpoint every millisecond, so a figure of latency has up to two of it that 
 import argparse
 import asyncio
 import os
-import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,14 +31,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import routes
 from routes import Place, end, local_registry, put, zookeeper
+from routes_beside import returning
 
 from fairlead_discovery import paths
 from fairlead_discovery.backends import open_registry
 from fairlead_discovery.records import Leaving, Reason, encode
 from fairlead_discovery.registry import Delete, Put, Registry
 from harness.balancer import Task, fetch, route
-from harness.ports import free_port
-from harness.servers import Server, require
 from harness.waiting import eventually
 
 OPENED = {"local": local_registry, "zk": zookeeper}
@@ -51,9 +45,6 @@ TABLE = ("latency", "changes", "services")
 OPEN_RECORDS = 100
 """Tasks that are being killed."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-LATENCY = re.compile(r"99%\s+([\d.]+)(us|ms|s)")
-RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
-IN_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
 @dataclass(frozen=True)
@@ -203,79 +194,10 @@ async def _waits(admin: str, ending: asyncio.Event) -> list[float]:
     return sorted(found)
 
 
-HAND = """global
-    maxconn 4096
-defaults
-    mode http
-    timeout connect 1s
-    timeout client 60s
-    timeout server 60s
-    option http-server-close
-    option redispatch 1
-    retries 3
-    option forwardfor
-frontend hosts
-    bind 127.0.0.1:{port}
-    use_backend %[req.hdr(host),lower,map({hosts})]
-"""
-
-
-def by_hand(folder: Path, target: int, arguments: argparse.Namespace) -> tuple[Server, int]:
-    port, hosts = free_port(), folder / "hand.map"
-    hosts.write_text("".join(f"web{n}.example b{n}\n" for n in range(arguments.services)))
-    servers = "".join(f"    server s{i} 127.0.0.1:{target}\n" for i in range(arguments.endpoints))
-    backends = "".join(f"backend b{n}\n{servers}" for n in range(arguments.services))
-    file = folder / "hand.cfg"
-    file.write_text(HAND.format(port=port, hosts=hosts) + backends)
-    return Server([require("haproxy"), "-W", "-f", str(file)], log=folder / "hand.log"), port
-
-
-def returning(folder: Path) -> tuple[Server, int]:
-    port, file = free_port(), folder / "target.cfg"
-    file.write_text(
-        f"defaults\n    mode http\n    timeout client 60s\n    timeout server 60s\n    timeout connect 1s\n"
-        f"frontend f\n    bind 127.0.0.1:{port}\n    http-request return status 200 content-type text/plain string ok\n"
-    )
-    return Server([require("haproxy"), "-f", str(file)], log=folder / "target.log"), port
-
-
-def wrk(port: int, seconds: int) -> tuple[float, float]:
-    """Requests a second, p99 in ms."""
-    command = [
-        require("wrk"),
-        "-t1",
-        "-c32",
-        f"-d{seconds}s",
-        "--latency",
-        "-H",
-        "Host: web7.example",
-        f"http://127.0.0.1:{port}/",
-    ]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rate, latency = RATE.search(said), LATENCY.search(said)
-    assert rate is not None, said
-    assert latency is not None, said
-    assert "Non-2xx" not in said, said
-    return float(rate[1]), float(latency[1]) * IN_MS[latency[2]]
-
-
-async def beside(place: Place, hand: int, arguments: argparse.Namespace) -> None:
-    """In turns, so that whatever else the machine does meets both."""
-    found: dict[int, list[tuple[float, float]]] = {place.http: [], hand: []}
-    for _ in range(arguments.rounds):
-        for port, figures in found.items():
-            figures.append(await asyncio.to_thread(wrk, port, arguments.seconds))
-    ours, theirs = ([statistics.median(f[i] for f in found[p]) for i in (0, 1)] for p in (place.http, hand))
-    print(f"fairlead's HAProxy: {ours[0]:.0f} requests/s, p99 {ours[1]:.2f} ms; by hand: {theirs[0]:.0f} requests/s, "
-          f"p99 {theirs[1]:.2f} ms; {ours[0] / theirs[0]:.3f} x, p99 {ours[1] / theirs[1]:.3f} x "
-          f"(servers closed after each request on both)")  # fmt: skip
-
-
 async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
     target, port = returning(folder)
     old = await Task("old").start()
     place = Place(folder, url)
-    hand, hand_port = by_hand(folder, port, arguments)
     registry = await open_registry(url)
     target.start()
     place.lb.start()
@@ -293,31 +215,24 @@ async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
                 figures += await services(place, registry, port)
         if figures:
             print(table(figures))
-        elif arguments.what == "status":
-            await status(place)
         else:
-            hand.start()
-            await asyncio.sleep(1)
-            await beside(place, hand_port, arguments)
+            await status(place)
     finally:
         await registry.close()
         end(place, folder)
-        hand.stop()
         target.stop()
         await old.stop()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("all", *TABLE, "status", "beside"), default="all")
+    parser.add_argument("what", nargs="?", choices=("all", *TABLE, "status"), default="all")
     parser.add_argument("--registry", choices=sorted(OPENED), default="local")
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--endpoints", type=int, default=10)
     parser.add_argument("--changes", type=int, default=2000)
     parser.add_argument("--rate", type=int, default=100)
     parser.add_argument("--published", type=int, default=300, help="endpoints, for `latency`")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
     arguments = parser.parse_args()
     routes.resize(arguments.services, arguments.endpoints)
     print(
