@@ -91,7 +91,7 @@ async def ask_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def test_a_request_in_an_old_worker_keeps_its_task_busy(place: Balancer):
     """Sessions are counted over all workers, so that nobody is killed under a request."""
     web = await service(place, "/shop/web", vhosts=(HOST,))
-    slow = asyncio.create_task(place.ask(HOST, "/?slow=1.2"))
+    slow = asyncio.create_task(place.ask(HOST, "/?slow=4"))
     await eventually("the slow request runs", lambda: asked(web))
     await service(place, "/other", vhosts=("other.example",))
     progress = await place.applied(await place.leave(web.member()))
