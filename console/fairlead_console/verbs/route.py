@@ -25,6 +25,7 @@ from fairlead_console.verbs.route_consul import export, import_
 from fairlead_daemon.errors import Refused, Unavailable
 
 POLL_S = 0.1
+MOST_SHOWN = 300
 
 
 @click.group(epilog="Example: fairlead route add erp:db --host erp.example.com --check /health")
@@ -64,7 +65,7 @@ def list_(use: Use) -> None:
         return
     rows = [
         (
-            e.service, e.index, ", ".join(f"{h}{e.path}" for h in e.hosts) or "-", e.port or "-", e.mode, source,
+            e.service, e.index, ", ".join(f"{h}{e.path}" for h in e.hosts)[:MOST_SHOWN] or "-", e.port or "-", e.mode, source,
             route_policies.words_of(policies, e.service, e.index, e.mode) or "-",
         )
         for source, e in entries

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions.words import shown
 
 TEXT_LIMIT = 4096
 _ESCAPED = " \\#\"'"
@@ -19,7 +20,7 @@ class Word:
     quoted: bool = False
 
     def __str__(self) -> str:
-        return f"column {self.column}: {self.text!r}"
+        return f"column {self.column}: {shown(self.text)}"
 
 
 def words(text: str) -> list[Word]:

@@ -55,7 +55,7 @@ def _config(text: str) -> Mapping[str, str] | None:
     except msgspec.ValidationError as error:
         raise Refused(str(error)) from error
     if node.version != "2":
-        raise Refused(f"version {node.version!r}: only 2, and plain text, are known")
+        raise Refused(f"version {node.version[:80]!r}: only 2, and plain text, are known")
     return node.config
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions.words import shown
 from fairlead_discovery.policies import Canary, CanaryStage
 from fairlead_discovery.records import Record
 from fairlead_lb.decisions.windows import Counts, error_percent, p99_ms
@@ -142,7 +143,7 @@ def checked(canary: Canary) -> None:
     if canary.max_p99_ratio and canary.max_p99_ratio < 1:
         raise Refused(f"max_p99_ratio {canary.max_p99_ratio:g}: at least 1, or 0 for none")
     if canary.order not in ("run", "abort", "promote"):
-        raise Refused(f"order {canary.order!r}: run, abort or promote")
+        raise Refused(f"order {shown(canary.order)}: run, abort or promote")
 
 
 def _not_yet(canary: Canary, stage: CanaryStage, seen: Seen) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions.words import shown
 from fairlead_discovery.records import Check, RoutePort
 from fairlead_lb.decisions.traffic import checked_traffic
 from fairlead_lb.decisions.values import Shape
@@ -33,7 +34,7 @@ def vhost(text: str) -> str:
     """A host name in lower case, perhaps with `*.` in front. Raises Refused."""
     name = text.strip(" ").rstrip(".").lower()
     if len(name) > HOST_LIMIT or not _HOST.fullmatch(name):
-        raise Refused(f"virtual host {text!r}: not a host name")
+        raise Refused(f"virtual host {shown(text)}: not a host name")
     return name
 
 
@@ -42,7 +43,7 @@ def path(text: str) -> str:
     if text in ("", "/"):
         return ""
     if len(text) > PATH_LIMIT or not _PATH.fullmatch(text):
-        raise Refused(f"path {text!r}: not a path this balancer takes")
+        raise Refused(f"path {shown(text)}: not a path this balancer takes")
     return text.rstrip("/")
 
 
@@ -68,9 +69,9 @@ def _address(host: str) -> str | None:
 def shape(port: RoutePort) -> Shape:
     """Raises Refused naming the field."""
     if port.mode not in MODES:
-        raise Refused(f"mode {port.mode!r}: http, tcp or tls")
+        raise Refused(f"mode {shown(port.mode)}: http, tcp or tls")
     if port.balance not in BALANCES[port.mode] and not (port.mode == "http" and _HASHED.fullmatch(port.balance)):
-        raise Refused(f"balance {port.balance!r}: one of {', '.join(BALANCES[port.mode])}{_OR_HASHED[port.mode]}")
+        raise Refused(f"balance {shown(port.balance)}: one of {', '.join(BALANCES[port.mode])}{_OR_HASHED[port.mode]}")
     if port.mtls and port.mode == "tls":
         raise Refused("mtls: mode tls passes on what is encrypted already")
     return Shape(
@@ -94,7 +95,7 @@ def service_port(number: int) -> int:
 
 def _check(check: Check) -> Check:
     if check.path and (len(check.path) > PATH_LIMIT or not _CHECK_PATH.fullmatch(check.path)):
-        raise Refused(f"check path {check.path!r}: not a path this balancer takes")
+        raise Refused(f"check path {shown(check.path)}: not a path this balancer takes")
     return Check(
         path=check.path,
         interval_s=_between("check interval_s", check.interval_s, 0.1, 3_600),

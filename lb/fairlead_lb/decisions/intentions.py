@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions import identity
 from fairlead_discovery.decisions.identity import ANONYMOUS, word
+from fairlead_discovery.decisions.words import shown
 from fairlead_discovery.policies import Intentions, Source
 
 ALLOW, DENY = "allow", "deny"
@@ -59,7 +60,7 @@ def checked(record: Intentions) -> Intentions:
     if record.service != ANYBODY:
         identity.service(record.service)
     if record.default not in ("", *ACTIONS):
-        raise Refused(f"default {record.default!r}: allow or deny")
+        raise Refused(f"default {shown(record.default)}: allow or deny")
     if len(record.sources) > MOST_SOURCES:
         raise Refused(f"{len(record.sources)} sources, {MOST_SOURCES} at the most")
     for source in record.sources:
@@ -134,7 +135,7 @@ def _check(source: Source) -> None:
     if source.name not in (ANYBODY, ANONYMOUS):
         identity.service(source.name)
     if source.action not in ACTIONS:
-        raise Refused(f"action {source.action!r}: allow or deny")
+        raise Refused(f"action {shown(source.action)}: allow or deny")
     if bad := next((m for m in source.methods if not _METHOD.fullmatch(m)), None):
         raise Refused(f"method {bad[:40]!r}: upper case letters")
     for path in source.paths:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.decisions.vips import Vip
+from fairlead_discovery.decisions.words import shown
 from fairlead_discovery.records import Member, Route, RoutePort
 from fairlead_lb.decisions import grammar, map_keys, vips
 from fairlead_lb.decisions.values import DUMMY_HOST, DUMMY_PORT, Key, Server, Shape
@@ -107,9 +108,9 @@ def _key(host: str, path: str, source: str) -> str:
 
 def _check_together(path: str, hosts: tuple[str, ...], mode: str) -> None:
     if path and not hosts:
-        raise Refused(f"path {path!r}: needs a virtual host")
+        raise Refused(f"path {shown(path)}: needs a virtual host")
     if path and mode == "tls":
-        raise Refused(f"path {path!r}: nobody sees it inside TLS that is passed on")
+        raise Refused(f"path {shown(path)}: nobody sees it inside TLS that is passed on")
     if hosts and mode == "tcp":
         raise Refused("virtual hosts need mode http, or tls for names of TLS that is passed on, not tcp")
     if mode == "tls" and not hosts:

@@ -213,7 +213,7 @@ def _check_of(entry: Entry, place: str) -> Check | None:
     if not entry.check:
         return None
     if entry.check != "tcp" and not entry.check.startswith("/"):
-        raise Refused(f"{place}: check {entry.check!r}: a path as /health, or tcp")
+        raise Refused(f"{place}: check {words.shown(entry.check)}: a path as /health, or tcp")
     path = "" if entry.check == "tcp" else entry.check
     return Check(
         path=path,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions.words import shown
 from fairlead_discovery.policies import AnyPolicy, Destination, HeaderChange, Router, RouterLeg, of_kind, subset_of
 from fairlead_lb.decisions import router_lines
 from fairlead_lb.decisions.intentions import AMBIGUOUS
@@ -81,7 +82,7 @@ def _front(leg: RouterLeg) -> FrontLeg:
         if not taken:
             raise Refused("prefix_rewrite needs path_prefix or path_exact, in whose place it comes")
         if AMBIGUOUS.search(router_lines.rewrite(there.prefix_rewrite)):
-            raise Refused(f"prefix_rewrite {there.prefix_rewrite!r}: servers differ in what they take it for")
+            raise Refused(f"prefix_rewrite {shown(there.prefix_rewrite)}: servers differ in what they take it for")
     return FrontLeg(
         conditions=conditions(leg.match),
         taken=len(taken) if there.prefix_rewrite else 0,

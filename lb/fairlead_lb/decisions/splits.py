@@ -12,6 +12,7 @@ import msgspec
 
 from fairlead_daemon.errors import Refused
 from fairlead_discovery import paths
+from fairlead_discovery.decisions.words import shown
 from fairlead_discovery.policies import (
     AnyPolicy,
     Canary,
@@ -119,7 +120,7 @@ def _strange(what: str, key: Key, targets: Iterable[Key], modes: Mapping[Key, st
 def checked(split: Split, mode: str) -> None:
     """Raises Refused."""
     if split.sticky not in STICKY:
-        raise Refused(f"sticky {split.sticky!r}: one of {', '.join(STICKY[1:])}")
+        raise Refused(f"sticky {shown(split.sticky)}: one of {', '.join(STICKY[1:])}")
     if split.sticky not in ("", "source") and mode != "http":
         raise Refused(f"sticky by {split.sticky} needs mode http, not {mode}; by source would do")
     if len(split.shares) > MOST_SHARES:
