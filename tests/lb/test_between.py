@@ -1,5 +1,7 @@
 """Which machines' balancers are asked, with which rules, and what stays as it is."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -7,7 +9,7 @@ from fairlead_daemon.errors import BadSettings
 from fairlead_discovery.records import Balancer, Check, Traffic
 from fairlead_lb.between_side import check
 from fairlead_lb.decisions import between
-from fairlead_lb.decisions.between import FAR, HOME, NEAR, Between
+from fairlead_lb.decisions.between import FAR, HOME, NEAR, Between, Spread
 from fairlead_lb.decisions.parts import Part
 from fairlead_lb.decisions.values import Key, Server, Shape
 from fairlead_lb.settings import LbSettings, frame
@@ -30,7 +32,7 @@ def server(task: str, host: str, weight: int = 100) -> Server:
 def test_tasks_become_machines_and_those_of_the_own_one_a_home():
     """A machine is as heavy as its tasks; whoever asks by host or port comes to the machines, nobody to the home."""
     far, home = between.spread(
-        [part(server("a", OWN), server("b", OTHER), server("c", OTHER, weight=50))], SURROUNDED
+        [part(server("a", OWN), server("b", OTHER), server("c", OTHER, weight=50))], SURROUNDED, Spread()
     ).parts
 
     assert [(OWN, 9443, 100), (OTHER, 9443, 150)] == [(s.host, s.port, s.weight) for s in far.servers]
@@ -43,22 +45,23 @@ def test_tasks_become_machines_and_those_of_the_own_one_a_home():
 def test_weights_keep_their_proportion_within_what_haproxy_takes():
     """A hundred tasks on one machine, one on another."""
     tasks = [*(server(f"t{n}", OTHER) for n in range(100)), server("a", OWN)]
-    far, _ = between.spread([part(*tasks)], SURROUNDED).parts
+    far, _ = between.spread([part(*tasks)], SURROUNDED, Spread()).parts
 
     assert {OWN: 3, OTHER: 256} == {s.host: s.weight for s in far.servers}
 
 
 def test_tcp_and_tasks_that_speak_tls_stay_as_they_are():
     """And everything, when balancers do not ask one another."""
-    parts = [part(server("a", OTHER), mode="tcp"), part(server("a", OTHER), mtls=True)]
+    speaking = replace(part(server("a", OTHER), mtls=True), key=Key("marathon:/speaking", 0))
+    parts = [part(server("a", OTHER), mode="tcp"), speaking]
 
-    assert tuple(parts) == between.spread(parts, SURROUNDED).parts
-    assert (part(server("a", OTHER)),) == between.spread([part(server("a", OTHER))], None).parts
+    assert tuple(parts) == between.spread(parts, SURROUNDED, Spread()).parts
+    assert (part(server("a", OTHER)),) == between.spread([part(server("a", OTHER))], None, Spread()).parts
 
 
 def test_a_machine_without_a_door_is_left_out_and_named():
     """Rather nobody than in plain."""
-    found = between.spread([part(server("a", "10.0.0.9"), server("b", OTHER))], SURROUNDED)
+    found = between.spread([part(server("a", "10.0.0.9"), server("b", OTHER))], SURROUNDED, Spread())
 
     assert [OTHER] == [s.host for s in found.parts[0].servers]
     assert {"marathon:/shop/web": "no balancer takes callers over mTLS at 10.0.0.9"} == found.missing
@@ -68,11 +71,22 @@ def test_rules_for_clients_count_where_they_come_in_and_rules_for_tasks_where_th
     """Each once."""
     traffic = Traffic(allow=("10.0.0.0/8",), strip_path="/x", server_connections=5, eject_after=3, tunnel_timeout_s=9.0)
     check = Check(path="/health")
-    far, home = between.spread([part(server("a", OWN), traffic=traffic, check=check)], SURROUNDED).parts
+    far, home = between.spread([part(server("a", OWN), traffic=traffic, check=check)], SURROUNDED, Spread()).parts
 
     assert Traffic(allow=("10.0.0.0/8",), strip_path="/x", tunnel_timeout_s=9.0) == far.shape.traffic
     assert Traffic(server_connections=5, eject_after=3, tunnel_timeout_s=9.0) == home.shape.traffic
     assert ("", "/health") == (far.shape.check.path, home.shape.check.path)
+
+
+def test_what_did_not_change_stays_the_same_object():
+    """A thousand services are not worked out again for one."""
+    web, other = part(server("a", OWN)), replace(part(server("b", OTHER)), key=Key("marathon:/other", 0))
+    first = between.spread([web, other], SURROUNDED, Spread())
+    second = between.spread([part(server("c", OWN)), other], SURROUNDED, first)
+    elsewhere = Between(own=SURROUNDED.own, doors={OWN: (OWN, 1)})
+
+    assert [False, False, True, True] == [a is b for a, b in zip(first.parts, second.parts, strict=True)]
+    assert [1] == [s.port for s in between.spread([web], elsewhere, first).parts[0].servers]
 
 
 def test_doors_are_those_of_node_balancers_that_take_callers():

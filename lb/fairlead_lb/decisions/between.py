@@ -5,7 +5,7 @@ mTLS; and one, its home, whose servers are the tasks of this machine, for what c
 client from another is done at the caller's side, what tells a task from another at the server's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -40,12 +40,21 @@ class Between:
     doors: Mapping[str, Door] = field(default_factory=dict)
 
 
+Made = Mapping[Key, tuple[Part, tuple[Part, ...], str]]
+"""By port: what it was made of, what was made of it, and machines that are missing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
     """`missing`: by service, machines without a mesh port: what runs there is not reached, for it would be in plain."""
 
-    parts: tuple[Part, ...]
-    missing: Mapping[str, str]
+    between: Between | None = None
+    parts: tuple[Part, ...] = ()
+    made: Made = field(default_factory=dict)
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        return {key.service: why for key, (_, _, why) in self.made.items() if why}
 
 
 def doors(records: Iterable[Balancer]) -> Mapping[str, Door]:
@@ -54,27 +63,36 @@ def doors(records: Iterable[Balancer]) -> Mapping[str, Door]:
     return {host: (one.mesh_host or host, one.mesh_port) for one in there for host in one.hosts}
 
 
-def spread(flat: Iterable[Part], between: Between | None) -> Spread:
-    """Ports of other modes, and those whose tasks speak TLS themselves, stay as they are."""
+def spread(flat: Iterable[Part], between: Between | None, last: Spread) -> Spread:
+    """Ports of other modes, and those whose tasks speak TLS themselves, stay as they are; what is as it was last time is
+    the same object.
+    """
     if between is None:
-        return Spread(parts=tuple(flat), missing={})
-    missing: dict[str, str] = {}
-    return Spread(parts=tuple(_all(flat, between, missing)), missing=missing)
-
-
-def _all(flat: Iterable[Part], between: Between, missing: dict[str, str]) -> Iterator[Part]:
+        return Spread(parts=tuple(flat))
+    known: Made = last.made if last.between is between else {}
+    made: dict[Key, tuple[Part, tuple[Part, ...], str]] = {}
     for part in flat:
-        if part.shape.mode != "http" or part.shape.mtls:
-            yield part
-            continue
-        if without := sorted({s.host for s in part.servers} - between.doors.keys()):
-            missing[part.key.service] = f"no balancer takes callers over mTLS at {', '.join(without[:3])}"
-        yield replace(part, shape=_far(part.shape), servers=_machines(part.servers, between))
-        home = Key(part.key.service, part.key.index + HOME)
-        here = tuple(s for s in part.servers if s.host in between.own)
-        yield Part(
-            key=home, app=part.app, shape=_near(part.shape), service_port=0, hosts=(), servers=here, groups=part.groups
-        )
+        before = known.get(part.key)
+        made[part.key] = before if before is not None and before[0] is part else (part, *_made(part, between))
+    return Spread(between=between, parts=tuple(p for _, parts, _ in made.values() for p in parts), made=made)
+
+
+def _made(part: Part, between: Between) -> tuple[tuple[Part, ...], str]:
+    if part.shape.mode != "http" or part.shape.mtls:
+        return (part,), ""
+    without = sorted({s.host for s in part.servers} - between.doors.keys())
+    why = f"no balancer takes callers over mTLS at {', '.join(without[:3])}" if without else ""
+    far = replace(part, shape=_far(part.shape), servers=_machines(part.servers, between))
+    home = Part(
+        key=Key(part.key.service, part.key.index + HOME),
+        app=part.app,
+        shape=_near(part.shape),
+        service_port=0,
+        hosts=(),
+        servers=tuple(s for s in part.servers if s.host in between.own),
+        groups=part.groups,
+    )
+    return (far, home), why
 
 
 def _machines(servers: Iterable[Server], between: Between) -> tuple[Server, ...]:

@@ -92,7 +92,7 @@ class Wanted:
     """Looked at in this order for what the maps do not take."""
     ruled: bamboo.Ruled = field(default_factory=bamboo.Ruled)
     force: meshes.InForce = field(default_factory=meshes.InForce)
-    between: Between | None = None
+    spread: betweens.Spread = field(default_factory=betweens.Spread)
     ways: splits.Ways = field(default_factory=dict)
     groups: colours.Groups = field(default_factory=colours.Groups)
     leads: Leads = field(default_factory=dict)
@@ -116,7 +116,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
     snapshot = splits.with_targets(resolving, derived)
     parts = dict(_all_parts(snapshot, last, rules, _deriving(derived, ruled), refused, ruled.claims))
     asked = [_claiming(part, parts[service], ruled) for service in sorted(parts) for part in parts[service].parts]
-    spread = betweens.spread(asked, rules.between)
+    spread = betweens.spread(asked, rules.between, last.spread)
     flat = list(spread.parts)
     names = naming.give(_bases(flat), last.names, rules.names_in_use, _lender(flat, rules.spares))
     named = _named(flat, names)
@@ -160,7 +160,7 @@ def wanted(snapshot: Snapshot, last: Wanted, rules: Rules, derived: Derive) -> W
         dead=frozenset(t for t, record in snapshot.leaving.items() if record.reason is Reason.DEAD),
         names=names,
         parts=parts,
-        between=rules.between,
+        spread=spread,
         ways=found.ways,
         groups=groups,
         leads=led.leads,
@@ -247,7 +247,7 @@ def brought_home(wanted: Wanted, in_use: Collection[str]) -> Wanted:
     if not lent.keys() & {b.key for b in wanted.backends.values()}:
         return wanted
     asked = [part for service in sorted(wanted.parts) for part in wanted.parts[service].parts]
-    flat = betweens.spread(asked, wanted.between).parts
+    flat = betweens.spread(asked, wanted.spread.between, wanted.spread).parts
     held = {n: k for n, k in wanted.names.items() if lent.get(k) != n}
     names = naming.give(_bases(flat), held, in_use, lambda _: None)
     own = {part.key: name for part, name in _named(flat, names)}
