@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from fairlead_daemon.errors import Unavailable
 from fairlead_daemon.processes import identify
 from fairlead_discovery import paths
 from fairlead_discovery.records import Balancer as Registration
@@ -228,6 +229,29 @@ async def test_a_file_written_but_not_loaded_is_loaded_by_the_next(place: Balanc
     await place.applied(revision)
 
     assert {"one": "ready", "two": "ready"} == await place.servers()
+
+
+async def test_after_a_reload_that_haproxy_refused_the_next_adopts_what_serves(place: Balancer):
+    """Also where HAProxy calls that worker an old one then (3.1 and later)."""
+    await served(place, "one")
+    before, file, master = await pids(place), lb_folder(place.settings) / "haproxy.cfg", Path(master_socket(place))
+    await place.kill_daemon()
+    text = file.read_text()
+    file.write_text(f"{text}\nnonsense\n")
+    with contextlib.suppress(Unavailable):  # 2.6 says nothing
+        await socket_cli.ask(master, "reload")
+
+    async def refused() -> bool:
+        with contextlib.suppress(Unavailable):
+            return (await process.show(master)).failed > 0
+        return False
+
+    await eventually("it has refused", refused, within_s=20)
+    file.write_text(text)
+    await place.start()
+
+    assert before == await pids(place)
+    assert (200, "one") == await place.ask(HOST)
 
 
 async def test_a_clean_stop_ends_haproxy_and_the_registration(place: Balancer):
