@@ -232,3 +232,43 @@ async def test_a_server_of_weight_nothing_is_asked_nothing(place: Balancer) -> N
 async def _asked(place: Balancer, task: Task) -> bool:
     await place.ask("weighed.example")
     return bool(task.seen)
+
+
+async def test_a_worker_that_is_replaced_vouches_for_no_stranger(place: Balancer) -> None:
+    """It hands requests over from an address that is believed: what its client claims it takes away before."""
+    await service(place, "/kept", vhosts=("kept.example",), traffic=Traffic(https_only=True))
+    asked = b"GET / HTTP/1.1\r\nHost: kept.example\r\nX-Forwarded-Proto: https\r\n\r\n"
+    before = int((await place.status())["reloads"])
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port, local_addr=(STRANGER, 0))
+        writer.write(asked)
+        first = await reader.readuntil(b"\r\n\r\n")
+        task = await service(place, "/kept", vhosts=("kept.example",), traffic=Traffic(https_only=True, retries=2))
+        assert int((await place.status())["reloads"]) > before
+        writer.write(asked)
+        second = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    assert [b" 301 ", b" 301 "] == [first[8:13], second[8:13]]
+    assert [] == task.seen
+    assert 200 == (await ask(place, "kept.example", X_Forwarded_Proto="https"))[0]
+
+
+async def test_who_gave_up_waiting_is_not_sent_to_a_server_any_more(place: Balancer) -> None:
+    """A client's deadline passes while its request waits for the only place there is: the server never hears of it."""
+    rules = Traffic(deadlines=True, server_connections=1, queue_timeout_s=30)
+    task = await service(place, "/queued", vhosts=("queued.example",), traffic=rules)
+    slow = asyncio.create_task(ask(place, "queued.example", "/?slow=1.5"))
+    await eventually("the first is in", lambda: _seen(task))
+    _, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
+    writer.write(b"GET /gone HTTP/1.1\r\nHost: queued.example\r\nX-Request-Timeout: 200\r\n\r\n")
+    await writer.drain()
+    await asyncio.sleep(0.2)
+    writer.close()
+
+    assert [200, 200] == [(await slow)[0], (await ask(place, "queued.example", "/last"))[0]]
+    assert ["GET /?slow=1.5", "GET /last"] == task.seen
+
+
+async def _seen(task: Task) -> bool:
+    return bool(task.seen)

@@ -110,6 +110,7 @@ def _used(structure: Structure) -> Mapping[str, bool]:
     return {
         "rates": any(r.rate or r.client_rate for r in rules),
         "breakers": any(r.break_at_percent for r in rules),
+        "deadlines": any(r.deadlines for r in rules),
         "delays": any(r.delay is not None for r in rules),
     }
 
