@@ -6,7 +6,7 @@
                                                         less than a hundredth from run to run, whatever else the machine does (valgrind)
 
 By hand twice: `map` chooses the backend by one look-up of the host, which is the least a HAProxy can do; `acl` has a
-condition and a `use_backend` a host, as most files do. Both have what an operator would write: `http-server-close`,
+condition and a `use_backend` a host, as most files do; asked is the host in the middle. Both have what an operator would write: `http-server-close`,
 `redispatch`, `retries`, `forwardfor`, time limits. `retry` is `map` with `retry-on conn-failure empty-response`, without
 which a server's death is seen by clients: fairlead always has it, and HAProxy keeps a copy of each request for it.
 
@@ -42,7 +42,6 @@ from harness.balancer import fetch
 from harness.ports import free_port
 from harness.servers import Server, require
 
-HOST = "web7.example"
 OURS = "fairlead"
 LATENCY = re.compile(r"99%\s+([\d.]+)(us|ms|s)")
 RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
@@ -85,6 +84,12 @@ class Contender:
     name: str
     port: int
     config: Path
+    host: str
+
+
+def asked(services: int) -> str:
+    """The host in the middle: whoever looks at one after the other looks at half of them."""
+    return f"web{services // 2}.example"
 
 
 def by_hand(name: str, folder: Path, target: int, arguments: argparse.Namespace) -> tuple[Contender, Server]:
@@ -101,7 +106,7 @@ def by_hand(name: str, folder: Path, target: int, arguments: argparse.Namespace)
     head = HAND.format(port=port, more=RETRY if name == "retry" else "", rules="\n".join(rules))
     file.write_text(head + "".join(f"backend b{n}\n{servers}" for n in numbers))
     server = Server([require("haproxy"), "-W", "-f", str(file)], log=folder / f"{name}.log")
-    return Contender(name=name, port=port, config=file), server
+    return Contender(name=name, port=port, config=file, host=asked(arguments.services)), server
 
 
 def returning(folder: Path) -> tuple[Server, int]:
@@ -128,7 +133,16 @@ def cpu_us(config: Path) -> float:
 
 
 def turn(contender: Contender, clients: str, seconds: int) -> Turn:
-    command = [require("wrk"), "-t1", "-c32", f"-d{seconds}s", "--latency", "-H", f"Host: {HOST}", *CLIENTS[clients]]
+    command = [
+        require("wrk"),
+        "-t1",
+        "-c32",
+        f"-d{seconds}s",
+        "--latency",
+        "-H",
+        f"Host: {contender.host}",
+        *CLIENTS[clients],
+    ]
     before = cpu_us(contender.config)
     said = subprocess.run(
         [*command, f"http://127.0.0.1:{contender.port}/"], capture_output=True, text=True, check=True
@@ -182,10 +196,10 @@ def instructions(contender: Contender, folder: Path) -> float:
     )
     server.start()
     try:
-        _answered(contender.port)
-        _ask(contender.port, WARM_UP)
+        _answered(contender)
+        _ask(contender, WARM_UP)
         _control(server.pid, "-z")
-        _ask(contender.port, COUNTED)
+        _ask(contender, COUNTED)
         _control(server.pid, "-d")
         return _total(Path(f"{out}.1")) / COUNTED
     finally:
@@ -196,20 +210,20 @@ def _control(pid: int, what: str) -> None:
     subprocess.run([require("callgrind_control"), what, str(pid)], check=True, capture_output=True, timeout=60)
 
 
-def _answered(port: int) -> None:
+def _answered(contender: Contender) -> None:
     """Valgrind reads a large file for a minute."""
     until = time.monotonic() + 300
     while time.monotonic() < until:
         try:
-            return _ask(port, 1)
+            return _ask(contender, 1)
         except OSError:
             time.sleep(0.5)
-    raise AssertionError(f"nobody answers on port {port}")
+    raise AssertionError(f"nobody answers on port {contender.port}")
 
 
-def _ask(port: int, count: int) -> None:
-    asked = f"GET /a/b HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: counted\r\nAccept: */*\r\n\r\n".encode()
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as link:
+def _ask(contender: Contender, count: int) -> None:
+    asked = f"GET /a/b HTTP/1.1\r\nHost: {contender.host}\r\nUser-Agent: counted\r\nAccept: */*\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", contender.port), timeout=30) as link:
         for _ in range(count):
             link.sendall(asked)
             answer = b""
@@ -240,7 +254,8 @@ def count(contenders: Iterable[Contender], folder: Path) -> None:
 async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
     target, port = returning(folder)
     place = Place(folder, url)
-    ours = Contender(name=OURS, port=place.http, config=folder / "data" / "lb" / "haproxy.cfg")
+    host = asked(arguments.services)
+    ours = Contender(name=OURS, port=place.http, config=folder / "data" / "lb" / "haproxy.cfg", host=host)
     made = [by_hand(name, folder, port, arguments) for name in ("map", "acl", "retry")]
     contenders = [ours, *(contender for contender, _ in made)]
     registry = await open_registry(url)
@@ -250,7 +265,7 @@ async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
     try:
         await place.fill(registry, port)
         await place.applied(registry, await registry.commit([]))
-        assert (await fetch(f"http://127.0.0.1:{place.http}", "/", host=HOST))[0] == 200
+        assert (await fetch(f"http://127.0.0.1:{place.http}", "/", host=host))[0] == 200
         if arguments.what == "instructions":
             end(place, folder)
             ended = True
