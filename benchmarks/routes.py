@@ -153,7 +153,8 @@ async def publish(url: str, folder: Path, rounds: int) -> Sequence[float]:
     return took
 
 
-async def one(place: Place, registry: Registry, number: int) -> float:
+async def one(place: Place, registry: Registry, number: int, *, wait: bool = True) -> float:
+    """Milliseconds. `wait`: until its withdrawal is applied; else until nobody is sent to it any more."""
     new = await Task(f"new-{number}").start()
     change = put(new.id, new.port, PROBED)
     await asyncio.sleep(random.uniform(0.02, 0.06))  # no rhythm of ours meets one of theirs
@@ -165,10 +166,12 @@ async def one(place: Place, registry: Registry, number: int) -> float:
     name = change.path.rpartition("/")[2]
     leaving = Leaving(task=new.id, service=f"marathon:{PROBED}", member=name, reason=Reason.SCALE, deadline_s=4e9)
     # as the master: the record stands until the endpoint is drained, else it would seem to have vanished
-    await place.applied(
-        registry, await registry.commit([Delete(change.path), Put(paths.leaving(new.id), encode(leaving))])
-    )
-    await place.applied(registry, await registry.commit([Delete(paths.leaving(new.id))]))
+    revision = await registry.commit([Delete(change.path), Put(paths.leaving(new.id), encode(leaving))])
+    if wait:
+        await place.applied(registry, revision)
+        await place.applied(registry, await registry.commit([Delete(paths.leaving(new.id))]))
+    else:
+        await eventually("it is withdrawn", lambda: nobody(place.http), within_s=30, every_s=0.01)
     await new.stop()
     return took_ms
 
@@ -208,6 +211,10 @@ async def answered_or_failed(port: int, commit: "asyncio.Task[int]") -> bool:
     if commit.done():
         commit.result()
     return await answered(port, "probed.example")
+
+
+async def nobody(port: int) -> bool:
+    return not await answered(port, "probed.example")
 
 
 async def answered(port: int, host: str) -> bool:

@@ -1,11 +1,12 @@
 """`fairlead lb` at 1,000 services of 10 endpoints each. Requests a second: `routes_beside.py`.
 
     python benchmarks/routes_scale.py             the controller's figures in one run, as a table: `latency`, `changes`,
-                                                  `services`; about three minutes (--registry local, or zk)
+                                                  `services`, `structure`; about four minutes (--registry local, or zk)
     python benchmarks/routes_scale.py latency     an endpoint is published -> HAProxy sends it a request, one at a time
     python benchmarks/routes_scale.py changes     100 endpoint changes a second: the daemon's CPU, its memory, reloads,
                                                   and whether each change was applied
     python benchmarks/routes_scale.py services    100 new services, one after the other: reloads
+    python benchmarks/routes_scale.py structure   endpoints that are published while HAProxy checks and reloads
     python benchmarks/routes_scale.py status      how long `/status` takes, and how long others' requests wait meanwhile
 
 The registry is a process of its own, as everything else; members are swapped as the master does it. A client asks for a
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -41,7 +43,7 @@ from harness.balancer import Task, fetch, route
 from harness.waiting import eventually
 
 OPENED = {"local": local_registry, "zk": zookeeper}
-TABLE = ("latency", "changes", "services")
+TABLE = ("latency", "changes", "services", "structure")
 OPEN_RECORDS = 100
 """Tasks that are being killed."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -167,6 +169,44 @@ async def services(place: Place, registry: Registry, port: int) -> list[Figure]:
     ]
 
 
+KINDS: Sequence[dict[str, Any]] = (
+    {"sticky": True},
+    {"reuse": True},
+    {"balance": "leastconn"},
+    {"balance": "leastconn", "sticky": True},
+    {"balance": "leastconn", "reuse": True},
+)
+"""Of services for which no spare backend lies ready."""
+
+
+async def structure(place: Place, registry: Registry, port: int) -> list[Figure]:
+    """Endpoints are published one after the other, while services come that need a check and a reload each."""
+    await place.settled()
+    before, ending, took = reloads(place), asyncio.Event(), []
+    rounds = asyncio.create_task(_until(ending, place, registry))
+    for number, kind in enumerate(KINDS):
+        app, host = f"/kind/n{number}", f"kind{number}.example"
+        begin = time.perf_counter()
+        asked = Put(paths.route(f"marathon:{app}"), encode(route(app, vhosts=(host,), **kind)))
+        await registry.commit([asked, put(f"kind-{number}", port, app)])
+        await eventually("it is routed", lambda host=host: routes.answered(place.http, host), within_s=60, every_s=0.01)
+        took.append((time.perf_counter() - begin) * 1000)
+    ending.set()
+    return [
+        Figure("service that needs a reload -> its first request: median", statistics.median(took), "ms"),
+        *spread("endpoint published while HAProxy is checked and reloaded", await rounds),
+        Figure(f"reloads for {len(KINDS)} of them", reloads(place) - before, "", len(KINDS)),
+    ]
+
+
+async def _until(ending: asyncio.Event, place: Place, registry: Registry) -> list[float]:
+    """Their successors do not wait until the last is applied: a reload under way holds that back."""
+    took = []
+    while not ending.is_set():
+        took.append(await routes.one(place, registry, 10_000 + len(took), wait=False))
+    return took
+
+
 async def status(place: Place) -> None:
     """`/health` is asked all the time beside it: the longest it takes is how long the daemon's loop was held."""
     admin = f"http://127.0.0.1:{place.admin}"
@@ -213,6 +253,8 @@ async def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
                 figures += await changes(place, registry, port, arguments)
             elif what == "services":
                 figures += await services(place, registry, port)
+            elif what == "structure":
+                figures += await structure(place, registry, port)
         if figures:
             print(table(figures))
         else:
