@@ -1,5 +1,6 @@
 """The admin pages: `/status` for people and verbs, marathon-lb's `/_haproxy_…`, HAProxy's own statistics."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,9 @@ def add_pages(
     app.router.add_get("/_haproxy_getappmap", pages.apps)
     app.router.add_get("/_haproxy_getpids", pages.pids)
     app.router.add_get("/haproxy", pages.stats)
+    for signal in ("hup", "usr1"):
+        app.router.add_get(f"/_mlb_signal/{signal}", pages.look_again)
+        app.router.add_post(f"/_mlb_signal/{signal}", pages.look_again)
     app.router.add_post("/fairlead/stop", pages.stop)
 
 
@@ -56,6 +60,7 @@ def add_mesh_page(app: web.Application, mesh: "MeshSide | None") -> None:
     app.router.add_get("/mesh", page)
 
 
+LOOK_AGAIN_S = 10.0
 _PASSWORD = re.compile(r"password \S+")
 
 
@@ -115,6 +120,15 @@ class Pages:
         serving, wanted = self._serving(), self._controller.state.wanted
         backends = marathon_csv.listed(wanted, serving, self._controller.state.hostnames)
         return _text(marathon_csv.as_marathon_lb(csv, backends))
+
+    async def look_again(self, _request: web.Request) -> web.Response:
+        """In place of marathon-lb's signals: HAProxy is compared with the newest of the registry, and put right."""
+        try:
+            async with asyncio.timeout(LOOK_AGAIN_S):
+                await self._controller.auditing.wanted()
+        except TimeoutError as error:
+            raise Unavailable(f"haproxy was not read within {LOOK_AGAIN_S:g} s") from error
+        return _text("haproxy was read again; what differed is put right\n")
 
     async def stop(self, _request: web.Request) -> web.Response:
         self._stop()

@@ -17,7 +17,7 @@ from fairlead_discovery.decisions.localities import NOWHERE, Place
 from fairlead_discovery.decisions.trust import Confirmed
 from fairlead_discovery.records import Route
 from fairlead_discovery.snapshots import Snapshot
-from fairlead_lb import counting, deciding, metrics, reading, reloading, spilling, watching
+from fairlead_lb import auditing, counting, deciding, metrics, reading, reloading, spilling, watching
 from fairlead_lb.adapters.store import Store
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import pace, picture, routes
@@ -39,7 +39,6 @@ from fairlead_lb.supervisor import Supervisor, free_for_hosts
 log = Log("lb")
 ROUNDS = 4  # apply and read back; more means HAProxy does not do as told
 SAVE_S = 1.0
-AUDIT_S = 5.0
 RETRY_S = 0.2
 SWAP_LOOK_S = 0.5
 UNKNOWN_GENERATION = 50_000  # far from that of a HAProxy whose picture was lost: their sockets must differ
@@ -52,6 +51,7 @@ class Controller:
         self, supervisor: Supervisor, store: Store, around: Surroundings, derived: routes.Derive, rails: Rails
     ) -> None:
         self.desk = Desk(supervisor, store, around, derived, rails)
+        self.auditing = auditing.Auditing(self.desk)
         supervisor.died = self._died
         self.reported = asyncio.Event()
         self.reached: Callable[[str], None] = lambda _why: None  # told "" when HAProxy is, else why not for seconds
@@ -314,8 +314,7 @@ class Controller:
         else:
             reloading.clear_up(self.desk)
         self._save_when_due()
-        due = self.desk.to_audit or time.monotonic() - self.desk.times.audited > AUDIT_S
-        if due and await reading.audit(self.desk):  # after what has changed
+        if await self.auditing.turn():  # after what has changed
             deciding.lend(self.desk)
             await reading.look_for_panic(self.desk)
 
@@ -402,7 +401,7 @@ class Controller:
         if reloading.swapping(self.desk):
             return SWAP_LOOK_S
         waits = [
-            AUDIT_S if not self.desk.to_audit else 0.0,
+            auditing.AUDIT_S if not self.desk.to_audit else 0.0,
             *times.waits(
                 now,
                 old_workers=bool(self.supervisor.processes.old),

@@ -84,7 +84,7 @@ def test_other_labels_are_left_alone():
     assert asks({"HAPROXY_0_VHOST": "x"})
 
 
-def test_labels_that_are_raw_haproxy_are_named():
+def test_marathon_lbs_labels_that_are_not_taken_are_named():
     """Nothing comes of them, and whoever set them shall know; those that are read, or not needed, are no such labels."""
     raw = (
         "HAPROXY_0_BACKEND_HEAD",

@@ -19,6 +19,7 @@ from fairlead_discovery import paths
 from fairlead_discovery.records import Balancer as Registration
 from fairlead_discovery.records import Route, decode
 from fairlead_discovery.registry import Delete
+from fairlead_lb import metrics
 from fairlead_lb.adapters import process, socket_cli
 from fairlead_lb.decisions import pace
 from fairlead_lb.settings import lb_folder
@@ -197,18 +198,24 @@ async def test_haproxy_says_itself_that_it_serves(short_dir: Path):
         assert [200, 404] == [(await place.ask("", path, port=port))[0] for path in ("/_haproxy_health_check", "/x")]
 
 
-async def test_a_change_by_hand_is_repaired(place: Balancer):
-    """Someone used HAProxy's socket: the audit finds and undoes it."""
+@pytest.mark.parametrize("asked", ["", "/_mlb_signal/hup", "/_mlb_signal/usr1"])
+async def test_a_change_by_hand_is_repaired(place: Balancer, asked: str):
+    """Someone used HAProxy's socket: the audit finds and undoes it; marathon-lb's signals ask for one, and wait for it."""
     await served(place, "one", "two")
     found = (await place.status())["services"][0]["backend"]
     generation = (await place.status())["haproxy"]["generation"]
+    repaired = metrics.REPAIRS.labels("backends")._value.get()
     socket = place.folder / "data" / "lb" / "run" / f"w{generation}.sock"
     reader, writer = await asyncio.open_unix_connection(str(socket))
     writer.write(f"set server {found}/s1 state maint\n".encode())
     writer.write_eof()
     await reader.read(-1)
     writer.close()
-    assert {"maint", "ready"} == set((await place.servers()).values())
+    if asked:
+        assert 200 == (await fetch(place.admin, asked))[0]
+        assert repaired < metrics.REPAIRS.labels("backends")._value.get()
+    else:
+        assert {"maint", "ready"} == set((await place.servers()).values())
 
     await eventually("it is undone", lambda: serves(place, {"one": "ready", "two": "ready"}), within_s=15)
 

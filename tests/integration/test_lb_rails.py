@@ -11,7 +11,7 @@ from fairlead_discovery import paths
 from fairlead_discovery.reading import confirm
 from fairlead_discovery.records import Check, encode
 from fairlead_discovery.registry import Delete
-from fairlead_lb import certificates, controller, counting
+from fairlead_lb import auditing, certificates, counting
 from harness.balancer import Balancer, Task, balancer, fetch, route, service
 from harness.servers import require
 from harness.waiting import eventually
@@ -22,7 +22,7 @@ HOST = "shop.example"
 
 @pytest.fixture
 async def place(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Balancer]:
-    monkeypatch.setattr(controller, "AUDIT_S", 0.3)
+    monkeypatch.setattr(auditing, "AUDIT_S", 0.3)
     monkeypatch.setattr(certificates, "AUDIT_S", 0.3)
     async with balancer(short_dir) as made:
         yield made
@@ -143,7 +143,7 @@ async def tell(socket: Path, command: str) -> None:
 
 async def test_counters_survive_reloads_and_restarts(short_dir: Path, monkeypatch: pytest.MonkeyPatch):
     """Of a service and of its task: never smaller, and nothing counted is lost, though three workers have counted."""
-    monkeypatch.setattr(controller, "AUDIT_S", 0.3)
+    monkeypatch.setattr(auditing, "AUDIT_S", 0.3)
     monkeypatch.setattr(counting, "SERVERS_S", 0.3)
     service_name, label = 'service="marathon:/shop/web"', 'kind="backend"'
     async with balancer(short_dir, spare_backends=0) as place:

@@ -13,7 +13,7 @@ from fairlead_discovery.policies import Canary, CanaryStage, Target, path_of
 from fairlead_discovery.records import Balancer as Registered
 from fairlead_discovery.records import Traffic, decode, encode
 from fairlead_discovery.registry import Put
-from fairlead_lb import controller, rolling
+from fairlead_lb import auditing, rolling
 from fairlead_lb.canaries import ROLE
 from fairlead_lb.decisions import rollout
 from fairlead_lb.decisions.rollout import Phase, Rollout
@@ -48,7 +48,7 @@ async def pair(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def three(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Balancer]]:
     """They count what was answered all the time."""
     monkeypatch.setattr(rolling, "HEALTHY_S", 3.0)
-    monkeypatch.setattr(controller, "AUDIT_S", 0.3)
+    monkeypatch.setattr(auditing, "AUDIT_S", 0.3)
     async with several(short_dir, 3) as made:
         yield made
 

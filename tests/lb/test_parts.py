@@ -103,13 +103,17 @@ def test_an_announced_service_may_have_a_vip():
     assert {"HAPROXY_0_STICKY": "true"} == member_of(announced, "10.0.0.1").discovery.labels
 
 
-def test_a_vip_at_the_wrong_place_is_told_with_the_right_one():
-    """An app's own labels are no port's."""
-    route = Route(service="o:p", ports=(RoutePort(index=0),), not_taken=("HAPROXY_0_SSL_CERT", "VIP_0"))
+def test_labels_that_are_not_taken_are_told_with_the_reason():
+    """Each its own: who set it shall know what to do instead."""
+    not_taken = ("HAPROXY_0_BACKEND_HEALTHCHECK_PORT_INDEX", "HAPROXY_0_SSL_CERT", "VIP_0")
+    route = Route(service="o:p", ports=(RoutePort(index=0),), not_taken=not_taken)
     told = routes.wanted(
         Snapshot(revision=1, trust=Trust.LIVE, routes={"o:p": route}), Wanted(), Rules(), lambda *_: None
     )
 
-    raw, vip = problems(told, {})["o:p"]
+    checked, raw, vip = problems(told, {})["o:p"]
+    assert checked.endswith(
+        "HAProxy checks the port it sends requests to; the agent makes the app's checks of other ports"
+    )
     assert "HAPROXY_0_SSL_CERT: not taken: raw HAProxy" == raw
     assert "VIP_0: not taken: it belongs to the labels of a port, in portDefinitions" == vip

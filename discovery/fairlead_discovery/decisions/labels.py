@@ -29,7 +29,7 @@ _RAW = re.compile(
     r"HAPROXY_\d{1,6}_(?:SSL_CERT|BIND_ADDR|BIND_OPTIONS|BACKEND_HEALTHCHECK_PORT_INDEX"
     r"|(?:[A-Z]+_)*(?:FRONTEND|BACKEND)(?:_[A-Z_]+)?)"
 )
-"""marathon-lb's labels that put their text into the configuration."""
+"""marathon-lb's labels that nothing comes of: they put their text into the configuration, or name another port to check."""
 _CLOSED = "closed"
 """Among a port's values: nobody is let in."""
 _OURS = re.compile(r"FAIRLEAD_(?:(\d{1,6})_)?(.*)", re.DOTALL)

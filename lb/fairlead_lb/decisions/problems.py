@@ -39,4 +39,8 @@ def _of(service: str, wanted: Wanted, taken: Mapping[int, str]) -> Iterator[str]
 
 
 def _why(label: str) -> str:
-    return "it belongs to the labels of a port, in portDefinitions" if vips.asked((label,)) else "raw HAProxy"
+    if vips.asked((label,)):
+        return "it belongs to the labels of a port, in portDefinitions"
+    if label.endswith("_BACKEND_HEALTHCHECK_PORT_INDEX"):
+        return "HAProxy checks the port it sends requests to; the agent makes the app's checks of other ports"
+    return "raw HAProxy"
