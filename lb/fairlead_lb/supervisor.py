@@ -64,7 +64,8 @@ class Supervisor:
 
     async def adopt(self) -> bool:
         """Takes over a running HAProxy. False when there is none."""
-        found = await process.find(self._store.master_socket)
+        running = self._store.running()
+        found = await process.find_again(self._store.master_socket, running.master if running else None)
         if found is None:
             return False
         self._take(found)

@@ -24,6 +24,7 @@ RELOAD_S = 20.0
 CHECK_S = 60.0
 STEP_S = 0.005
 HEARS_S = 2.0
+VOICE_S = 5.0
 BY_SIGNAL_S = 10.0
 
 
@@ -66,6 +67,16 @@ async def find(master: Path) -> Processes | None:
     except Unavailable:
         return None
     return processes if processes.master == pid and processes.worker else None
+
+
+async def find_again(master: Path, known: Identity | None) -> Processes | None:
+    """As `find`; a master that lives is given time: while it starts itself afresh, for a reload, it has no voice."""
+    end = asyncio.get_running_loop().time() + VOICE_S
+    while (found := await find(master)) is None:
+        if known is None or identify(known.pid) != known or asyncio.get_running_loop().time() > end:
+            return None
+        await asyncio.sleep(STEP_S)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
