@@ -23,7 +23,7 @@ from fairlead_lb.decisions.fragments import of_tenants, text_of
 from fairlead_lb.decisions.rollout import structure_of
 from fairlead_lb.decisions.router_lines import FrontRouter
 from fairlead_lb.decisions.routes import Wanted
-from fairlead_lb.decisions.values import Picture, Structure
+from fairlead_lb.decisions.values import Frame, Picture, Structure
 from fairlead_lb.desk import Desk
 from fairlead_lb.supervisor import within_limits
 
@@ -222,6 +222,8 @@ async def _reloaded(desk: Desk, attempt: Attempt) -> None:
 async def _blame(desk: Desk, candidate: Picture, error: Refused) -> Blame:
     """Finds the tenants whose fragments HAProxy refuses by themselves. Changes nothing but what is known of fragments."""
     structure = candidate.structure
+    if _of_our_files(structure.frame, error):
+        return Blame(error=error)
     if not desk.verdicts.knows_head(structure):
         if await _refused_with(desk, candidate, ()):
             return Blame(error=error)  # it is nobody's route
@@ -275,6 +277,11 @@ async def _faulty_routers(desk: Desk, candidate: Picture, running: Structure) ->
         tuple(new), lambda group: _refused_with(desk, candidate, (), tuple(new[one] for one in group))
     )
     return {new[one]: why for one, why in faulty.items()}
+
+
+def _of_our_files(frame: Frame, error: Refused) -> bool:
+    """About an identity or certificates of the balancer itself, which may come any moment: no tenant can name them."""
+    return any(place and place in str(error) for place in (frame.identity, frame.certificates))
 
 
 async def _refused_with(

@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_discovery.records import Leaving, Reason, Route, RoutePort
@@ -237,3 +240,19 @@ async def _told(place: Place) -> bool:
 
 def _web(made: Picture) -> Slots:
     return next(slots for name, slots in made.slots.items() if "web" in name)
+
+
+async def test_nobody_is_blamed_for_the_balancers_own_files(tmp_path: Path):
+    """They may be missing for a moment; the route is served once they are there, as it was asked for."""
+    async with running(tmp_path) as place:
+        twin, desk = place.twin, place.controller.desk
+        frame = msgspec.structs.replace(desk.around.frame, identity="/srv/lb/identity")
+        desk.around = replace(desk.around, frame=frame)
+        twin.refuses = "unable to stat SSL certificate from file '/srv/lb/identity/identity.pem'"
+        last = place.offer(web=["t1"], other=["t5"])
+        await place.seen(twin.checked, 2)
+        twin.refuses = ""
+        await place.applied(last)
+
+        assert {} == desk.state.refused_shapes
+        assert {"t5"} == place.ready(place.slots("other"))
