@@ -1,7 +1,5 @@
 """Dialects that say the same give the same routes; whatever the grammar lets through, HAProxy's own parser takes."""
 
-import random
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,15 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead_discovery.decisions import labels
-from fairlead_discovery.records import Check, Route, RoutePort
-from fairlead_discovery.snapshots import Snapshot, Trust
-from fairlead_lb.decisions import grammar, picture, render, route_files, routes
-from fairlead_lb.decisions.change import Serving, Surroundings
+from fairlead_discovery.decisions import labels, words
+from fairlead_discovery.records import RoutePort
+from fairlead_lb.decisions import route_files
 from fairlead_lb.decisions.parts import derive
 from fairlead_lb.decisions.route_files import Entry
-from fairlead_lb.decisions.routes import Rules, Wanted
-from fairlead_lb.decisions.values import Frame, Structure
+from harness import drawn_routes
 from harness.servers import require
 
 SERVICE = "erp:db"
@@ -100,47 +95,19 @@ def test_labels_and_files_that_say_the_same_are_the_same_route(given_: dict[str,
     assert derive(SERVICE, by_file, {}).parts == derive(SERVICE, by_labels, {}).parts
 
 
-def drawn(chance: random.Random, number: int) -> Route:
-    """One of thousands: any balance, check and limits together that the words can say."""
-    mode = chance.choice(("http", "http", "tcp"))
-    words = chance.sample(sorted(TRAFFIC), chance.randrange(5)) if mode == "http" else []
-    given_ = {f"FAIRLEAD_0_{word.upper()}": chance.choice(TRAFFIC[word]) for word in words}
-    given_["HAPROXY_0_BALANCE"] = chance.choice(grammar.BALANCES[mode])
-    if mode == "http":
-        given_["HAPROXY_0_VHOST"] = f"{chance.choice(('', '*.', 'a.'))}n{number}.example"
-        given_["HAPROXY_0_PATH"] = chance.choice(("", "/a", "/a/b~c", "/%20x", "/a=b&c"))
-        given_["HAPROXY_0_STICKY"] = chance.choice(("true", "false"))
-    given_["HAPROXY_0_MODE"] = mode
-    given_["FAIRLEAD_0_TIMEOUT"] = chance.choice(("100ms", "1m", "1h"))
-    given_["FAIRLEAD_0_REUSE"] = chance.choice(("true", "false"))
-    ports = [RoutePort(index=0, check=chance.choice((None, a_check(chance))))]
-    return labels.route_of(f"marathon:/n/{number}", {k: v for k, v in given_.items() if v}, ports, app=f"/n/{number}")[
-        0
-    ]
-
-
-def a_check(chance: random.Random) -> Check:
-    return Check(path=chance.choice(("", "/", "/health?x=1&y=%20", "/a/b")), interval_s=chance.choice((0.1, 2, 60)))
+def test_every_word_of_traffic_rules_is_drawn():
+    """A new one too, or HAProxy's parser would never see it."""
+    assert words.TRAFFIC.keys() == drawn_routes.TRAFFIC.keys()
 
 
 @pytest.mark.needs("haproxy")
-@pytest.mark.parametrize("batches", [1, pytest.param(20, marks=pytest.mark.soak)])
-def test_haproxys_own_parser_takes_thousands_of_generated_routes(tmp_path: Path, batches: int):
-    """Four hundred a process; not one was refused by our grammar, not one by HAProxy."""
-    program = require("haproxy")
-    around = Surroundings(frame=Frame(folder=str(tmp_path), sockets=str(tmp_path)), service_ports=(20100, 20110))
-    (tmp_path / "maps").mkdir()
-    for batch in range(batches):
-        chance = random.Random(batch)
-        given_ = {r.service: r for r in (drawn(chance, number) for number in range(400))}
-        snapshot = Snapshot(revision=1, trust=Trust.LIVE, routes=given_)
-        wanted = routes.wanted(snapshot, Wanted(), Rules(), lambda *_: None)
-        made = picture.wanted_picture(Serving(structure=Structure(frame=around.frame)), wanted, around)
-        for name, text in render.map_files(made.maps).items():
-            (tmp_path / "maps" / name).write_text(text)
-        file = tmp_path / "haproxy.cfg"
-        file.write_text(render.config(made))
-        done = subprocess.run([program, "-c", "-q", "-f", str(file)], capture_output=True, text=True, check=False)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("sets", [60, pytest.param(2000, marks=pytest.mark.soak)])
+def test_haproxys_own_parser_takes_thousands_of_generated_sets_of_routes(tmp_path: Path, sets: int):
+    """Any rule, policy and setting together: not one was refused by our grammar, not one by HAProxy, nor warned of."""
+    program, folder = require("haproxy"), drawn_routes.folder_of(tmp_path)
+    for number in range(sets):
+        found = drawn_routes.drawn(number, folder)
 
-        assert {} == wanted.refused, batch
-        assert (400, 0) == (len(wanted.backends), done.returncode), f"seed {batch}: {done.stderr[:2000]}"
+        assert {} == found.wanted.refused, number
+        assert "" == drawn_routes.refusal(program, found, folder), number
