@@ -65,20 +65,22 @@ async def test_reloads_under_wrk_lose_no_connection(place: Balancer):
     assert "Non-2xx" not in output, output
 
 
-async def test_an_old_workers_clients_are_not_sent_to_a_server_that_left(place: Balancer):
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_an_old_workers_clients_are_not_sent_to_a_server_that_left(short_dir: Path, address: str):
     """A keep-alive client that was silent over a reload asks the old worker once more: it must know today's servers."""
-    old = await service(place, "/shop/web", vhosts=(HOST,))
-    reader, writer = await asyncio.open_connection("127.0.0.1", place.settings.http_port)
-    assert "shop-web" == await ask_on(reader, writer)
-    await service(place, "/other", vhosts=("other.example",))
-    assert 1 == len((await place.status())["haproxy"]["old_worker_pids"])
-    new = await Task("new").start()
-    await place.applied(await place.publish(new.member()))
-    await place.applied(await place.leave(old.member()))
-    await old.stop()
+    async with balancer(short_dir, spare_backends=0, bind=address) as place:
+        old = await service(place, "/shop/web", vhosts=(HOST,))
+        reader, writer = await asyncio.open_connection(address, place.settings.http_port)
+        assert "shop-web" == await ask_on(reader, writer)
+        await service(place, "/other", vhosts=("other.example",))
+        assert 1 == len((await place.status())["haproxy"]["old_worker_pids"])
+        new = await Task("new").start()
+        await place.applied(await place.publish(new.member()))
+        await place.applied(await place.leave(old.member()))
+        await old.stop()
 
-    assert "new" == await ask_on(reader, writer)
-    writer.close()
+        assert "new" == await ask_on(reader, writer)
+        writer.close()
 
 
 async def ask_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
