@@ -1,6 +1,6 @@
 """Dialects that say the same give the same routes; whatever the grammar lets through, HAProxy's own parser takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,30 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead_discovery.decisions import labels, words
-from fairlead_discovery.records import RoutePort
-from fairlead_lb.decisions import route_files
+from fairlead_discovery.policies import Bamboo, name_of
+from fairlead_discovery.records import Route, RoutePort
+from fairlead_discovery.snapshots import Snapshot, Trust
+from fairlead_lb.decisions import route_files, routes
 from fairlead_lb.decisions.parts import derive
 from fairlead_lb.decisions.route_files import Entry
+from fairlead_lb.decisions.routes import Rules, Wanted
 from harness import drawn_routes
+from harness.drawn_routes import TRAFFIC
 from harness.servers import require
 
 SERVICE = "erp:db"
-TRAFFIC: Mapping[str, tuple[str, ...]] = {
-    "rate": ("10/s", "100/m"),
-    "client_rate": ("5/s",),
-    "allow": ("10.0.0.0/8", "10.0.0.0/8,192.168.1.7"),
-    "deny": ("10.1.0.0/16",),
-    "retries": ("0", "2"),
-    "queue_timeout": ("1s",),
-    "connect_timeout": ("200ms",),
-    "server_connections": ("50",),
-    "eject_after": ("5",),
-    "max_connections": ("100",),
-    "max_pending": ("10",),
-    "break_at": ("50%",),
-    "deadlines": ("true",),
-}
-"""Some of the words that labels and files share, with values."""
 
 
 @st.composite
@@ -95,9 +83,48 @@ def test_labels_and_files_that_say_the_same_are_the_same_route(given_: dict[str,
     assert derive(SERVICE, by_file, {}).parts == derive(SERVICE, by_labels, {}).parts
 
 
+HOSTS = ("a.example", "b.example", "*.c.example", "*.b.example")
+PATHS = ("", "/svc1", "/svc1/deep", "/x~y")
+
+
+def as_rule(hosts: Sequence[str], path: str) -> str:
+    """Bamboo's text: the exact ones in one condition, each wildcard an end of its own, the path beside each."""
+    exact = " ".join(h for h in hosts if not h.startswith("*."))
+    ends = [f"{{ hdr_end(host) -i {h[1:]} }}" for h in hosts if h.startswith("*.")]
+    of_host = [*([f"{{ hdr(host) -i {exact} }}"] if exact else []), *ends]
+    return " || ".join(f"{one} {{ path_beg {path} }}" if path else one for one in of_host)
+
+
+services = st.tuples(st.lists(st.sampled_from(HOSTS), unique=True, min_size=1), st.sampled_from(PATHS))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(services, min_size=1, max_size=3))
+def test_labels_and_bamboos_rules_that_say_the_same_lead_to_the_same(asked_: list[tuple[list[str], str]]):
+    """Hosts, wildcards and beginnings of paths, of services that contend for them too: whoever is first by name has them."""
+    names = [f"marathon:/s{number}" for number in range(len(asked_))]
+    given_: dict[str, Route] = {}
+    for name, (hosts, path) in zip(names, asked_, strict=True):
+        said = {"HAPROXY_0_VHOST": ",".join(hosts), **({"HAPROXY_0_PATH": path} if path else {})}
+        given_[name], problems = labels.route_of(name, said, [RoutePort(index=0)], app=name[9:])
+        assert () == problems
+    rules = [Bamboo(service=n, acl=as_rule(*one)) for n, one in zip(names, asked_, strict=True)]
+    plain = {n: Route(service=n, app=n[9:], ports=(RoutePort(index=0),)) for n in names}
+    by_labels = wanted_of(Snapshot(revision=1, trust=Trust.LIVE, routes=given_))
+    by_rules = wanted_of(Snapshot(revision=1, trust=Trust.LIVE, routes=plain, policies={name_of(r): r for r in rules}))
+
+    assert by_labels.maps == by_rules.maps
+    assert by_labels.backends == by_rules.backends
+    assert by_labels.refused.keys() == by_rules.refused.keys()
+
+
+def wanted_of(snapshot: Snapshot) -> Wanted:
+    return routes.wanted(snapshot, Wanted(), Rules(), lambda *_: None)
+
+
 def test_every_word_of_traffic_rules_is_drawn():
     """A new one too, or HAProxy's parser would never see it."""
-    assert words.TRAFFIC.keys() == drawn_routes.TRAFFIC.keys()
+    assert words.TRAFFIC.keys() == TRAFFIC.keys()
 
 
 @pytest.mark.needs("haproxy")
