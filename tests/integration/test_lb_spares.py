@@ -32,6 +32,7 @@ async def test_new_services_under_load_need_no_reload(place: Balancer):
     async with Clients(place.settings.http_port, HOST) as bystander:
         await service(place, "/port", service_port=place.first_port)
         await service(place, "/checked", vhosts=("checked.example",), check=Check(path="/health", interval_s=2))
+        await service(place, "/least", service_port=place.first_port + 1, mode="tcp", balance="leastconn")
         slow = await service(place, "/slow", vhosts=("slow.example",), timeout_server_s=0.3)
 
     assert 0 == await reloads(place)

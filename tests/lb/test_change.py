@@ -163,6 +163,16 @@ def test_a_new_service_without_spares_is_a_reload_that_says_why():
     assert Reload(reasons=("backend a.b_p0 is new",)) == found
 
 
+def test_the_first_service_of_an_unusual_kind_is_a_reload_that_names_the_kind():
+    """Though there are spares of the usual ones."""
+    model = Model(SPARED)
+    wanted = wanted_of(many(1, sticky=True, check=Check(path="/x", interval_s=7)), Wanted(), model)
+    found = changes.change(model.serving, wanted, SPARED, {})
+
+    kind = "http, checked by http every 7 s, 2 s long, 3 times, roundrobin, sticky"
+    assert Reload(reasons=(f"backend n0_10100 is new: no spare is left that is {kind}",)) == found
+
+
 def many(count: int, **port: object) -> Snapshot:
     """So many services of one task each."""
     names = [f"/n{number}" for number in range(count)]
@@ -178,10 +188,12 @@ def many(count: int, **port: object) -> Snapshot:
     return Snapshot(revision=3, trust=Trust.LIVE, members=members, routes=given_routes)
 
 
-def test_new_services_with_spares_need_no_reload():
+@pytest.mark.parametrize("balance", ["roundrobin", "leastconn"])
+def test_new_services_with_spares_need_no_reload(balance: str):
     """Each stands in a spare: its host, port, check path and timeout are entries of maps."""
     model = Model(SPARED)
-    wanted = model.follow(wanted_of(many(2, check=Check(path="/ping"), timeout_server_s=7), Wanted(), model))
+    asked = many(2, check=Check(path="/ping"), timeout_server_s=7, balance=balance)
+    wanted = model.follow(wanted_of(asked, Wanted(), model))
 
     assert 0 == model.reloads
     assert all(naming.is_spare(name) for name in wanted.backends)

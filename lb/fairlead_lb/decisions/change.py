@@ -176,7 +176,8 @@ def _structural(structure: Structure, wanted: Wanted, around: Surroundings) -> l
         reasons.append("written by another version of fairlead")
     for name, backend in wanted.backends.items():
         if structure.owners.get(name) != backend.key:
-            reasons.append(f"backend {name} is new")
+            why = f": no spare is left that is {spares.kind(casing(backend.shape))}" if around.spare_backends else ""
+            reasons.append(f"backend {name} is new{why}")
         elif structure.shapes[name] != casing(backend.shape):
             reasons.append(f"backend {name} has another shape")
     if structure.rules != wanted.rules:
