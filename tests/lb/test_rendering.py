@@ -15,7 +15,7 @@ from fairlead_lb.decisions import grammar, naming, picture, render, routes
 from fairlead_lb.decisions.change import Serving, Surroundings
 from fairlead_lb.decisions.commands import MapEntry, MapWhole
 from fairlead_lb.decisions.routes import Rules, Wanted
-from fairlead_lb.decisions.values import Frame, Key, Slot, Structure
+from fairlead_lb.decisions.values import Admin, Frame, Key, Slot, Structure
 from harness.balancer import member
 from harness.haproxy_model import AROUND, Model
 from harness.servers import require
@@ -189,6 +189,38 @@ def test_the_last_guard_refuses_what_the_grammar_let_through():
         render.backend_text("x\nbackend y", picture.Shape(), {}, frame)
     with pytest.raises(Refused):
         render.map_text({"a b": "c"})
+
+
+def test_what_backends_say_alike_is_said_once():
+    """Of many plain services and one with a rule of its own: one set of rules for all plain ones, whole ones for the other."""
+    ports = [RoutePort(index=n, service_port=20100 + n) for n in range(5)]
+    ruled = RoutePort(index=5, service_port=20105, traffic=Traffic(max_connections=5))
+    route = Route(service="o:p", app="/a/b", ports=(*ports, ruled))
+    snapshot = Snapshot(revision=1, trust=Trust.LIVE, routes={"o:p": route})
+    wanted = routes.wanted(snapshot, Wanted(), Rules(), underived)
+    made = picture.wanted_picture(Serving(structure=Structure(frame=AROUND.frame)), wanted, AROUND)
+    lines = render.config(made).splitlines()
+
+    assert 5 == sum(line.startswith("backend ") and line.endswith(" from fairlead_alike_1") for line in lines)
+    assert 2 == sum("disable-l7-retry unless" in line for line in lines) - _in_head("disable-l7-retry unless")
+    assert 1 == sum("be_conn" in line for line in lines)
+
+
+def test_empty_slots_that_follow_one_another_are_one_line():
+    """Each keeps its name, its weight and that it takes no request; one that is in use parts them."""
+    slots = {f"s{n}": Slot() for n in range(1, 9)} | {"s4": Slot(host="127.0.0.1", port=31000, admin=Admin.READY)}
+    text = render.backend_text("x", picture.Shape(), slots, AROUND.frame)
+
+    assert [
+        "    server-template s 1-3 127.0.0.1:1 weight 100 disabled",
+        "    server s4 127.0.0.1:31000 weight 100",
+        "    server-template s 5-8 127.0.0.1:1 weight 100 disabled",
+    ] == [line for line in text.splitlines() if line.startswith("    server")]
+
+
+def _in_head(words: str) -> int:
+    empty = picture.Picture(structure=Structure(frame=AROUND.frame))
+    return sum(words in line for line in render.config(empty).splitlines())
 
 
 @pytest.mark.needs("haproxy")
