@@ -288,9 +288,11 @@ class Controller:
 
     async def _meanwhile(self) -> None:
         """HAProxy is being reloaded: the worker that still serves is told what comes, and that does not count as applied
-        before the next one is told too, and read back. It may end while it is told.
+        before the next one is told too, and read back. It may end while it is told. Slots go through quarantine as ever:
+        a service that is rescaled again and again would have none left.
         """
         with suppress(Unavailable):
+            await reading.look_at_drains(self.desk, swapping=True)
             await self._apply()
         self._report(applied=False)
 
@@ -398,9 +400,13 @@ class Controller:
 
     def _until_next(self) -> float:
         times, now = self.desk.times, time.monotonic()
-        if reloading.swapping(self.desk):
-            return SWAP_LOOK_S
+        swapping = reloading.swapping(self.desk)
+        drain_s = times.drains_looked + pace.poll_s(now - times.drains_since) - now
+        drains_s = [drain_s] if reading.drains(self.desk, swapping=swapping) else []
+        if swapping:
+            return max(0.001, min([SWAP_LOOK_S, *drains_s]))
         waits = [
+            *drains_s,
             auditing.AUDIT_S if not self.desk.to_audit else 0.0,
             *times.waits(
                 now,
@@ -410,8 +416,6 @@ class Controller:
         ]
         if (rails_s := self.desk.rails.due_s(now_s=now)) is not None and not self.state.frozen:
             waits.append(rails_s)
-        if self.desk.draining():
-            waits.append(times.drains_looked + pace.poll_s(now - times.drains_since) - now)
         if (spill_s := spilling.due_in_s(self.desk)) is not None:
             waits.append(spill_s)
         if (watch_s := watching.due_in_s(self.desk)) is not None:

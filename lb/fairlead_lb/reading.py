@@ -144,8 +144,22 @@ async def slots_now(desk: Desk, names: Sequence[str]) -> Mapping[str, Slots]:
     return found
 
 
-async def look_at_drains(desk: Desk) -> None:
-    names, now = desk.draining(), time.monotonic()
+def drains(desk: Desk, *, swapping: bool) -> frozenset[str]:
+    """Backends with a slot in quarantine that may go on. `swapping`: those that are wanted. Spares stay whose they are:
+    the next worker comes up with their owners of before.
+    """
+    if not swapping:
+        return desk.draining()
+    serving, wanted = desk.state.serving, desk.state.wanted.backends
+    owners = serving.structure.owners if serving is not None else {}
+    return frozenset(n for n in desk.draining() if n in wanted and owners.get(n) == wanted[n].key)
+
+
+async def look_at_drains(desk: Desk, *, swapping: bool = False) -> None:
+    """`swapping`: the master has no voice. Workers that were old before only lose connections, so what was read of them
+    still holds.
+    """
+    names, now = drains(desk, swapping=swapping), time.monotonic()
     if not names:
         desk.times.drains_since = now
         return
@@ -154,7 +168,8 @@ async def look_at_drains(desk: Desk) -> None:
     desk.times.drains_looked = now
     serving = desk.state.serving
     assert serving is not None
-    await desk.supervisor.read_old(serving.structure)
+    if not swapping:
+        await desk.supervisor.read_old(serving.structure)
     there = {name: serving.slots[name] for name in sorted(names)}
     desk.replace_slots(await desk.supervisor.read_used(serving.structure, there))
     if await _tidy(desk, names):

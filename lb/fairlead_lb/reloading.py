@@ -14,7 +14,7 @@ import msgspec
 
 from fairlead_daemon.errors import Refused, Unavailable
 from fairlead_daemon.logs import Log
-from fairlead_lb import counting, deciding, metrics, reading
+from fairlead_lb import counting, deciding, metrics, reading, sessions
 from fairlead_lb.decisions import change as changes
 from fairlead_lb.decisions import fragments, pace, picture, render, routes
 from fairlead_lb.decisions.change import Reload, Serving
@@ -197,6 +197,8 @@ async def _reloaded(desk: Desk, attempt: Attempt) -> None:
     meanwhile = desk.state.wanted is not attempt.decided
     former = desk.state.former if desk.supervisor.processes.old else {}
     desk.state.former = {**former, **serving.structure.owners}
+    strays = {place: who for place, who in desk.state.strays.items() if desk.supervisor.old_used.get(place)}
+    desk.state.strays = sessions.strayed(strays, serving, candidate)
     desk.state.wanted = attempt.wanted
     desk.state.reloads += 1
     desk.state.pending = ()

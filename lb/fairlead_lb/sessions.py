@@ -2,10 +2,14 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
+from fairlead_lb.decisions.change import Serving
 from fairlead_lb.decisions.progress import Session
-from fairlead_lb.decisions.values import Admin
+from fairlead_lb.decisions.values import Admin, Picture
 from fairlead_lb.memory import Memory, Place
 from fairlead_lb.state import State
+
+Strays = Mapping[Place, Collection[tuple[str, str]]]
+"""By backend and slot: services and tasks."""
 
 
 def sessions(
@@ -25,6 +29,23 @@ def sessions(
         if used and (serving is None or backend not in serving.slots):
             service = _service(state, backend)
             yield Session(service=service, task=memory.task_at(backend, place), used=used)
+        if used:
+            for service, task in state.strays.get((backend, place), ()):
+                yield Session(service=service, task=task, used=used)
+
+
+def strayed(before: Strays, last: Serving, candidate: Picture) -> Strays:
+    """With those that were put into slots of the last worker while the next one came up, as the candidate has it: their
+    sessions are counted by slots in which somebody else stands now, or nobody.
+    """
+    found = {place: set(who) for place, who in before.items()}
+    owners = last.structure.owners
+    for backend in owners.keys() & last.slots.keys() & candidate.slots.keys():
+        there, next_ = last.slots[backend], candidate.slots[backend]
+        for place, slot in there.items() if there != next_ else ():
+            if not slot.empty and (place not in next_ or next_[place].task != slot.task):
+                found.setdefault((backend, place), set()).add((owners[backend].service, slot.task))
+    return found
 
 
 def _service(state: State, backend: str) -> str:

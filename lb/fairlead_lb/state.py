@@ -83,6 +83,8 @@ class State:
     """Of agents, by their ids; also of those that are gone."""
     former: dict[str, Key] = field(default_factory=dict)
     """Owners of backends that only old workers may still have."""
+    strays: Mapping[tuple[str, str], Collection[tuple[str, str]]] = field(default_factory=dict)
+    """By backend and slot: service and task of those who stood there in an old worker, and not in the one after it."""
     refused_shapes: dict[tuple[Key, Shape], str] = field(default_factory=dict)
     refused_routers: dict[str, str] = field(default_factory=dict)
     """What HAProxy's own check turned down, by the router's `id`."""

@@ -18,6 +18,8 @@ from harness.waiting import eventually
 pytestmark = pytest.mark.needs("haproxy")
 HOST = "shop.example"
 LONG_S = 30
+ROUNDS = 12
+"""More than a service of one task has slots."""
 SCRIPT = """#!/bin/bash
 case " $* " in
   *" -c "*) what=check ;;
@@ -107,6 +109,33 @@ async def test_an_endpoint_goes_live_while_haproxy_is_busy_with_a_new_service(he
     assert [] == clients.doubled([*old.seen, *new.seen])
     assert reloads + 1 == (await place.status())["reloads"]
     for task in (old, new, other):
+        await task.stop()
+
+
+async def test_a_service_that_is_rescaled_over_and_over_during_a_reload_finds_slots(held: Held):
+    """More tasks come than it has slots: those that have left are emptied meanwhile, as ever."""
+    place = held.place
+    last = await service(place, "/shop/web", vhosts=(HOST,))
+    status = await place.status("")
+    reloads = status["reloads"]
+    held.hold("reload")
+    other = await held.structural_change()
+    await held.is_held("reload")
+    for number in range(ROUNDS):
+        new = await Task(f"new{number}").start()
+        revision = await held.swap(last, new)
+        await held.answers(HOST, new.id)
+        await eventually("nobody asks the last one any more", lambda last=last: _quiet(last), within_s=LONG_S)
+        await last.stop()
+        last = new
+    still = await place.status("summary=1")
+    held.let_go("reload")
+    await place.applied(revision, within_s=LONG_S)
+    await held.answers("other.example", "other")
+    await held.answers(HOST, last.id)
+
+    assert reloads == still["reloads"]
+    for task in (last, other):
         await task.stop()
 
 

@@ -256,3 +256,56 @@ async def test_nobody_is_blamed_for_the_balancers_own_files(tmp_path: Path):
 
         assert {} == desk.state.refused_shapes
         assert {"t5"} == place.ready(place.slots("other"))
+
+
+async def test_a_service_that_is_rescaled_over_and_over_during_a_reload_finds_slots(tmp_path: Path):
+    """They are emptied in the worker that still serves, too: more tasks come than it has slots."""
+    async with running(tmp_path) as place:
+        twin = place.twin
+        twin.may_load.clear()
+        place.offer(web=["t1"], other=["t99"])
+        await place.seen(twin.loaded, 2)
+        rounds = len(place.slots()) + 2
+        for number in range(2, rounds + 2):
+            last = place.offer(leaving=[f"t{number - 1}"], web=[f"t{number}"], other=["t99"])
+            await place.serves(f"t{number}")
+        loaded = len(twin.loaded)
+        twin.may_load.set()
+        await place.applied(last)
+        await place.serves(f"t{rounds + 1}")
+
+    assert 2 == loaded
+
+
+async def test_a_task_that_came_and_left_during_a_reload_is_busy_while_the_old_worker_has_its_sessions(tmp_path: Path):
+    """The new worker never had it, so none of its slots tells of them."""
+    async with running(tmp_path) as place:
+        twin = place.twin
+        twin.may_load.clear()
+        place.offer(web=["t1"], other=["t5"])
+        await place.seen(twin.loaded, 2)
+        place.offer(leaving=["t1"], web=["t2"], other=["t5"])
+        await place.serves("t2")
+        backend = next(name for name, slots in twin.model.serving.slots.items() if place.slots() is slots)
+        slot = next(where for where, s in place.slots().items() if s.task == "t2")
+        twin.model.use(backend, slot, 1)
+        last = place.offer(leaving=["t1", "t2"], web=["t3"], other=["t5"])
+        await place.serves("t3")
+        twin.old_used = {(backend, slot): 1}
+        twin.may_load.set()
+        await place.applied(last)
+        await eventually("the new worker drains nobody", lambda: _at_rest(place), within_s=LONG_S)
+        await eventually("t2 is busy", lambda: _busy(place, "t2"), within_s=LONG_S)
+        twin.old_used = {}
+        await eventually("nobody is busy", lambda: _busy(place), within_s=LONG_S)
+
+
+async def _at_rest(place: Place) -> bool:
+    place.controller.wake()
+    return not place.controller.desk.draining()
+
+
+async def _busy(place: Place, *tasks: str) -> bool:
+    progress = place.controller.state.progress
+    place.controller.wake()
+    return progress is not None and tasks == tuple(progress.busy)
