@@ -78,19 +78,19 @@ class Supervisor:
         await self._end_leftovers()
         picture = within_limits(picture)
         self._store.write_live(picture, render.config(picture))
-        await self._spawn(picture)
+        await self._spawn(picture.structure)
         log.info("started haproxy", master=self.processes.master, took_ms=round((time.monotonic() - begin) * 1000))
         return picture
 
     async def start_from_disk(self) -> bool:
         """As it was last, at once: before anything else is known. False when that is not possible."""
-        picture = self._store.picture()
-        if not self._store.config.exists() or picture is None:
+        structure = self._store.structure()
+        if not self._store.config.exists() or structure is None:
             return False
         begin = time.monotonic()
         await self._end_leftovers()
         try:
-            await self._spawn(picture)
+            await self._spawn(structure)
         except (Refused, Unavailable) as error:
             log.warning("haproxy does not start as it was", reason=str(error))
             return False
@@ -161,7 +161,7 @@ class Supervisor:
         if (master := identify(old.master)) is not None:
             self._deaf_masters.append(master)
             send_signal(master, signal.SIGSTOP)  # it must not do later, beside the next one, what we told it
-        await self._spawn(picture, after)
+        await self._spawn(picture.structure, after)
         log.warning("replaced haproxy's master, which did not answer", master=self.processes.master, was=old.master,
                     took_ms=round((time.monotonic() - begin) * 1000))  # fmt: skip
         return picture
@@ -227,13 +227,13 @@ class Supervisor:
         """Stops watching; HAProxy serves on."""
         self._unwatch()
 
-    async def _spawn(self, picture: Picture, after: process.Predecessor | None = None) -> None:
+    async def _spawn(self, structure: Structure, after: process.Predecessor | None = None) -> None:
         self._child = process.start(
             self._program, self._store.config, self._store.master_socket, self._store.log, after=after
         )
         if (started := identify(self._child.pid)) is not None:
             self._store.write_running(Running(master=started))  # before it serves: whoever ends us now knows it
-        socket = self._worker_socket(picture.structure)
+        socket = self._worker_socket(structure)
         found = await process.wait_started(self._child, self._store.master_socket, socket, self._store.log)
         self._take(found)
         metrics.STARTS.inc()

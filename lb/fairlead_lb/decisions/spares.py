@@ -28,12 +28,16 @@ USUAL = tuple(
 the six of `leastconn` cost HAProxy 4 MB and 8 ms of a start.
 """
 KINDS = 18
+MOST = 250
+"""Of a casing, when no setting asks for more: each is read whenever HAProxy starts, and nobody is served until then."""
 LOW = 4
 """One part of so many left: more are made, in time."""
 
 
 def fresh(wanted: Wanted, least: int, generation: int) -> Mapping[str, Shape]:
-    """Spares of a new generation by name: as many of each casing as have it now, `least` at the least; 0 is none."""
+    """Spares of a new generation by name: as many of each casing as have it now, within `least`
+    and MOST; a `least` of 0 is none.
+    """
     if not least:
         return {}
     shapes = [shape for shape, count in _targets(wanted, least) for _ in range(count)]
@@ -57,11 +61,11 @@ def low(structure: Structure, wanted: Wanted, least: int) -> tuple[str, ...]:
 
 
 def _targets(wanted: Wanted, least: int) -> Iterator[tuple[Shape, int]]:
-    """Doubling the services takes one reload, however many there are."""
+    """Doubling the services takes one reload, up to MOST new ones of a casing."""
     used = Counter(kind(casing(b.shape)) for b in wanted.backends.values())
     shapes = {kind(s): s for s in (*USUAL, *(casing(b.shape) for b in wanted.backends.values()))}
     kinds = sorted(shapes, key=lambda text: (shapes[text] not in USUAL, -used[text], text))[:KINDS]
-    yield from ((shapes[text], max(least, used[text])) for text in kinds)
+    yield from ((shapes[text], max(least, min(used[text], MOST))) for text in kinds)
 
 
 @lru_cache(maxsize=4096)
