@@ -11,7 +11,7 @@ import pytest_asyncio
 from fairlead_discovery import paths
 from fairlead_discovery.policies import Intentions, Source, path_of
 from fairlead_discovery.records import Balancer as Record
-from fairlead_discovery.records import Port, Route, RoutePort, encode
+from fairlead_discovery.records import Port, Route, RoutePort, TaskRef, Traffic, encode
 from fairlead_discovery.registry import Put
 from harness.balancer import Balancer, Task, fetch
 from harness.between import HERE, THERE, Pair, is_there, two_machines, vhost
@@ -32,14 +32,14 @@ async def intend(pair: Pair, app: str, *sources: Source) -> None:
     await pair.applied(await pair.here.registry.commit([Put(path_of(record), encode(record))]))
 
 
-async def ask_door(caller: Caller, lb: Balancer, app: str, **more: str) -> tuple[int, str]:
+async def ask_door(caller: Caller, lb: Balancer, app: str, sni: str = "x", **more: str) -> tuple[int, str]:
     """The mesh port of a machine, as another balancer asks."""
     headers = {"X-Fairlead-Service": f"marathon:{app.replace('/', '%2F')}", **more}
     at = (lb.settings.mesh_bind, lb.settings.mesh_port)
     async with asyncio.timeout(15):
-        reader, writer = await asyncio.open_connection(*at, ssl=caller.context(), server_hostname="x")
+        reader, writer = await asyncio.open_connection(*at, ssl=caller.context(), server_hostname=sni)
         try:
-            lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in headers.items())
+            lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in headers.items() if v)
             writer.write(f"GET / HTTP/1.1\r\nHost: any\r\nConnection: close\r\n{lines}\r\n".encode())
             raw = await reader.read(-1)
         finally:
@@ -129,6 +129,27 @@ async def test_nobody_but_a_balancer_says_for_whom_it_asks(pair: Pair):
     assert [403, 200, 404] == found
     assert (1, "marathon:%2Fshop%2Fweb") == (seen, heard)
     assert 403 == plain[0]
+
+
+@IN_MODULE
+async def test_the_way_in_for_balancers_is_not_named_by_the_tls_name_either(pair: Pair):
+    """It has no rules of the route: those were kept where the caller is."""
+    task = await Task("ops1", app="/ops", host=THERE).start()
+    ref = TaskRef(id="ops1", name="ops", framework="etl", framework_id="f", agent="a", app="")
+    closed = RoutePort(index=0, vhosts=("ops.example",), traffic=Traffic(allow=("10.9.9.9/32",)))
+    await pair.here.publish(routes=[Route(service=OPS, ports=(closed,))])
+    await pair.applied(await pair.here.publish_as(OPS, msgspec.structs.replace(task.member(), task=ref)))
+    web = await pair.mesh.caller(WEB)
+    by_header, by_tls = {"X-Fairlead-Service": OPS}, {"X-Fairlead-Service": ""}
+    found = [
+        await ask_door(web, pair.there, "", **by_header),
+        await ask_door(web, pair.there, "", OPS, **by_tls),
+        await ask_door(web, pair.there, "", f"home/{OPS}", **by_tls),
+    ]
+    await task.stop()
+
+    assert [403, 403, 400] == [status for status, _ in found]
+    assert [] == task.seen
 
 
 @IN_MODULE

@@ -100,6 +100,21 @@ async def test_tcp_services_are_named_by_sni_and_refused_without_a_word(place: P
     assert [True, True] == [await refused(ops, port, sni=name), await refused(web, port, sni="other.test.internal")]
 
 
+async def test_an_http_service_is_not_reached_where_bytes_are_passed_on(place: Place):
+    """It would take every caller for nobody."""
+    lb, mesh = place
+    await service(lb, "/shop/cart")
+    await service(lb, "/shop/db", mode="tcp")
+    await intend(lb, Source(name=WEB, action="deny"), Source(name="anonymous"), Source(name="*"), to=CART)
+    await intend(lb, Source(name=WEB), to="marathon:/shop/db")
+    web = await mesh.caller(WEB)
+    names = [dns_name(DOMAIN, CART), CART, f"tcp/{dns_name(DOMAIN, 'marathon:/shop/db')}"]
+
+    assert 403 == (await web.ask(lb.settings.mesh_port, CART))[0]
+    assert [True] * 3 == [await refused(web, lb.settings.mesh_tcp_port, sni=name) for name in names]
+    assert (200, "shop-db") == await web.ask(lb.settings.mesh_tcp_port, sni=dns_name(DOMAIN, "marathon:/shop/db"))
+
+
 async def test_the_mesh_speaks_http2(place: Place):
     """Whoever can."""
     lb, mesh = place

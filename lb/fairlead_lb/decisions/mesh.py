@@ -141,6 +141,13 @@ def server_names(named: Iterable[tuple[Key, str]], rules: MeshRules) -> Mapping[
     return {name: dns_name(rules.trust_domain, key.service) for key, name in named} if rules.trust_domain else {}
 
 
+def tcp_targets(named: Iterable[tuple[Key, str]], trust_domain: str) -> Mapping[str, str]:
+    """How the names of TCP services are asked for where bytes are passed on; no name of a client holds a `/`. An HTTP
+    service there would not know its callers.
+    """
+    return {f"tcp/{dns_name(trust_domain, k.service, k.index)}": name for k, name in named if k.index < HOME}
+
+
 def _targets(named: Iterable[tuple[Key, str]], trust_domain: str) -> Iterable[tuple[str, str]]:
     """`marathon:%2Fshop%2Fweb`, with `/1` for another port, and the host name in the service's certificate."""
     for key, name in named:

@@ -195,13 +195,15 @@ def _towards_servers(
     tasks = [(part.key, name) for part, name in named if part.shape.mtls and not part.shape.between]
     speaking = [(resolvers.base(resolved, key), name) for key, name in tasks]
     aims = betweens.aims(named) if domain else {}
+    by_bytes = [(part.key, name) for part, name in named if part.shape.mode == "tcp"]
+    guarded = {**meshes.tcp_targets(by_bytes, domain), **betweens.homes(named)}
     return {
         "server_names": {
             **meshes.server_names(speaking, rules.callers),
             **dict.fromkeys(aims, balancers_name(domain)),
         },
         "aims": aims,
-        "targets": {**targets, **betweens.homes(named)} if domain else targets,
+        "targets": {**targets, **guarded} if domain else targets,
     }
 
 

@@ -199,7 +199,7 @@ MAP_NAMES = (
     *SPLITS,
     *ROUTERS,
 )
-LAYOUT = 14
+LAYOUT = 15
 """Of the rendered file. 0: before health checks and timeouts came from maps; 1: before traffic rules; 2: before keys
 for any host; 3: before intentions; 4: before splits;
 5: before names of TLS that is passed on; 6: before names of servers; 7: before services of the mesh named by SNI alone;
