@@ -71,6 +71,7 @@ async def test_challenges_of_an_acme_server_reach_one_client_whatever_their_host
     explained = json.loads((await fairlead("explain", "erp.example/.well-known/acme-challenge/x", "--json"))[1])
     where = ("/.well-known/acme-challenge/x", "/.well-known/acme-challenges", "/")
     asked = [await place.ask("erp.example", path) for path in where]
+    bare = {host: await place.ask(host, "/.well-known/acme-challenge?x=1") for host in ("erp.example", "ERP.example")}
     unknown = (await place.ask("new.example", where[0]))[1], (await place.ask("new.example", "/"))[0]
     await fairlead("remove", "static:acme")
     await fairlead("wait")
@@ -78,6 +79,7 @@ async def test_challenges_of_an_acme_server_reach_one_client_whatever_their_host
     assert (0, "") == (added[0], added[2])
     assert ("static:acme", "!/.well-known/acme-challenge") == (explained["service"], explained["entry"])
     assert [(200, "certbot"), (200, "db-1"), (200, "db-1")] == asked
+    assert {(200, "certbot")} == set(bare.values())
     assert ("certbot", 404) == unknown
     assert (200, "db-1") == await place.ask("erp.example", where[0])
     assert 0 == (await place.status())["reloads"]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from fairlead_core.agent import metrics
 from fairlead_core.agent.adapters import identity_files
@@ -27,6 +28,8 @@ ANSWER_LIMIT_S = 5.0
 Sign = Callable[[str, str, str], Awaitable[Answer]]
 """Framework id, task id, signing request; raises Unavailable, Conflict, Refused."""
 log = Log("agent.identity")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,7 @@ class TaskIdentity:
         had, told = self._had, self._all.bundle
         if had is None or not told or told == had.bundle:
             return False
-        await asyncio.to_thread(identity_files.keep_roots, self._holder.sandbox, self._holder.account, told)
+        await whole(identity_files.keep_roots, self._holder.sandbox, self._holder.account, told)
         self._had = Had(not_before_s=had.not_before_s, not_after_s=had.not_after_s, chain=had.chain, bundle=told)
         return not x509.verified(had.chain, told)
 
@@ -132,9 +135,19 @@ class TaskIdentity:
         holder = self._holder
         key, csr = fresh_request()
         answer = fitting(key, await self._all.sign(holder.framework_id, holder.task_id, csr), of="the master")
-        self._had = await asyncio.to_thread(identity_files.keep, holder.sandbox, holder.account, key, answer)
+        self._had = await whole(identity_files.keep, holder.sandbox, holder.account, key, answer)
         metrics.IDENTITIES.labels("issued").inc()
         log.info("identity is fresh", task=holder.task_id, spiffe_id=answer.spiffe_id)
+
+
+async def whole(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """In a thread. Who is cancelled meanwhile ends only after it: then no file comes any more."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *given, **named))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 async def _nobody(_framework_id: str, _task_id: str, _csr: str) -> Answer:

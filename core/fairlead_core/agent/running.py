@@ -162,7 +162,8 @@ class CommandRun(TaskRun):
     async def _drop_identity(self) -> None:
         if self._keeping is not None:
             self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        if writers := [task for task in (self._launching, self._keeping) if task is not None]:
+            await asyncio.wait(writers)
         await asyncio.to_thread(identity_files.remove, self.sandbox)
 
     # --- health ------------------------------------------------------------------------------------------------------

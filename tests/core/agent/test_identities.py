@@ -3,12 +3,14 @@
 import asyncio
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from fairlead_core.agent.decisions.identities import Had, Wish, due, wish
+from fairlead_core.agent.identities import whole
 from fairlead_daemon.errors import Refused
 from fairlead_discovery.adapters import x509
 from fairlead_discovery.authority import Authority
@@ -168,3 +170,24 @@ async def test_a_wrong_label_and_a_custom_executor_are_refused_in_words(one: Age
     assert "label FAIRLEAD_IDENTITY: 'yes': expected true, optional or false" == wrong["message"]
     assert "custom executors have no identity" in custom["message"]
     assert [] == master.asked
+
+
+async def test_who_is_cancelled_while_files_are_written_ends_after_them():
+    """Else a key would come into the sandbox of a task that has ended, and been cleared."""
+    begun, may_end, written = threading.Event(), threading.Event(), []
+
+    def write() -> None:
+        begun.set()
+        may_end.wait(30)
+        written.append("key")
+
+    writing = asyncio.create_task(whole(write))
+    await eventually("it writes", lambda: asyncio.sleep(0, begun.is_set()))
+    writing.cancel()
+    await asyncio.sleep(0)
+    ended_early = writing.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+
+    assert (False, ["key"]) == (ended_early, written)
