@@ -190,7 +190,9 @@ async def test_consuls_entries_are_imported_served_and_exported_again(place: Bal
     }
     resolver = {"Kind": "service-resolver", "Name": "next", "LoadBalancer": {"Policy": "least_request"}}
     Path("good.json").write_text(json.dumps([entry, resolver]))
-    Path("bad.json").write_text(json.dumps({"Kind": "service-defaults", "Name": "shop"}))
+    who = {"Kind": "service-intentions", "Name": "ledger", "Sources": [{"Name": "*", "Action": "deny"}]}
+    vain = {"Kind": "service-splitter", "Name": "b", "Splits": [{"Weight": 100, "Service": "a", "ServiceSubset": "v1"}]}
+    Path("bad.json").write_text(json.dumps([{"Kind": "service-defaults", "Name": "shop"}, who, vain]))
     refused = await fairlead("import", "consul", "good.json", "bad.json")
     shown = await fairlead("import", "consul", "good.json", "--dry-run")
     Path("shown.toml").write_text(shown[1])
@@ -209,5 +211,7 @@ async def test_consuls_entries_are_imported_served_and_exported_again(place: Bal
     assert f"+ router~{SHOP}: /next… to {NEXT}, others stay" in written[1]
     assert f"leads to {NEXT} port 0" in explained[1]
     assert (0, "nothing to change") == (again[0], again[1].strip())
-    assert [resolver, entry] == json.loads(exported[1])
+    assert "closed: marathon:/ledger: nobody may call without an identity" in written[2]
+    assert "refused: bad.json: service-splitter b: marathon:/a@v1: marathon:/a has no subset 'v1'" in written[2]
+    assert [who, resolver, entry] == json.loads(exported[1])
     assert "server by least_request" in resolvers[1]

@@ -37,7 +37,8 @@ from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb.decisions import routes, split_files
 from fairlead_lb.decisions.consul_export import exported
 from fairlead_lb.decisions.consul_fields import Names
-from fairlead_lb.decisions.consul_import import Imported, imported
+from fairlead_lb.decisions.consul_import import NOBODY, Imported, imported
+from fairlead_lb.decisions.intentions import judge
 from fairlead_lb.decisions.routes import Rules, Wanted
 from harness.balancer import member
 
@@ -167,10 +168,47 @@ def test_intentions_are_read_and_a_source_may_be_everybody():
         Source(name="*", action="deny"),
         Source(name=WEB, action="deny", paths=("/v2/admin/",)),
         Source(name=WEB, action="allow", methods=("GET",), paths=("/v2",)),
+        NOBODY,
     )
+    record = Intentions(service="*", sources=sources, default="deny")
 
-    assert ({"intentions~*": Intentions(service="*", sources=sources)}, ()) == (found.policies, found.refused)
+    assert ({"intentions~*": record}, ()) == (found.policies, found.refused)
     assert 2 == len(found.left)
+    assert ["every service"] == [text.split(":")[0] for text in found.closed]
+    assert "`fairlead intention allow anonymous '*'` opens it" in found.closed[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "with_one"),
+    [
+        ({"Name": "*", "Action": "deny"}, False),
+        ({"Name": "*", "Action": "allow"}, True),
+        ({"Name": "db", "Action": "allow"}, False),
+        ({"Name": "*", "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/", "Methods": ["POST"]}}]}, False),
+    ],
+)
+def test_nobody_without_an_identity_is_let_in_by_an_imported_intention(source: object, *, with_one: bool):
+    """Whatever the balancers' default is; who has an identity is let in as the entry says."""
+    entry = {"Kind": "service-intentions", "Name": "web", "Sources": [source]}
+    found = read(entry)
+    records = {p.service: p for p in found.policies.values() if isinstance(p, Intentions)}
+    without = judge(WEB, records, "allow", "anonymous", "GET")
+
+    assert not without.allowed
+    assert with_one is judge(WEB, records, "allow", API, "GET").allowed
+    assert "`fairlead intention allow anonymous marathon:/web` opens it" in found.closed[0]
+    assert (entry,) == exported(records.values(), NAMES).entries
+
+
+def test_an_intention_that_only_closes_has_no_words_in_consul():
+    """Its entries want a source; and who opened a service to callers without an identity is told."""
+    only = Intentions(service=WEB, sources=(NOBODY,), default="deny")
+    opened = Intentions(service=API, sources=(Source(name="anonymous", action="allow"),), default="deny")
+    found = exported([only, opened], NAMES)
+
+    assert () == found.entries
+    assert ["intentions of marathon:/web: no source but who has no identity: Consul wants one"] == [found.refused[0]]
+    assert "intentions of marathon:/api: default deny" in found.refused[1]
 
 
 def permissions(*given: object) -> dict[str, object]:
@@ -215,6 +253,14 @@ def permission(action: str, **http: object) -> dict[str, object]:
             "subset v: filter: '\"a\" in Service.Tags': only NAME == VALUE",
         ),
         ({"Kind": "service-resolver", "Name": "web", "Failover": {"v9": {"Service": "db"}}}, "is none of its subsets"),
+        (
+            {"Kind": "service-resolver", "Name": "web", "Failover": {"*": {"ServiceSubset": "v9"}}},
+            "ServiceSubset 'v9': is none of its subsets",
+        ),
+        (
+            {"Kind": "service-resolver", "Name": "web", "Failover": {"*": {"Targets": [{"ServiceSubset": "v9"}]}}},
+            "ServiceSubset 'v9': is none of its subsets",
+        ),
         ({"Kind": "service-intentions", "Name": "web", "Sources": [{"Name": "api"}]}, "one of Action and Permissions"),
         (permissions(permission("allow", PathExact="/a")), "PathExact: intentions are of whole branches"),
         (permissions(permission("allow", Header=[{"Name": "x"}])), "Header: intentions do not look at headers"),
@@ -226,6 +272,13 @@ def permission(action: str, **http: object) -> dict[str, object]:
         ),
         ({**permissions(permission("allow")), "JWT": {"Providers": [1]}}, "JWT: identities are certificates here"),
         ({"Kind": "service-router", "Name": "a@b", "Routes": []}, "'a@b': no service's name"),
+        ({"Kind": "service-router", "Name": "a b", "Routes": []}, "'a b': no service's name"),
+        ({"Kind": "service-resolver", "Name": "web", "Redirect": {"Service": "a\n"}}, "no service's name"),
+        (leg(there={"Service": "*"}), "'*': no service's name"),
+        (
+            {"Kind": "service-intentions", "Name": "web", "Sources": [{"Name": "ä", "Action": "allow"}]},
+            "no service's name",
+        ),
     ],
 )
 def test_what_has_no_counterpart_is_refused_by_name(entry: object, told: str):
@@ -302,8 +355,8 @@ balances = st.sampled_from(
 )
 sources = st.sampled_from(
     (
-        (Source(name="*", action="deny"),),
-        (Source(name=DB, action="allow", methods=("GET",)), Source(name="*", action="deny")),
+        (Source(name="*", action="deny"), NOBODY),
+        (Source(name=DB, action="allow", methods=("GET",)), Source(name="*", action="deny"), NOBODY),
     )
 )
 
@@ -312,23 +365,34 @@ sources = st.sampled_from(
 def policies(draw: st.DrawFn) -> list[AnyPolicy]:
     """Few services, so that all meet."""
     found: list[AnyPolicy] = []
+    resolved: dict[str, Resolver] = {}
+    for service in draw(st.lists(st.sampled_from(SERVICES), unique=True)):
+        made = draw(st.builds(Resolver, service=st.just(service), subsets=subsets, load_balancer=balances))
+        redirect = Resolver(service=service, redirect=Redirect(service=next(s for s in SERVICES if s != service)))
+        resolved[service] = draw(st.sampled_from((redirect, msgspec.structs.replace(made, connect_timeout_s=0.5))))
+    there = {f"{r.service}@{name}" for r in resolved.values() for name in r.subsets}
     for service in SERVICES:
-        others = [t for t in TARGETS if t != service]
-        kinds = draw(st.lists(st.sampled_from(("router", "split", "resolver", "failover", "intentions")), unique=True))
+        others = [t for t in TARGETS if t != service and ("@" not in t or t in there)]
+        kinds = draw(st.lists(st.sampled_from(("router", "split", "failover", "intentions")), unique=True))
         if "router" in kinds:
-            found.append(Router(service=service, route=draw(legs)))
+            found.append(Router(service=service, route=tuple(founded(leg, service, there) for leg in draw(legs))))
         if "split" in kinds:
             to = draw(st.lists(st.sampled_from(others), min_size=1, max_size=2, unique=True))
             found.append(Split(service=service, shares=tuple(Share(service=t, percent=12.5) for t in to)))
-        if "resolver" in kinds:
-            made = draw(st.builds(Resolver, service=st.just(service), subsets=subsets, load_balancer=balances))
-            redirect = Resolver(service=service, redirect=Redirect(service=next(s for s in SERVICES if s != service)))
-            found.append(draw(st.sampled_from((redirect, msgspec.structs.replace(made, connect_timeout_s=0.5)))))
+        found += [resolved[service]] if service in resolved else []
         if "failover" in kinds and not any(isinstance(p, Resolver) and p.subsets for p in found):
             found.append(Failover(service=service, to=(Target(service=draw(st.sampled_from(others))),)))
         if "intentions" in kinds:
-            found.append(Intentions(service=service, sources=draw(sources)))
+            found.append(Intentions(service=service, sources=draw(sources), default="deny"))
     return found
+
+
+def founded(leg: RouterLeg, service: str, there: set[str]) -> RouterLeg:
+    """The same, to a subset only where there is one."""
+    to = leg.destination
+    if f"{to.service or service}@{to.service_subset}" in there:
+        return leg
+    return msgspec.structs.replace(leg, destination=msgspec.structs.replace(to, service_subset=""))
 
 
 def wanted_of(given: dict[str, AnyPolicy]) -> Wanted:

@@ -42,18 +42,24 @@ def consul(
     service-resolver and service-intentions, in one commit. Each replaces ours of its kind and service.
 
     What has no counterpart is named. Exit 1 when an entry is refused; then nothing is written without --partial.
+    Intentions are closed to callers without an identity, as in Consul. Subsets of services that no file resolves are
+    looked for in the registry, but not with --dry-run.
     """
     from fairlead_lb.decisions.consul_import import imported  # noqa: PLC0415  # `--help` is fast without it
 
-    found = imported([(str(file), file.read_bytes()) for file in files], _names(framework, services))
-    for line in (*(f"left out: {text}" for text in found.left), *(f"refused: {text}" for text in found.refused)):
-        click.echo(line, err=True)
+    theirs = _names(framework, services)
+    there = None if dry_run else _by_name(in_registry(use, route_policies.policies))
+    found = imported([(str(file), file.read_bytes()) for file in files], theirs, there)
+    for what, texts in (("left out", found.left), ("closed", found.closed), ("refused", found.refused)):
+        for text in texts:
+            click.echo(f"{what}: {text}", err=True)
     writes = bool(found.policies) and not dry_run and (partial or not found.refused)
     revision = in_registry(use, lambda opened: _write(opened, found.policies)) if writes else 0
     if use.as_json:
         show_json({
             "policies": {name: msgspec.to_builtins(p) for name, p in found.policies.items()},
-            "left": list(found.left), "refused": list(found.refused), "revision": revision or None,
+            "left": list(found.left), "closed": list(found.closed), "refused": list(found.refused),
+            "revision": revision or None,
         })  # fmt: skip
     elif writes:
         told = "\n".join(f"+ {name}: {route_policies.told(p)}" for name, p in sorted(found.policies.items()))
@@ -64,6 +70,12 @@ def consul(
     else:
         say("nothing is written")
     return 1 if found.refused else 0
+
+
+def _by_name(policies: Any) -> Any:
+    from fairlead_discovery.policies import name_of  # noqa: PLC0415  # see above
+
+    return {name_of(policy): policy for policy in policies}
 
 
 async def _write(opened: Any, policies: Any) -> int:
@@ -97,7 +109,7 @@ def _names(framework: str, services: tuple[str, ...]) -> Any:
     given: dict[str, str] = {}
     for text in services:
         name, equals, service = text.partition("=")
-        if not equals or not all(paths.split_service_key(service)):
+        if not equals or not all(paths.split_service_key(service)) or any(letter.isspace() for letter in service):
             raise Refused(f"--service {text}: NAME=SERVICE, as web=marathon:/shop/web")
         given[name] = service
     return Names(framework=framework, given=given)

@@ -19,6 +19,7 @@ from fairlead_discovery.policies import (
     Split,
 )
 from fairlead_lb.decisions.consul_fields import Names, duration, ordered, without_nothing
+from fairlead_lb.decisions.consul_import import NOBODY
 from fairlead_lb.decisions.intentions import ANYBODY
 
 Entry = Mapping[str, Any]
@@ -128,12 +129,18 @@ def _resolver(resolver: Resolver, names: Names) -> Entry:
 
 
 def _intentions(record: Intentions, names: Names) -> Entry:
-    if record.default:
+    """What the import adds goes without saying in Consul."""
+    sources = record.sources
+    if record.default == NOBODY.action and NOBODY in sources:
+        sources = tuple(source for source in sources if source != NOBODY)
+        if not sources:
+            raise Refused("no source but who has no identity: Consul wants one")
+    elif record.default:
         raise Refused(f"default {record.default}: in Consul it is a source `*`, which is no one without an identity")
     return {
         "Kind": "service-intentions",
         "Name": ANYBODY if record.service == ANYBODY else names.theirs(record.service),
-        "Sources": list(_sources(record.sources, names)),
+        "Sources": list(_sources(sources, names)),
     }
 
 

@@ -4,12 +4,14 @@ What says the same is taken; what has no counterpart is refused by name, with it
 something else without it. An intention is refused rather than opened by a word.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from fairlead_daemon.errors import Refused
+from fairlead_discovery.decisions.identity import ANONYMOUS
 from fairlead_discovery.policies import (
     AnyPolicy,
     Destination,
@@ -42,33 +44,136 @@ _BOOKKEEPING = ("Kind", "Name", "Meta", "CreateIndex", "ModifyIndex", "Hash", "E
 _RETRIES = ("NumRetries", "RetryOnConnectFailure", "RetryOn", "RetryOnStatusCodes")
 
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}", re.ASCII)
+NOBODY = Source(name=ANONYMOUS, action=intentions.DENY)
+"""In each record that is made: nobody reaches a service of Consul's mesh without an identity."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """`policies` by their nodes' names. `left`: what of them was not taken over and changes no way; `refused`: entries."""
+    """`policies` by their nodes' names. `left`: what of them was not taken over and changes no way; `refused`: entries.
+
+    `closed`: what intentions say beyond their entries' words, as it goes without saying in Consul.
+    """
 
     policies: Mapping[str, AnyPolicy] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
 
-def imported(files: Iterable[tuple[str, bytes]], names: Names) -> Imported:
-    """Of files with one entry each or a list of them. Raises Refused for a file that is no JSON."""
-    made: dict[str, AnyPolicy] = {}
-    left: list[str] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """One that was read. `place`: its file, kind and name."""
+
+    place: str
+    policies: tuple[AnyPolicy, ...]
+    left: tuple[str, ...]
+
+
+def imported(
+    files: Iterable[tuple[str, bytes]], names: Names, there: Mapping[str, AnyPolicy] | None = None
+) -> Imported:
+    """Of files with one entry each or a list of them. Raises Refused for a file that is no JSON.
+
+    `there`: the registry's, by their nodes' names; without it, subsets of services that no entry resolves are believed.
+    """
+    read: list[_Entry] = []
     refused: list[str] = []
+    lost: set[str] = set()
     for place, data in files:
         for entry in _entries(place, data):
             try:
-                found = _once(_read(entry, place, names, left), made, place)
+                read.append(_once(_read(entry, place, names), read, place))
             except Refused as error:
                 refused.append(str(error))
-                continue
-            made |= {name_of(policy): policy for policy in found}
-    return Imported(policies=made, left=tuple(left), refused=tuple(refused))
+                lost |= _resolved_by(entry, place, names)
+    kept, unfounded = _founded(read, lost, there)
+    policies = {name_of(policy): policy for entry in kept for policy in entry.policies}
+    return Imported(
+        policies=policies,
+        left=tuple(text for entry in kept for text in entry.left),
+        refused=(*refused, *unfounded),
+        closed=tuple(_closed(policy) for policy in policies.values() if isinstance(policy, Intentions)),
+    )
 
 
-def _once(found: list[AnyPolicy], made: Mapping[str, AnyPolicy], place: str) -> list[AnyPolicy]:
-    if twice := next((p for p in found if name_of(p) in made), None):
+def _closed(record: Intentions) -> str:
+    what = "every service" if record.service == intentions.ANYBODY else record.service
+    to = f"'{record.service}'" if record.service == intentions.ANYBODY else record.service
+    return (
+        f"{what}: nobody may call without an identity, nor anybody that no source names, as Consul's default policy is"
+        f" not known; `fairlead intention allow {ANONYMOUS} {to}` opens it to callers without an identity"
+    )
+
+
+# --- subsets that there are not ----------------------------------------------------------------------------------------
+
+
+def _founded(
+    read: list[_Entry], lost: Collection[str], there: Mapping[str, AnyPolicy] | None
+) -> tuple[list[_Entry], list[str]]:
+    """The entries that name no subset in vain, and the refusals of the others. `lost`: services whose resolver is refused.
+
+    A resolver that is refused for it takes others with it.
+    """
+    kept, gone = list(read), set(lost)
+    refused: list[str] = []
+    while True:
+        made = {name_of(policy): policy for entry in kept for policy in entry.policies}
+        told = [(entry, why) for entry in kept if (why := _in_vain(entry, made, gone, there))]
+        if not told:
+            return kept, refused
+        refused += [f"{entry.place}: {why}" for entry, why in told]
+        kept = [entry for entry in kept if not any(entry is other for other, _ in told)]
+        gone |= {p.service for entry, _ in told for p in entry.policies if isinstance(p, Resolver)}
+
+
+def _in_vain(
+    entry: _Entry, made: Mapping[str, AnyPolicy], gone: Collection[str], there: Mapping[str, AnyPolicy] | None
+) -> str:
+    """Why a subset that it names is none; "": all are, as far as can be known."""
+    for key in (key for policy in entry.policies for key in _named(policy) if "@" in key):
+        service, _, subset = key.rpartition("@")
+        if service in gone:
+            return f"{key}: the resolver of {service} is refused"
+        node = name_of(Resolver(service=service))
+        resolver = made.get(node) or (there or {}).get(node)
+        if resolver is None and there is None:
+            continue
+        if not isinstance(resolver, Resolver) or subset not in resolver.subsets:
+            return f"{key}: {service} has no subset {subset[:40]!r}"
+    return ""
+
+
+def _named(policy: AnyPolicy) -> Iterator[str]:
+    """To whom it leads."""
+    if isinstance(policy, Router):
+        for leg in policy.route:
+            yield subset_of(leg.destination.service or policy.service, leg.destination.service_subset)
+    elif isinstance(policy, Split):
+        yield from (share.service for share in policy.shares)
+    elif isinstance(policy, Failover):
+        yield from (target.service for target in policy.to)
+    elif isinstance(policy, Resolver) and policy.redirect is not None:
+        yield subset_of(policy.redirect.service, policy.redirect.service_subset)
+
+
+def _resolved_by(entry: object, place: str, names: Names) -> set[str]:
+    """The service that a refused entry is the resolver of, if it is one."""
+    try:
+        head = Fields(entry, place)
+        return {names.ours(head.take("Name", str, ""))} if head.take("Kind", str, "") == RESOLVER else set()
+    except Refused:
+        return set()
+
+
+# --- one entry ---------------------------------------------------------------------------------------------------------
+
+
+def _once(found: _Entry, read: Iterable[_Entry], place: str) -> _Entry:
+    made = {name_of(policy) for entry in read for policy in entry.policies}
+    if twice := next((p for p in found.policies if name_of(p) in made), None):
         raise Refused(f"{place}: {name_of(twice)} is there twice")
     return found
 
@@ -81,7 +186,7 @@ def _entries(place: str, data: bytes) -> list[object]:
     return found if isinstance(found, list) else [found]
 
 
-def _read(entry: object, place: str, names: Names, left: list[str]) -> list[AnyPolicy]:
+def _read(entry: object, place: str, names: Names) -> _Entry:
     head = Fields(entry, place)
     kind, name = head.take("Kind", str, ""), head.take("Name", str, "")
     reader = _READERS.get(kind)
@@ -94,11 +199,12 @@ def _read(entry: object, place: str, names: Names, left: list[str]) -> list[AnyP
     told: list[str] = []
     found = reader(fields, service, names, told)
     fields.close()
-    left += told
-    return found
+    return _Entry(place=fields.place, policies=tuple(found), left=tuple(told))
 
 
 def _ours(fields: Fields, names: Names, name: str) -> str:
+    if name not in names.given and not _NAME.fullmatch(name):
+        raise Refused(f"{fields.place}: {name[:80]!r}: no service's name")
     try:
         return names.ours(name)
     except Refused as error:
@@ -265,8 +371,10 @@ def _hash(fields: Fields) -> HashPolicy:
 
 def _failovers(fields: Fields, service: str, subsets: tuple[str, ...], names: Names) -> Iterator[Failover]:
     """`*` counts for the service and each of its subsets that has none of its own."""
-    found = {which: _targets(Fields(one, f"{fields.place}: Failover {which}"), service, names) for which, one in
-             _pairs(fields, "Failover")}  # fmt: skip
+    found = {
+        which: _targets(Fields(one, f"{fields.place}: Failover {which}"), service, subsets, names)
+        for which, one in _pairs(fields, "Failover")
+    }
     everyone = found.pop("*", ())
     for which in ("", *subsets):
         key = subset_of(service, which)
@@ -279,15 +387,17 @@ def _failovers(fields: Fields, service: str, subsets: tuple[str, ...], names: Na
         raise Refused(f"{fields.place}: Failover {next(iter(found))}: is none of its subsets")
 
 
-def _targets(fields: Fields, service: str, names: Names) -> tuple[Target, ...]:
+def _targets(fields: Fields, service: str, subsets: tuple[str, ...], names: Names) -> tuple[Target, ...]:
     fields.must_not(_NO_ELSEWHERE, *_ELSEWHERE, "Policy")
     listed = list(fields.each("Targets"))
     found = []
     for one in listed or [fields]:
         one.must_not(_NO_ELSEWHERE, *_ELSEWHERE)
         name = one.take("Service", str, "")
-        to = subset_of(_ours(one, names, name) if name else service, one.take("ServiceSubset", str, ""))
-        found.append(Target(service=to))
+        own, subset = _ours(one, names, name) if name else service, one.take("ServiceSubset", str, "")
+        if own == service and subset and subset not in subsets:
+            raise Refused(f"{one.place}: ServiceSubset {subset[:40]!r}: is none of its subsets")
+        found.append(Target(service=subset_of(own, subset)))
         one.close()
     fields.close()
     return tuple(found)
@@ -297,9 +407,10 @@ def _targets(fields: Fields, service: str, names: Names) -> tuple[Target, ...]:
 
 
 def _intentions(fields: Fields, service: str, names: Names, left: list[str]) -> list[AnyPolicy]:
+    """Closed to whom no source names: whether Consul's default policy is to allow is in none of its entries."""
     fields.must_not("identities are certificates here", "JWT")
     found = [source for one in fields.each("Sources") for source in _sources(one, names, left)]
-    made = Intentions(service=service, sources=tuple(found))
+    made = Intentions(service=service, sources=(*found, NOBODY), default=intentions.DENY)
     _checked(fields, lambda: intentions.checked(made))
     return [made] if found else []
 
@@ -351,9 +462,10 @@ def _outdone(first: Source, later: Source) -> bool:
 
 
 INTENTIONS = "service-intentions"
+RESOLVER = "service-resolver"
 _READERS: Mapping[str, Callable[[Fields, str, Names, list[str]], list[AnyPolicy]]] = {
     "service-router": _router,
     "service-splitter": _splitter,
-    "service-resolver": _resolver,
+    RESOLVER: _resolver,
     INTENTIONS: _intentions,
 }
