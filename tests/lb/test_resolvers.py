@@ -29,7 +29,7 @@ from fairlead_discovery.policies import (
 )
 from fairlead_discovery.records import Discovery, Member, Route, RoutePort
 from fairlead_discovery.snapshots import Snapshot, Trust
-from fairlead_lb.decisions import grammar, render, resolver_files, resolvers, routes, spares, split_files
+from fairlead_lb.decisions import grammar, render, resolver_files, resolvers, routes, shortcut, spares, split_files
 from fairlead_lb.decisions.last_good import Past
 from fairlead_lb.decisions.routes import Rules, Wanted
 from fairlead_lb.decisions.values import Slot
@@ -140,6 +140,39 @@ def test_a_subset_is_as_closed_as_its_service():
     assert "deny" == found.maps.intentions["o:a@v2=anonymous"]
     assert "deny" == unrouted.maps.intentions["o:a@v2=anonymous"]
     assert "deny" == copied.maps.intentions["o:a@v2=anonymous"]
+
+
+STRANGER = {"9": task("s9", 31009, HAPROXY_0_VHOST="evil.example", HAPROXY_0_PORT="10099")}
+
+
+@pytest.mark.parametrize("first", ["the resolver", "the stranger"])
+@pytest.mark.parametrize("routed", [False, True], ids=["announced", "with a route"])
+def test_whoever_takes_a_subsets_name_gets_nothing_of_it(first: str, routed: bool):
+    """The subset keeps its tasks and its owner's intentions; the other is not served, and is told why."""
+    closed = Intentions(service=A, sources=(Source(name="*", action="deny"),))
+    own = Intentions(service=V2, sources=(Source(name="*", action="allow"),))
+    calm = snapshot(VERSIONS, HALF, closed, own)
+    route = {V2: Route(service=V2, ports=(RoutePort(index=0, vhosts=("evil.example",), service_port=10099),))}
+    there = replace(
+        calm, members={**calm.members, V2: STRANGER}, routes={**calm.routes, **(route if routed else {})}, revision=2
+    )
+    before = calm if first == "the resolver" else replace(there, policies={})
+    found = wanted_of(there, wanted_of(before))
+
+    assert ["a2"] == tasks(found, "o_a_v2_p0")
+    assert "s9" not in {s.task for b in found.backends.values() for s in b.servers}
+    assert not any("evil.example" in host for host in found.maps.hosts)
+    assert "not served: a subset of o:a has this name" in found.refused[V2]
+    assert wanted_of(calm).maps.intentions == found.maps.intentions
+
+
+def test_a_stranger_who_comes_later_takes_no_short_way_to_a_subset():
+    """A change of endpoints alone is decided whole where it is a subset's name."""
+    before = snapshot(VERSIONS, HALF)
+    after = replace(before, members={**before.members, V2: STRANGER}, revision=2)
+    last = shortcut.Decided.whole(before, Rules(), wanted_of(before))
+
+    assert shortcut.moved(last, after, Rules(), underived) is None
 
 
 def test_an_intention_of_a_subset_does_not_stand_in_the_place_of_the_services():

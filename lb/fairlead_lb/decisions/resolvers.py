@@ -153,11 +153,16 @@ def resolved(snapshot: Snapshot, derived: Derive) -> tuple[Snapshot, Resolved]:
     if not resolvers:
         return snapshot, Resolved()
     nobody: Mapping[str, Member] = {}
+    taken_names = {subset_of(s, name): s for s, resolver in resolvers.items() for name in resolver.subsets}
+    snapshot, strangers = _without_namesakes(snapshot, taken_names)
     asked = splits.sources(snapshot.policies) | splits.owners(snapshot.policies)
     members, routes = dict(snapshot.members), dict(snapshot.routes)
     of: dict[str, str] = {}
-    problems: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {service: [why] for service, why in strangers.items()}
     for service, resolver in resolvers.items():
+        if service in taken_names:
+            problems.setdefault(service, []).append(f"resolver: a subset of {taken_names[service]} has none of its own")
+            continue
         there = snapshot.members.get(service, nobody)
         found = snapshot.routes.get(service) or _first(derived(service, there))
         route = None if found is None else _tuned(found, resolver, problems.setdefault(service, []))
@@ -165,9 +170,7 @@ def resolved(snapshot: Snapshot, derived: Derive) -> tuple[Snapshot, Resolved]:
             routes[service] = route
         for name, subset in resolver.subsets.items():
             key, some = subset_of(service, name), _those(there, subset.filter)
-            if key in snapshot.members or key in snapshot.routes:
-                problems.setdefault(service, []).append(f"subset {name}: {key} is a service of its own")
-            elif key in asked:
+            if key in asked:
                 of[key] = service
                 members |= {key: some} if some else {}
                 routes |= {key: _bare(route, key, name)} if route is not None else {}
@@ -178,8 +181,23 @@ def resolved(snapshot: Snapshot, derived: Derive) -> tuple[Snapshot, Resolved]:
     after = replace(
         snapshot, members={s: m for s, m in members.items() if m}, routes=routes, policies=policies, delta=None
     )
-    instead = {s: subset_of(r.redirect.service, r.redirect.service_subset) for s, r in resolvers.items() if r.redirect}
+    instead = {
+        s: subset_of(r.redirect.service, r.redirect.service_subset)
+        for s, r in resolvers.items()
+        if r.redirect and s not in taken_names
+    }
     return after, Resolved(resolvers=resolvers, of=of, instead=instead, problems=told)
+
+
+def _without_namesakes(snapshot: Snapshot, subsets: Mapping[str, str]) -> tuple[Snapshot, Mapping[str, str]]:
+    """Without services that are called as a subset is, and why: whoever may announce a name would get its requests."""
+    found = {s: f"not served: a subset of {subsets[s]} has this name" for s in subsets
+             if snapshot.members.get(s) or s in snapshot.routes}  # fmt: skip
+    if not found:
+        return snapshot, found
+    members = {s: m for s, m in snapshot.members.items() if s not in found}
+    routes = {s: r for s, r in snapshot.routes.items() if s not in found}
+    return replace(snapshot, members=members, routes=routes, delta=None), found
 
 
 def _without_words_of_their_own(
@@ -231,8 +249,9 @@ def _tuned_port(port: RoutePort, resolver: Resolver, problems: list[str]) -> Rou
 
 
 def services(found: Resolved) -> frozenset[str]:
-    """Whose tasks are looked at more than once, or not at all."""
-    return frozenset({*found.resolvers, *found.instead.values()})
+    """Whose tasks are looked at more than once, or not at all; with every name that a subset has."""
+    subsets = (subset_of(s, name) for s, resolver in found.resolvers.items() for name in resolver.subsets)
+    return frozenset({*found.resolvers, *found.instead.values(), *subsets})
 
 
 def heirs(found: Resolved, others: Mapping[str, list[str]]) -> Mapping[str, list[str]]:
