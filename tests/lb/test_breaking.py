@@ -52,6 +52,13 @@ def test_half_open_one_error_opens_it_again_and_good_answers_close_it():
     assert CLOSED == after((1, 0), (1, 0), *[(0, 0)] * 30, (1, 0), last=half(), begin_s=106)
 
 
+def test_half_open_without_any_answers_it_is_closed_after_a_minute():
+    """As HAProxy forgets it; an answer begins the minute anew."""
+    assert "half-open" == after(*[(0, 0)] * 60, last=half(), begin_s=106).state
+    assert CLOSED == after(*[(0, 0)] * 61, last=half(), begin_s=106)
+    assert "half-open" == after(*[(0, 0)] * 50, (1, 0), *[(0, 0)] * 50, last=half(), begin_s=106).state
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40))
 def test_what_haproxy_is_told_is_open_only_while_it_is(looks: list[tuple[int, int]]):
     """The time in the map is over when it is half-open, and there is none when it is closed."""

@@ -1,8 +1,8 @@
 """When a whole service is spared its requests: too many of its servers' answers are errors.
 
 Closed, everything passes. Open, everything is refused at once, for `break_for`. Half-open, a few pass: one error opens
-it again, so many good answers close it. HAProxy itself goes from open to half-open, by the time that stands in the
-map, and from there to closed when nobody tells it anything for long: a breaker never outlives whoever watches it.
+it again, so many good answers close it, or a minute without any. HAProxy itself goes from open to half-open,
+by the time that stands in the map, and from there to closed when nobody tells it anything for long: a breaker never outlives whoever watches it.
 """
 
 from collections.abc import Mapping
@@ -58,8 +58,9 @@ def after(last: Breaker, rule: Traffic, good: int, errors: int, now: Moment) -> 
     if last.half:
         if failed:
             return _opened(rule, now)
-        return CLOSED if passed >= TRIALS else Breaker(
-            looks=((now.now_s, passed, 0),), until_s=last.until_s, until_unix_s=last.until_unix_s, half=True
+        heard_s = now.now_s if good or not last.looks else last.looks[-1][0]
+        return CLOSED if passed >= TRIALS or now.now_s - heard_s >= FORGOTTEN_S else Breaker(
+            looks=((heard_s, passed, 0),), until_s=last.until_s, until_unix_s=last.until_unix_s, half=True
         )  # fmt: skip
     many = passed + failed
     if failed and many >= rule.break_least and failed * 100 >= rule.break_at_percent * many:
