@@ -130,7 +130,14 @@ async def go_on(desk: Desk) -> bool:
         desk.gate.done(str(error))
         _not_reloaded(desk, error)
         return False
-    await _reloaded(desk, attempt)
+    except Unavailable as error:
+        desk.gate.done(str(error))
+        raise
+    try:
+        await _reloaded(desk, attempt)
+    except Unavailable as error:
+        desk.gate.done(str(error))
+        raise
     desk.gate.done()
     return True
 

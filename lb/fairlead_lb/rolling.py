@@ -140,7 +140,9 @@ class Gate:
         try:
             why = await self._reloaded()
             if why is None:
-                phase, why = Phase.GOOD, ""
+                self._asked = None
+            if why is None and not (why := unwell()):
+                phase = Phase.GOOD
                 structure = before.structure if before is not None else ""
             else:
                 if not why and first:
@@ -150,7 +152,7 @@ class Gate:
             self._held = ""
         if phase is Phase.HARMED:
             log.error("reload did harm; the other balancers do not follow", reason=why)
-        await self._tell(registry, structure, phase, why)
+        await self._tell(registry, structure, phase, why or "")
 
     async def _reloaded(self) -> str | None:
         """What was wrong with it at once; None when it did not come."""

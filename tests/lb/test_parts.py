@@ -117,3 +117,9 @@ def test_labels_that_are_not_taken_are_told_with_the_reason():
     )
     assert "HAPROXY_0_SSL_CERT: not taken: raw HAProxy" == raw
     assert "VIP_0: not taken: it belongs to the labels of a port, in portDefinitions" == vip
+
+
+def test_nobody_is_called_as_balancers_are():
+    """Balancers are believed in what they say of others."""
+    with pytest.raises(Refused, match="balancer: begins the identities of balancers"):
+        derive("balancer:node-2", Route(service="balancer:node-2", ports=(RoutePort(index=0),)), {})

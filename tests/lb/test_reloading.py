@@ -20,6 +20,7 @@ from fairlead_lb.decisions.commands import Command
 from fairlead_lb.decisions.rails import Limits, Rails
 from fairlead_lb.decisions.values import Admin, Picture, Slots, Structure
 from fairlead_lb.memory import Memory
+from fairlead_lb.rolling import Gate
 from harness.balancer import member
 from harness.haproxy_model import AROUND, Model
 from harness.waiting import eventually
@@ -44,6 +45,7 @@ class Twin:
         self.may_check.set()
         self.may_load.set()
         self.refuses = ""
+        self.dies = ""
 
     async def try_out(self, candidate: Picture) -> None:
         self.checked.append(candidate)
@@ -57,6 +59,8 @@ class Twin:
     async def swap(self, candidate: Picture) -> None:
         self.loaded.append(candidate)
         await self.may_load.wait()
+        if self.dies:
+            raise Unavailable(self.dies)
         self.model.serving = Serving(structure=candidate.structure, slots=candidate.slots, maps=candidate.maps)
 
     async def perform(self, _structure: Structure, commands: Iterable[Command]) -> list[str]:
@@ -309,3 +313,30 @@ async def _busy(place: Place, *tasks: str) -> bool:
     progress = place.controller.state.progress
     place.controller.wake()
     return progress is not None and tasks == tuple(progress.busy)
+
+
+class Listening(Gate):
+    """Lets everything through, and remembers how it went."""
+
+    def __init__(self) -> None:
+        super().__init__("", enabled=False)
+        self.heard: list[str | None] = []
+
+    def done(self, why: str | None = "") -> None:
+        self.heard.append(why)
+        super().done(why)
+
+
+async def test_other_balancers_hear_that_haproxy_died_of_a_reload(tmp_path: Path):
+    """They must not follow; one that goes well afterwards is told as such."""
+    async with running(tmp_path) as place:
+        twin = place.twin
+        place.controller.desk.gate = gate = Listening()
+        twin.dies = "haproxy: master 1 has ended"
+        last = place.offer(web=["t1"], other=["t5"])
+        await place.seen(twin.loaded, 2)
+        await eventually("it is told", lambda: asyncio.sleep(0, twin.dies in gate.heard), within_s=LONG_S)
+        twin.dies = ""
+        await place.applied(last)
+
+    assert "" == gate.heard[-1]

@@ -1,9 +1,14 @@
 """Who may reload when several balancers want to, and what counts as harm."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
 
+from fairlead_discovery import paths
+from fairlead_discovery.backends import open_registry
+from fairlead_discovery.records import Balancer, decode, encode
+from fairlead_discovery.registry import Put
 from fairlead_discovery.snapshots import Snapshot, Trust
 from fairlead_lb import rolling
 from fairlead_lb.counting import served
@@ -13,6 +18,7 @@ from fairlead_lb.decisions.rollout import LEASE_S, STOP_S, Answer, ByService, Ph
 from fairlead_lb.decisions.routes import Rules, Wanted
 from fairlead_lb.rolling import Gate
 from harness.balancer import member, route
+from harness.waiting import eventually
 
 OTHER, MINE = "lb-1", "lb-2"
 
@@ -95,6 +101,28 @@ def test_consent_is_waited_for_anew_when_another_structure_is_wanted(monkeypatch
     asked = [opens("a"), opens("a"), opens("b"), opens("b"), opens("b", stopped), opens("b"), opens("b")]
 
     assert [*[False] * 6, True] == asked
+
+
+@pytest.mark.parametrize(("unwell", "phase"), [("HAProxy ended", Phase.HARMED), ("", Phase.GOOD)])
+async def test_a_permission_that_was_not_used_is_given_back(unwell: str, phase: Phase, monkeypatch: pytest.MonkeyPatch):
+    """As harm when HAProxy is not well by then: nobody said how the reload went."""
+    monkeypatch.setattr(rolling, "GRANT_S", 0.2)
+    registry = await open_registry(f"memory:{phase}")
+    await registry.commit([Put(paths.below(paths.BALANCERS, OTHER), encode(Balancer(id=OTHER, admin="http://x")))])
+    gate = Gate(MINE, enabled=True)
+    gate.granted = lambda: None
+    running = asyncio.create_task(gate.run(registry, lambda: unwell))
+
+    async def told() -> bool:
+        gate.open("s")
+        node = await registry.read(paths.ROLLOUT)
+        return node is not None and decode(Rollout, node.data, place="rollout").phase is phase
+
+    try:
+        await eventually("it is told", told, within_s=20)
+    finally:
+        running.cancel()
+        await registry.close()
 
 
 def wanted(*apps: str, port: int = 31000, **asked: object) -> Wanted:

@@ -18,6 +18,8 @@ MOST_PORTS = 100
 MOST_HOSTS = 1000
 OPERATOR = "operator"
 """`source` of routes that are written by hand; those of apps belong to the service scheduler."""
+BALANCERS = "balancer:"
+"""Others would show their own certificates to who is called so, and be taken for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,8 @@ def checked(route: Route) -> tuple[tuple[RoutePort, Shape, tuple[str, ...]], ...
 
 def derive(service: str, route: Route, members: Mapping[str, Member], *, derived: bool = False) -> Parts:
     """Raises Refused when the route cannot be taken. A member without a usable address is left out, and named."""
+    if service.startswith(BALANCERS):
+        raise Refused(f"{BALANCERS} begins the identities of balancers, and no service's name")
     found: list[Part] = []
     problems: list[str] = []
     for port, shape, hosts in checked(route):
